@@ -1,0 +1,42 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint mutants clean
+
+# Train, search and compare on a tiny sample, on this machine.
+demo: $(INSTALLED)
+	$(BIN)/python jobs/ail_sweep.py demo
+
+# All tests; those that need data or a teacher skip when AIL_DATA_DIR or AIL_TEACHER_DIR is unset.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+# Formatting, lint rules, types.
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy ail_ray jobs
+
+# Break the code in known ways and see that the tests notice.
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants.py
+
+# Remove what the other targets made: environment, caches, outputs.
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf ail_out mlruns mlartifacts mlflow.db
+	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# `make -j clean test` must not delete the environment that it is installing.
+ifneq ($(filter clean,$(MAKECMDGOALS)),)
+.NOTPARALLEL:
+endif
+
+# The stamp is written last, so an interrupted installation is taken up again.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "Installing into .venv (several minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,s3]' -c constraints.txt
+	@touch $@

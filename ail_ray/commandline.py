@@ -1,0 +1,79 @@
+"""The command line of every job: a dataclass becomes flags and help, and all that is wrong is said at once."""
+
+import dataclasses
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, description: str) -> T:
+    """Read flags into a dataclass whose construction may raise ValueError with one problem per line.
+
+    Every flag is tried alone first, so that a command with three mistakes is refused once and not three times.
+    Exits with 0 after `--help`, and with 2, a line for each problem on standard error, if anything is wrong.
+    """
+
+    def read(words: Sequence[str], *, quiet: bool) -> tuple[T, list[str]]:
+        return tyro.cli(
+            kind, args=list(words), default=default, prog=prog, description=description,
+            return_unknown_args=True, console_outputs=not quiet, config=(tyro.conf.OmitArgPrefixes,),
+        )  # fmt: skip
+
+    if {"-h", "--help"} & set(arguments):
+        read(["--help"], quiet=False)
+    problems: dict[str, None] = {}
+    accepted: list[str] = []
+    for words in _by_flag(arguments):
+        try:
+            _, unknown = read(words, quiet=True)
+            if unknown:
+                problems[f"{unknown[0]}: no such option{_suggestion(unknown[0], kind)}"] = None
+            else:
+                accepted += words
+        except SystemExit:
+            problems[f"{words[0]}: cannot read {' '.join(words[1:]) or 'nothing'!r}; see --help"] = None
+        except ValueError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    try:
+        result, _ = read(accepted, quiet=True)
+    except ValueError as error:
+        problems |= dict.fromkeys(str(error).splitlines())
+    if problems:
+        refuse(list(problems))
+    return result
+
+
+def refuse(problems: Sequence[str]) -> NoReturn:
+    """Print a line for each problem on standard error and exit with 2."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
+    """The words of each flag together: `--rho 0.75 0.8 --gpu` becomes two groups."""
+    groups: list[list[str]] = []
+    for word in arguments:
+        if word.startswith("--") or not groups:
+            groups.append([])
+        groups[-1].append(word)
+    return groups
+
+
+def _suggestion(flag: str, kind: type) -> str:
+    names = [f"--{name.replace('_', '-')}" for name in _leaf_names(kind)]
+    close = difflib.get_close_matches(flag, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _leaf_names(kind: type) -> list[str]:
+    names = []
+    for field in dataclasses.fields(kind):
+        nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
+        names += _leaf_names(field.type) if nested else [field.name]  # type: ignore[arg-type]
+    return names

@@ -1,0 +1,138 @@
+"""Files that are whole or absent, on a file system or an object store.
+
+A local file is written under a temporary name, flushed and renamed; an object is one put. Tensors are kept as
+safetensors with the SHA-256 of their bytes in the header, so a damaged file is noticed when it is read. No pickle
+is ever written or loaded.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from upath import UPath
+
+AnyPath = str | os.PathLike[str] | UPath
+
+
+class FileError(ValueError):
+    """A file that is missing, damaged or of another kind; the message names it and what is wrong."""
+
+
+def as_path(path: AnyPath) -> UPath:
+    """A local path made absolute (`~` expanded), or the address of an object store as it is."""
+    path = UPath(path)
+    return UPath(path.expanduser().absolute()) if is_local(path) else path
+
+
+def is_local(path: UPath) -> bool:
+    """Whether the path lies on a mounted file system (a local disk or NFS)."""
+    return isinstance(path, Path)
+
+
+def write_bytes(path: UPath, data: bytes) -> None:
+    """Write a file so that a reader, or a restart, sees the whole of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not is_local(path):
+        path.write_bytes(data)
+        return
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(str(temporary), str(path))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: UPath, content: Any) -> None:
+    """Write plain data as indented JSON; NaN and infinity are refused, since JSON has neither."""
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: UPath) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise FileError(f"{path}: not valid JSON ({error})") from None
+
+
+def write_tensors(path: UPath, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Write arrays (any shape; float, integer or bool) as safetensors with their checksum."""
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    metadata = dict(metadata or {}, sha256=checksum(tensors))
+    write_bytes(path, safetensors.numpy.save(tensors, metadata))
+
+
+def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a safetensors file, memory-mapped and not copied: treat them as read-only.
+
+    Raises:
+        FileError: missing, not safetensors (a pickle is refused here), or its bytes differ from its checksum.
+    """
+    try:
+        tensors, metadata = _mapped(path)
+    except FileNotFoundError:
+        raise FileError(f"{path}: no such file") from None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+        raise FileError(f"{path}: not a readable safetensors file ({error}); pickles are never loaded") from None
+    recorded = metadata.get("sha256")
+    if recorded is not None and recorded != checksum(tensors):
+        raise FileError(f"{path}: damaged, its content differs from its checksum")
+    return tensors, metadata
+
+
+def checksum(tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def digest_of(content: Any, length: int = 16) -> str:
+    """Hexadecimal digest of plain data, the same in every process and for every order of keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the same memory, read-only arrays included (nobody here writes into one)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def slug(name: str) -> str:
+    """A name fit for a file: letters, digits, dot, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
+
+
+def _mapped(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    if not is_local(path):
+        with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:  # the mapping outlives the name
+            copy.write(path.read_bytes())
+            copy.flush()
+            return _mapped(UPath(copy.name))
+    with safetensors.safe_open(str(path), framework="pt") as file:  # maps the file, where "np" would copy it
+        return {name: file.get_tensor(name).numpy() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

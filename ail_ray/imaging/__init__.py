@@ -1,0 +1,1 @@
+"""Images as arrays: read, degraded, measured, grouped into sets and shards; knows no model, no cluster."""

@@ -1,0 +1,297 @@
+"""Training pairs, the shards they are stored in, and the bank of pixels that crops are drawn from.
+
+A *pair* is one image at one downsize and one scale. A *corpus* is all pairs, identified by what is in the images
+and how they are prepared. A *shard* is a group of pairs of about equal pixel count, one file, the unit that moves
+between machines. A *bank* is the shards a worker holds; it cuts the crops of any step out of flat buffers.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from upath import UPath
+
+from ail_ray.files import as_tensor, digest_of, read_tensors, write_tensors
+from ail_ray.imaging.datasets import content_digest
+from ail_ray.imaging.images import degrade, downsize, enlarge, image_size, luma, modcrop, read_image
+
+PREPARATION = 1  # raise it whenever the pixels of a prepared pair change
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Pair:
+    """One image at one downsize and one scale; height and width are those of the high-resolution side, pixels."""
+
+    content: str  # SHA-256 of the image file
+    downsize: float
+    scale: int
+    height: int
+    width: int
+    path: str
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    def prepare(self) -> np.ndarray:
+        """The high-resolution luma: (height, width) uint8."""
+        return modcrop(downsize(luma(read_image(self.path)), self.downsize), self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """All training pairs, in shards.
+
+    `digest` names the corpus by content, preparation and number of shards; paths do not enter it.
+    """
+
+    pairs: tuple[Pair, ...]
+    shards: tuple[tuple[int, ...], ...]  # indices of pairs
+    skipped: int  # pairs smaller than a crop
+    digest: str
+
+    @property
+    def pixels(self) -> int:
+        return sum(pair.pixels for pair in self.pairs)
+
+    def shard_pairs(self, shard: int) -> list[Pair]:
+        return [self.pairs[i] for i in self.shards[shard]]
+
+
+def plan_corpus(
+    images: Sequence[UPath],
+    *,
+    downsizes: Sequence[float],
+    scales: Sequence[int],
+    crop: int,
+    shards: int,
+    exclude: Iterable[UPath] = (),
+) -> Corpus:
+    """Find the pairs of some images and deal them out to shards; reads files but decodes no pixels.
+
+    Args:
+        images: image files; one whose content also appears in `exclude` (validation images) is left out.
+        downsizes: factors in (0, 1] by which an image is shrunk before it is used.
+        scales: super-resolution factors.
+        crop: side of a training crop in pixels; a pair smaller than that is skipped and counted.
+        shards: number of shards; never depends on the number of workers.
+
+    Raises:
+        ImageError: an image cannot be read.
+        ValueError: no pair is left, or there are fewer pairs than shards.
+    """
+    excluded = {content_digest(path) for path in exclude}
+    pairs, skipped = [], 0
+    for path in images:
+        content = content_digest(path)
+        if content in excluded:
+            continue
+        full_height, full_width = image_size(path)
+        for factor in downsizes:
+            for scale in scales:
+                height, width = (side - side % scale for side in _downsized(full_height, full_width, factor))
+                if min(height, width) < crop:
+                    skipped += 1
+                    continue
+                pairs.append(
+                    Pair(
+                        content=content,
+                        downsize=factor,
+                        scale=scale,
+                        height=height,
+                        width=width,
+                        path=str(path),
+                    )
+                )
+    if not pairs:
+        raise ValueError(f"no training pair left: all {skipped} are smaller than a crop of {crop}×{crop} pixels")
+    if len(pairs) < shards:
+        raise ValueError(f"{len(pairs)} training pairs cannot fill {shards} shards: pass --shards {len(pairs)} or less")
+    pairs.sort()
+    identity = [[pair.content, pair.downsize, pair.scale] for pair in pairs]
+    digest = digest_of([PREPARATION, crop, shards, identity])
+    return Corpus(pairs=tuple(pairs), shards=_deal(pairs, shards), skipped=skipped, digest=digest)
+
+
+def _downsized(height: int, width: int, factor: float) -> tuple[int, int]:
+    return (height, width) if factor == 1 else (round(height * factor), round(width * factor))
+
+
+def _deal(pairs: Sequence[Pair], shards: int) -> tuple[tuple[int, ...], ...]:
+    """Largest first, each to the lightest shard."""
+    hands: list[list[int]] = [[] for _ in range(shards)]
+    weight = [0] * shards
+    for i in sorted(range(len(pairs)), key=lambda i: (-pairs[i].pixels, i)):
+        lightest = weight.index(min(weight))
+        hands[lightest].append(i)
+        weight[lightest] += pairs[i].pixels
+    return tuple(tuple(sorted(hand)) for hand in hands)
+
+
+def write_shard(path: UPath, pairs: Sequence[Pair]) -> None:
+    """Prepare pairs and write them as one file: `hr` uint8 and `inputs` float16, both flat, and their geometry."""
+    images = [pair.prepare() for pair in pairs]
+    inputs = [enlarge(degrade(hr, pair.scale), pair.scale) for hr, pair in zip(images, pairs, strict=True)]
+    write_tensors(
+        path,
+        {
+            "hr": np.concatenate([hr.ravel() for hr in images]),
+            "inputs": np.concatenate([image.ravel() for image in inputs]).astype(np.float16),
+            "heights": np.array([hr.shape[0] for hr in images], np.int64),
+            "widths": np.array([hr.shape[1] for hr in images], np.int64),
+        },
+    )
+
+
+class Shard:
+    """The pixels of one shard, mapped from its file.
+
+    `hr`: (P,) uint8 luma; `inputs`: (P,) float16, the bicubic-upsampled luma on [0, 1]; `P` pixels in all.
+    """
+
+    def __init__(self, path: UPath, device: torch.device | None = None) -> None:
+        tensors, _ = read_tensors(path)
+        self.heights, self.widths = tensors["heights"], tensors["widths"]
+        self.offsets = np.concatenate([[0], np.cumsum(self.heights * self.widths)])
+        self.hr = as_tensor(tensors["hr"]).to(device or "cpu")
+        self.inputs = as_tensor(tensors["inputs"]).to(device or "cpu")
+
+    @property
+    def pixels(self) -> int:
+        return int(self.offsets[-1])
+
+    def images(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """For each pair its place in the flat buffers, `inputs` and `hr`, the last two (height, width)."""
+        for i, (height, width) in enumerate(zip(self.heights, self.widths, strict=True)):
+            place = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+            yield place, self.inputs[place].view(height, width), self.hr[place].view(height, width)
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch: three (n, 1, crop, crop) tensors: `inputs` float16, `hr` uint8 and `importance` float16."""
+
+    inputs: torch.Tensor
+    hr: torch.Tensor
+    importance: torch.Tensor
+
+
+class Bank:
+    """The shards of one worker, and every crop that can be cut from them.
+
+    Sampling is counter-based: crop `i` of step `k`, epoch `e`, round `t` depends on the seed and these numbers
+    alone, so nothing has to be saved or replayed, and the global batch is the same for every number of workers.
+    """
+
+    def __init__(self, shards: dict[int, Shard], *, total_shards: int, crop: int, seed: int) -> None:
+        self.shards, self.total_shards, self.crop, self.seed = shards, total_shards, crop, seed
+        self._importance: dict[int, torch.Tensor] = {}
+        self._rows, self._columns = _dihedral(crop)
+        self._grids = {s: _Positions(shard, crop) for s, shard in shards.items()}
+
+    def weigh(self, shard: int, importance: np.ndarray) -> None:
+        """Let the crops of a shard carry this importance: (pixels,) float16, kept by reference."""
+        expected = self.shards[shard].pixels
+        if importance.shape != (expected,):
+            raise ValueError(f"importance of shard {shard} has shape {importance.shape}, expected ({expected},)")
+        self._importance[shard] = as_tensor(importance).to(self.shards[shard].hr.device)
+
+    def crops(self, *, round: int, epoch: int, step: int, batch: int) -> Crops:
+        """This worker's part of the global batch: the crops that fall on its own shards, random rotations and flips
+        applied.
+
+        Args:
+            round, epoch, step: the counters.
+            batch: size of the global batch.
+        """
+        draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
+        parts = []
+        for s, shard in self.shards.items():
+            mine = np.flatnonzero(draw.shard == s)
+            if mine.size:
+                index = self._pixels(s, draw.position[mine], draw.orientation[mine]).to(shard.hr.device)
+                parts.append((shard.inputs[index], shard.hr[index], self._importance[s][index]))
+        if not parts:
+            empty = torch.empty(0, 1, self.crop, self.crop)
+            return Crops(empty.half(), empty.byte(), empty.half())
+        return Crops(*(torch.cat(tensors).unsqueeze(1) for tensors in zip(*parts, strict=True)))
+
+    def _pixels(self, shard: int, position: np.ndarray, orientation: np.ndarray) -> torch.Tensor:
+        """Indices into the flat buffers: (n, crop, crop) int64."""
+        corner, stride = self._grids[shard].locate(position)
+        rows, columns = self._rows[orientation], self._columns[orientation]
+        return torch.from_numpy(corner[:, None, None] + rows * stride[:, None, None] + columns)
+
+
+class Draw:
+    """The random numbers of one step: each crop's shard, its position as a fraction in [0, 1), its orientation 0..7.
+
+    The shard is a random permutation of `i mod S`, so that each shard serves its share of every batch.
+    """
+
+    def __init__(self, seed: int, round: int, epoch: int, step: int, batch: int, shards: int) -> None:
+        raw = np.random.Philox(key=seed, counter=[0, step, epoch, round]).random_raw(2 * batch + shards)
+        permutation = np.argsort(raw[2 * batch :], kind="stable")
+        self.shard = permutation[np.arange(batch) % shards]
+        self.position = (raw[:batch] >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        self.orientation = (raw[batch : 2 * batch] >> np.uint64(61)).astype(np.int64)
+
+
+class _Positions:
+    """All places where a crop fits into a shard's images, numbered."""
+
+    def __init__(self, shard: Shard, crop: int) -> None:
+        self.shard, self.across = shard, shard.widths - crop + 1
+        self.ends = np.cumsum(self.across * (shard.heights - crop + 1))
+
+    def locate(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Index of the top-left pixel in the flat buffers, and the image's width, of uniformly chosen places."""
+        place = (fraction * self.ends[-1]).astype(np.int64)
+        pair = np.searchsorted(self.ends, place, side="right")
+        within = place - np.where(pair > 0, self.ends[pair - 1], 0)
+        row, column = np.divmod(within, self.across[pair])
+        width = self.shard.widths[pair]
+        return self.shard.offsets[pair] + row * width + column, width
+
+
+def _dihedral(crop: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns that the eight rotations and flips read a crop in: two (8, crop, crop) int64 arrays."""
+    rows, columns = np.indices((crop, crop))
+    turned = [np.rot90(grid, k) for k in range(4) for grid in (rows, columns)]
+    both = [*turned, *(np.fliplr(grid) for grid in turned)]
+    return np.stack(both[0::2]), np.stack(both[1::2])
+
+
+class EvaluationImages:
+    """Images a student is measured on, whole: the high-resolution luma of each, and its bicubic input at a scale."""
+
+    def __init__(self, name: str, scale: int, hr: list[np.ndarray]) -> None:
+        """
+        Args:
+            name: of the set.
+            scale: super-resolution factor.
+            hr: (H, W) uint8 luma of each image, H and W multiples of the scale.
+        """
+        self.set, self.scale, self.hr = name, scale, hr
+
+    @classmethod
+    def load(cls, path: UPath) -> "EvaluationImages":
+        """From a file of `write_evaluation`."""
+        tensors, metadata = read_tensors(path)
+        return cls(metadata["set"], int(metadata["scale"]), [tensors[name] for name in sorted(tensors)])
+
+    def __len__(self) -> int:
+        return len(self.hr)
+
+    @cached_property
+    def inputs(self) -> list[np.ndarray]:
+        """(H, W) float32 on [0, 1] for each image."""
+        return [enlarge(degrade(hr, self.scale), self.scale) for hr in self.hr]
+
+
+def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> None:
+    """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file."""
+    luma_images = {f"{i:04d}": modcrop(luma(read_image(image)), scale) for i, image in enumerate(images)}
+    write_tensors(path, luma_images, {"set": name, "scale": str(scale)})

@@ -1,0 +1,146 @@
+"""Images as arrays: reading, luma, cropping, bicubic resampling.
+
+Everything is bicubic with antialiasing (a = -0.5) in floating point, through Pillow's mode "F"; nothing is
+rounded between the degradation of an image and its enlargement.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from ail_ray.files import AnyPath, as_path
+
+
+class ImageError(ValueError):
+    """A file that is not a usable image; the message names its path and what is wrong with it."""
+
+
+def read_image(path: AnyPath) -> np.ndarray:
+    """Read an image file, local or in an object store, turned upright as its EXIF orientation says.
+
+    Grey images (1, 8 or 16 bits, with or without alpha) stay single-channel. Everything else (palette, CMYK,
+    alpha) is converted to RGB, grey-looking ones included. Alpha is dropped, not composited; 16 bits become
+    8; an animation gives its first frame.
+
+    Returns:
+        (H, W) uint8 for a single-channel image, else (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: missing, empty, truncated, no image, beyond Pillow's limit of pixels, or of 32-bit pixels.
+    """
+    with _opened(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        # Pillow would otherwise try to carry a transparent colour over, and warn when it cannot.
+        image.info.pop("transparency", None)
+        if image.mode in ("1", "L", "LA"):
+            return np.array(image.convert("L"))
+        if image.mode.startswith("I;16"):
+            return ((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        if image.mode in ("I", "F"):
+            raise ImageError(f"{path}: 32-bit pixels have no defined range; save it with 8 or 16 bits")
+        return np.array(image.convert("RGB"))
+
+
+def image_size(path: AnyPath) -> tuple[int, int]:
+    """(height, width) of what `read_image` would return, from the header only.
+
+    Raises:
+        ImageError: as `read_image`, as far as the header tells.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        sideways = _header_exif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        # Pillow reports a TIFF's size upright already, and every other format's as it is stored.
+        return (width, height) if sideways and image.format != "TIFF" else (height, width)
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """Y of MATLAB's `rgb2ycbcr`, rounded: 16 + (65.481 R + 128.553 G + 24.966 B) / 255.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or (H, W) uint8, which is luma already.
+
+    Returns:
+        (H, W) uint8.
+    """
+    if image.ndim == 2:
+        return image
+    # In integers, so that no processor rounds a tie differently.
+    red, green, blue = (image[..., channel].astype(np.int32) for channel in range(3))
+    return (16 + (65481 * red + 128553 * green + 24966 * blue + 127500) // 255000).astype(np.uint8)
+
+
+def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
+    """The top left part of an (H, W, ...) image whose height and width are multiples of the scale; a view.
+
+    Raises:
+        ValueError: the image is smaller than the scale.
+    """
+    height, width = image.shape[0] // scale * scale, image.shape[1] // scale * scale
+    if not height or not width:
+        raise ValueError(f"an image of shape {image.shape} is too small for scale {scale}")
+    return image[:height, :width]
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bicubic with antialiasing: (H, W) float32 of any range -> (height, width) float32, not clipped."""
+    picture = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.array(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def downsize(y: np.ndarray, factor: float) -> np.ndarray:
+    """A smaller version of a training image: (H, W) uint8 -> (round(H factor), round(W factor)) uint8.
+
+    Raises:
+        ValueError: the factor is not in (0, 1].
+    """
+    if not 0 < factor <= 1:
+        raise ValueError(f"downsize factor must be in (0, 1], got {factor}")
+    if factor == 1:
+        return y
+    height, width = (max(1, round(side * factor)) for side in y.shape)
+    return np.clip(np.rint(resize(y, height, width)), 0, 255).astype(np.uint8)
+
+
+def degrade(hr: np.ndarray, scale: int) -> np.ndarray:
+    """The low-resolution image: (H, W) uint8 -> (H / scale, W / scale) float32 on [0, 1], not clipped.
+
+    Raises:
+        ValueError: H or W is not a multiple of the scale (see `modcrop`).
+    """
+    height, width = hr.shape
+    if height % scale or width % scale:
+        raise ValueError(f"an image of shape {hr.shape} is not a multiple of scale {scale}")
+    return resize(hr.astype(np.float32) / 255, height // scale, width // scale)
+
+
+def enlarge(lr: np.ndarray, scale: int) -> np.ndarray:
+    """Bicubic enlargement: (h, w) float32 on [0, 1] -> (h scale, w scale) float32, overshoot not clipped."""
+    height, width = lr.shape
+    return resize(lr, height * scale, width * scale)
+
+
+@contextmanager
+def _opened(path: AnyPath) -> Iterator[Image.Image]:
+    """The image with its pixels not yet decoded; whatever goes wrong inside becomes an `ImageError`."""
+    try:
+        with as_path(path).open("rb") as file, Image.open(file) as image:
+            # Pillow remembers it, so that the size and the pixels follow the same orientation.
+            _header_exif(image)
+            yield image
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: empty, or not an image of a known format") from None
+    # Pillow's decoders raise OSError, SyntaxError, struct.error, ...; object stores have errors of their own.
+    except Exception as error:
+        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _header_exif(image: Image.Image) -> Image.Exif:
+    # Not the method of Pillow's PNG class, which decodes the whole image in search of EXIF behind the pixels.
+    return Image.Image.getexif(image)

@@ -1,0 +1,49 @@
+"""PSNR and SSIM under the one protocol of every number here: uint8 luma, `scale` border pixels shaved."""
+
+import numpy as np
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+SSIM_WINDOW = 11
+"""Side in pixels of the Gaussian window of SSIM (sigma 1.5, cut at 3.5 sigma)."""
+
+
+def to_uint8(sr: np.ndarray) -> np.ndarray:
+    """A prediction as it is measured and saved: float on [0, 1], any shape -> clipped and rounded uint8."""
+    return np.rint(np.clip(sr, 0, 1) * 255).astype(np.uint8)
+
+
+def shave(image: np.ndarray, border: int) -> np.ndarray:
+    """(H, W) without `border` pixels on each side: (H - 2 border, W - 2 border), a view."""
+    height, width = image.shape
+    return image[border : height - border, border : width - border]
+
+
+def psnr(hr: np.ndarray, sr: np.ndarray, border: int) -> float:
+    """Peak signal-to-noise ratio in dB against 255; infinite for identical images.
+
+    Args:
+        hr, sr: (H, W) uint8.
+        border: pixels shaved on each side, the scale by convention.
+
+    Raises:
+        ValueError: other dtypes, different shapes, or nothing left after the shave.
+    """
+    hr, sr = _measured(hr, sr, border, smallest=1)
+    with np.errstate(divide="ignore"):
+        return float(peak_signal_noise_ratio(hr, sr, data_range=255))
+
+
+def ssim(hr: np.ndarray, sr: np.ndarray, border: int) -> float:
+    """Structural similarity of Wang et al., in [-1, 1]; as `psnr`, but 11 pixels a side must be left."""
+    hr, sr = _measured(hr, sr, border, smallest=SSIM_WINDOW)
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(hr, sr, data_range=255, **gaussian))
+
+
+def _measured(hr: np.ndarray, sr: np.ndarray, border: int, smallest: int) -> tuple[np.ndarray, np.ndarray]:
+    if hr.dtype != np.uint8 or sr.dtype != np.uint8 or hr.ndim != 2 or hr.shape != sr.shape:
+        got = f"{hr.shape} {hr.dtype} and {sr.shape} {sr.dtype}"
+        raise ValueError(f"expected two (H, W) uint8 images of one shape, got {got}")
+    if border < 0 or min(hr.shape) - 2 * border < smallest:
+        raise ValueError(f"shaving {border} pixels off {hr.shape} does not leave {smallest} pixels a side")
+    return shave(hr, border), shave(sr, border)

@@ -1,0 +1,123 @@
+"""Algorithm 1: adaptive importance learning, over a bank of pixels, an importance store and a process group.
+
+The same lines run in one process and on every worker of a cluster; who holds which shard is the caller's affair.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ail_ray.imaging.bank import Bank, EvaluationImages
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.group import Group
+from ail_ray.learning.importance import HISTOGRAM_BINS, histogram, summary
+from ail_ray.learning.inference import error_map, evaluate_all
+from ail_ray.learning.precision import Precision
+from ail_ray.learning.theta import EpochLog, TrainState, train_epoch
+
+
+class Importance(Protocol):
+    """The importance W of every shard, by round."""
+
+    def update(self, round: int, shard: int, error: np.ndarray) -> None:
+        """Solve the W-subproblem of a shard from `|y - s|` (pixels,) float16. Asked again, it does nothing."""
+
+    def read(self, round: int, shard: int) -> np.ndarray:
+        """(pixels,) float16, read-only."""
+
+
+class Journal(Protocol):
+    """The run's memory: what is committed is never done again."""
+
+    def resume(self, state: TrainState) -> tuple[int, int]:
+        """Bring the state to the last commit; return the round to go on with and its epochs already done."""
+
+    def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
+        """Remember an epoch."""
+
+    def commit_round(self, record: dict[str, Any], state: TrainState) -> None:
+        """Remember a round, on every worker before any goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that Algorithm 1 works on, as one worker sees it."""
+
+    config: RunConfig
+    state: TrainState
+    bank: Bank
+    importance: Importance
+    journal: Journal
+    validation: Sequence[EvaluationImages]
+    test: Sequence[EvaluationImages]
+    crops: int  # per epoch, over all workers
+    precision: Precision
+    group: Group
+
+
+def adaptive_importance_learning(run: Run) -> None:
+    """Rounds 0..T: solve for W, then for θ; each round measured and committed before the next begins."""
+    first, done = run.journal.resume(run.state)
+    for t in range(first, run.config.rounds + 1):
+        seconds = {}
+        if t > 0 and done == 0:
+            seconds["importance"] = w_subproblem(run, t)
+            run.state.restart()
+        counts = weigh(run, t)
+        seconds["theta"] = theta_subproblem(run, t, done)
+        run.journal.commit_round(measure(run, t, counts, seconds), run.state)
+        done = 0
+
+
+def w_subproblem(run: Run, t: int) -> float:
+    """Raise the importance of every pixel by the error of the student of the round before (Eq. 7).
+
+    Returns:
+        Seconds taken. That student is committed, so a restart repeats exactly these updates.
+    """
+    started = time.perf_counter()
+    for shard, pixels in run.bank.shards.items():
+        run.importance.update(t, shard, error_map(run.state.student, pixels, run.precision))
+    return time.perf_counter() - started
+
+
+def weigh(run: Run, t: int) -> np.ndarray:
+    """Let the bank's crops carry `W_t`; return the histogram of the whole of it, all workers' shards together."""
+    counts = np.zeros(HISTOGRAM_BINS, np.int64)
+    for shard in run.bank.shards:
+        importance = run.importance.read(t, shard)
+        run.bank.weigh(shard, importance)
+        counts += histogram(importance)
+    return run.group.sum(torch.from_numpy(counts)).numpy()
+
+
+def theta_subproblem(run: Run, t: int, done: int) -> float:
+    """Train the student under the weighted loss (Eq. 4), each epoch committed; returns the seconds taken.
+
+    With all importance zero there is nothing to learn, and not even weight decay touches the student.
+    """
+    started = time.perf_counter()
+    if t == 0 and run.config.initialisation == "zeros":
+        return 0.0
+    for e in range(done, run.config.epochs):
+        log = train_epoch(
+            run.state, run.bank, round=t, epoch=e, crops=run.crops, group=run.group, precision=run.precision
+        )
+        run.journal.commit_epoch(log, run.state)
+    return time.perf_counter() - started
+
+
+def measure(run: Run, t: int, counts: np.ndarray, seconds: dict[str, float]) -> dict[str, Any]:
+    """The record of a round: importance, validation and test rows (in float32, or the run's float64), seconds."""
+    started = time.perf_counter()
+    precision: Precision = "fp64" if run.precision == "fp64" else "fp32"
+    rows = {
+        name: evaluate_all(run.state.student, sets, precision=precision, group=run.group)
+        for name, sets in (("validation", run.validation), ("test", run.test))
+    }
+    seconds["evaluation"] = time.perf_counter() - started
+    return {"round": t, "importance": summary(counts), "seconds": seconds, **rows}

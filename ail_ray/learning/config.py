@@ -1,0 +1,273 @@
+"""One AIL run and one sweep, as frozen dataclasses that refuse bad values when they are made.
+
+`Protocol` holds what all trials of a sweep share, `RunConfig` adds the searched values of one run, `SweepConfig`
+their lists. Presets are functions. The defaults are the paper's (section 5.3 with its slips mended).
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from ail_ray.files import digest_of
+from ail_ray.learning.importance import ErrorUnit, Rule
+from ail_ray.learning.models import FULL_DEPTH, FULL_WIDTH, resolved_width
+from ail_ray.learning.precision import Precision
+
+SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
+
+
+class ConfigError(ValueError):
+    """One or more bad values; `problems` has a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Data, budget and optimisation: what every trial of a sweep has in common."""
+
+    train: tuple[str, ...] = ("T91", "BSDS200")
+    """Training sets: folder names under $AIL_DATA_DIR, paths or addresses (s3://, gs://) of folders, or `sample`."""
+    validation: tuple[str, ...] = ("BSDS200-val",)
+    """Sets that trials are compared on; their images are left out of training."""
+    test: tuple[str, ...] = ("Set5", "Set14")
+    """Sets recorded every round and never used to choose anything."""
+    scales: tuple[int, ...] = (2,)
+    """Super-resolution factors trained together: 2, 3 or 4."""
+    downsizes: tuple[float, ...] = (1.0, 0.7, 0.5)
+    """Factors in (0, 1] by which every training image is shrunk, each giving more pairs."""
+    network: str = "vdsr"
+    """The student's architecture."""
+    depth: int | None = None
+    """Number of convolutions; the architecture's own by default."""
+    mu0: float = 0.01
+    """Eq. 8: teacher error (on [0, 1] luma) of importance one half."""
+    alpha0: float = 100.0
+    """Eq. 8: steepness per unit of error."""
+    error_unit: ErrorUnit = "squared"
+    """Eq. 7: unit of d, the squared or the absolute error on [0, 1] luma."""
+    error_factor: float = 1.0
+    """Eq. 7: d is multiplied by this; 65025 with `squared` counts in grey levels squared."""
+    rounds: int = 10
+    """T: rounds of importance learning after round 0; rounds 0..T are recorded."""
+    epochs: int = 50
+    """Epochs of a round; learning rate and optimizer restart with every round."""
+    crops: int | None = None
+    """Crops per epoch; by default the corpus's pixels / crop area."""
+    crop: int = 41
+    """Side of a training crop, pixels."""
+    batch: int = 128
+    """Crops per step over all workers together."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD with momentum 0.9, or Adam."""
+    learning_rate: float = 0.1
+    """Learning rate at the start of a round."""
+    schedule: Literal["step", "cosine"] = "step"
+    """Within a round: a tenth after each fifth of it, or a warm-up (its first 3 %) and a cosine to zero."""
+    weight_decay: float = 1e-4
+    """L2 penalty of the optimizer."""
+    clip: float = 0.4
+    """Largest norm of the gradient of the summed squared error."""
+    shards: int = 16
+    """Parts that corpus and importance are stored in; part of the result, unlike the number of workers."""
+    precision: Literal["auto"] | Precision = "auto"
+    """Arithmetic of training: fp32, bf16 (autocast), fp64, or the faster of the first two on this device."""
+
+    def __post_init__(self) -> None:
+        found = self.problems()
+        if found:
+            raise ConfigError(found)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, one line each."""
+        ranges: list[tuple[str, Any, bool, str]] = [
+            ("train", self.train, len(self.train) > 0, "name at least one set"),
+            ("scales", self.scales, bool(self.scales) and set(self.scales) <= {2, 3, 4}, "be 2, 3 or 4"),
+            ("downsizes", self.downsizes, bool(self.downsizes) and all(0 < f <= 1 for f in self.downsizes),
+             "lie in (0, 1]"),
+            ("network", self.network, self.network in FULL_WIDTH, f"be one of {', '.join(FULL_WIDTH)}"),
+            ("depth", self.depth, self.depth is None or self.depth >= 2, "be at least 2"),
+            ("mu0", self.mu0, 0 <= self.mu0 <= 1, "lie in [0, 1]"),
+            ("alpha0", self.alpha0, 0 < self.alpha0 < math.inf, "be positive"),
+            ("error-factor", self.error_factor, 0 < self.error_factor < math.inf, "be positive"),
+            ("rounds", self.rounds, self.rounds >= 0, "be 0 or more"),
+            ("epochs", self.epochs, self.epochs >= 1, "be at least 1"),
+            ("crops", self.crops, self.crops is None or self.crops >= 1, "be at least 1"),
+            ("crop", self.crop, self.crop >= 8, "be at least 8 pixels"),
+            ("batch", self.batch, self.batch >= 1, "be at least 1"),
+            ("learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "be positive"),
+            ("weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "be 0 or more"),
+            ("clip", self.clip, 0 < self.clip < math.inf, "be positive"),
+            ("shards", self.shards, 1 <= self.shards <= 100_000, "lie in 1..100000"),
+        ]  # fmt: skip
+        return [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Protocol):
+    """One AIL run: a protocol and one value for everything that a sweep searches over."""
+
+    rho: float = 0.8
+    width: int | None = None
+    lam: float = 0.15
+    teacher: str = "vdsr"
+    rule: Rule = "eq7"
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        return [
+            *super().problems(),
+            *_searched_problems(self.rho, self.width, self.lam, self.rule, self.seed),
+        ]
+
+    @property
+    def student_width(self) -> int:
+        """Feature maps per layer."""
+        return resolved_width(self.network, width=self.width, rho=self.rho)
+
+    @property
+    def student_depth(self) -> int:
+        """Convolutions."""
+        return self.depth or FULL_DEPTH[self.network]
+
+    @property
+    def initialisation(self) -> Literal["ones", "zeros", "random", "teacher"]:
+        """Where the importance of round 0 comes from."""
+        if self.rule == "uniform":
+            return "ones"
+        return {"none": "zeros", "random": "random"}.get(self.teacher, "teacher")  # type: ignore[return-value]
+
+    def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None) -> str:
+        """Name of the run: all that changes its result, with data and teacher by content, and nothing else.
+
+        The number of rounds is left out, so that a finished run can be extended; so are λ, teacher and the constants
+        of Eqs. 7 and 8 where the rule does not read them.
+        """
+        content = asdict(self) | {
+            "corpus": corpus, "evaluation": list(evaluation), "teacher": teacher, "initialisation": self.initialisation,
+            "width": self.student_width, "depth": self.student_depth,
+        }  # fmt: skip
+        for name in ("rho", "rounds", "train", "validation", "test"):
+            del content[name]
+        if self.rule == "uniform":
+            for name in ("lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"):
+                del content[name]
+        return digest_of(content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig(Protocol):
+    """A search: several values for each of ρ, λ, teacher, rule and seed, every combination a trial."""
+
+    rho: tuple[float, ...] = (0.8,)
+    """Share of each layer's filters removed from the full network, in [0, 1): 0.8 leaves 13 of VDSR's 64."""
+    width: tuple[int, ...] = ()
+    """Feature maps per layer, instead of rho."""
+    lam: tuple[float, ...] = (0.15,)
+    """λ of Eq. 7: the largest rise of a pixel's importance in one round."""
+    teacher: tuple[str, ...] = ("vdsr",)
+    """Whose errors start the importance: `vdsr` (from $AIL_TEACHER_DIR), `tiny` (trained on the spot), a path to
+    safetensors, `none` (all zero) or `random`."""
+    rule: tuple[Rule, ...] = ("eq7",)
+    """How the importance is updated: `eq7` (the paper), or `uniform` (always 1: the control at the same budget)."""
+    seed: tuple[int, ...] = (0,)
+    """Seeds of weights, crops and random importance."""
+    search: Literal["grid", "random", "optuna"] = "grid"
+    """`grid`: every combination. `random`, `optuna`: --samples trials; two or more numbers for rho, width or lam are
+    then the ends of a range."""
+    samples: int = 8
+    """Number of trials of `random` and `optuna`."""
+    asha: bool = False
+    """Stop the trials that are behind after the same number of rounds (asynchronous successive halving)."""
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        for name in ("lam", "teacher", "rule", "seed", *(() if self.width else ("rho",))):
+            if not getattr(self, name):
+                found.append(f"{name} must have at least one value")
+        for rho, width in itertools.product(self.rho or (0.0,), self.width or (None,)):
+            found += _searched_problems(rho, width, 1.0, "eq7", 0)
+        for lam in self.lam:
+            found += _searched_problems(0.0, None, lam, "eq7", 0)
+        for seed in self.seed:
+            found += _searched_problems(0.0, None, 1.0, "eq7", seed)
+        if self.samples < 1:
+            found.append(f"samples must be at least 1, got {self.samples}")
+        if self.asha and not self.validation:
+            found.append("asha compares trials on validation images: name a set with --validation")
+        if self.search == "optuna" and not self.validation:
+            found.append("search optuna compares trials on validation images: name a set with --validation")
+        return list(dict.fromkeys(found))
+
+    def grid(self) -> Iterator[RunConfig]:
+        """Every combination, once; a control (`uniform`), which reads neither λ nor teacher, once for all of them."""
+        sizes: list[dict[str, Any]] = [{"width": w} for w in self.width] or [{"rho": r} for r in self.rho]
+        seen = set()
+        for size, lam, teacher, rule, seed in itertools.product(sizes, self.lam, self.teacher, self.rule, self.seed):
+            values = {**size, "rule": rule, "seed": seed}
+            key = tuple(values.values()) if rule == "uniform" else (*values.values(), lam, teacher)
+            if key not in seen:
+                seen.add(key)
+                yield self.run(lam=lam, teacher=teacher, **values)
+
+    def run(self, **searched: Any) -> RunConfig:
+        """The run with these values of what is searched and this sweep's protocol."""
+        return RunConfig(**{field.name: getattr(self, field.name) for field in fields(Protocol)}, **searched)
+
+
+def parameters(config: RunConfig) -> dict[str, Any]:
+    """The searched values of a run as people compare them; what its rule does not read is None."""
+    values = {name: getattr(config, name) for name in SEARCHED} | {"width": config.student_width}
+    if config.width is not None:
+        values["rho"] = None
+    if config.rule == "uniform":
+        values |= {"lam": None, "teacher": None}
+    return values
+
+
+def demo() -> SweepConfig:
+    """Bundled photographs, no downloads, minutes on a laptop: with a teacher, without one, and the control."""
+    return SweepConfig(
+        train=("sample",), validation=("sample-val",), test=(), depth=8, downsizes=(1.0, 0.5), shards=8,
+        rounds=3, epochs=2, crops=2048, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
+        weight_decay=0.0, teacher=("tiny", "none"), rule=("eq7", "uniform"),
+    )  # fmt: skip
+
+
+def mini() -> SweepConfig:
+    """The 291 images in hours on a CPU: the paper's networks and rounds, a schedule that suits a small budget."""
+    return SweepConfig(
+        rounds=10, epochs=2, crops=18_000, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
+        weight_decay=0.0, rule=("eq7", "uniform"),
+    )  # fmt: skip
+
+
+def paper() -> SweepConfig:
+    """The paper's protocol for a cluster with GPUs: all 291 images, no validation, 10 rounds of 50 epochs of SGD."""
+    return SweepConfig(validation=(), rule=("eq7", "uniform"))
+
+
+PRESETS = {"demo": demo, "mini": mini, "paper": paper}
+
+
+def _searched_problems(rho: float, width: int | None, lam: float, rule: str, seed: int) -> list[str]:
+    found = []
+    if not 0 <= rho < 1:
+        found.append(f"rho must be in [0, 1), got {rho}")
+    if width is not None and width < 1:
+        found.append(f"width must be at least 1, got {width}")
+    if not 0 < lam < math.inf:
+        found.append(f"lam must be positive, got {lam}")
+    if rule not in get_args(Rule):
+        found.append(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
+    if not 0 <= seed < 2**63:
+        found.append(f"seed must be 0 or more, got {seed}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) or "nothing" if isinstance(value, tuple) else str(value)

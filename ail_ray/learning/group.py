@@ -1,0 +1,25 @@
+"""The workers of a run, as far as the algorithm needs to know them: sums and barriers."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rank and size of the process group; alone, every operation is free."""
+
+    rank: int = 0
+    size: int = 1
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of the workers' tensors, in place and on every worker."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def barrier(self) -> None:
+        """Wait until every worker has come this far."""
+        if self.size > 1:
+            dist.barrier()

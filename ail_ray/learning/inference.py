@@ -1,0 +1,132 @@
+"""A network over whole images: error maps of a shard, benchmark rows, single images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ail_ray.files import FileError, as_tensor
+from ail_ray.imaging import datasets
+from ail_ray.imaging.bank import EvaluationImages, Shard
+from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
+from ail_ray.imaging.metrics import psnr, ssim, to_uint8
+from ail_ray.learning.config import ConfigError
+from ail_ray.learning.group import Group
+from ail_ray.learning.precision import Precision, autocast, dtype_of, placed
+from ail_ray.learning.weights import load_model
+
+
+@dataclass(frozen=True)
+class Row:
+    """PSNR (dB) and SSIM on one set at one scale, means over its images."""
+
+    set: str
+    scale: int
+    psnr: float
+    ssim: float
+    images: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@torch.inference_mode()
+def super_resolve(model: nn.Module, inputs: torch.Tensor, precision: Precision) -> torch.Tensor:
+    """One image: (H, W) bicubic-upsampled luma on [0, 1], any float type, to (H, W) in the precision's type."""
+    images = inputs.to(dtype_of(precision))[None, None]
+    with autocast(precision, images.device):
+        return model(images)[0, 0]
+
+
+def error_map(model: nn.Module, shard: Shard, precision: Precision) -> np.ndarray:
+    """`|y - s|` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
+    model.eval()
+    errors = np.empty(shard.pixels, np.float16)
+    for place, inputs, hr in shard.images():
+        sr = super_resolve(model, inputs, precision)
+        errors[place] = (hr.to(sr.dtype) / 255 - sr).abs().half().cpu().numpy().ravel()
+    return errors
+
+
+def evaluate(
+    model: nn.Module | None,
+    images: EvaluationImages,
+    *,
+    precision: Precision = "fp32",
+    group: Group | None = None,
+) -> Row:
+    """Mean PSNR and SSIM of a model, or of the bicubic input where there is none, the images split over the workers."""
+    group = group or Group()
+    sums = torch.zeros(2, dtype=torch.float64)
+    if model is not None:
+        model.eval()
+    for i in range(group.rank, len(images), group.size):
+        sr = predict(model, images.inputs[i], precision)
+        sums += torch.tensor([psnr(images.hr[i], sr, images.scale), ssim(images.hr[i], sr, images.scale)])
+    means = group.sum(sums) / len(images)
+    return Row(images.set, images.scale, float(means[0]), float(means[1]), len(images))
+
+
+def predict(model: nn.Module | None, inputs: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
+    """A super-resolved image as it is measured and shown: (H, W) float32 in, (H, W) uint8 out."""
+    if model is None:
+        return to_uint8(inputs)
+    device = next(model.parameters()).device
+    return to_uint8(super_resolve(model, as_tensor(inputs).to(device), precision).float().cpu().numpy())
+
+
+def evaluate_all(
+    model: nn.Module | None, benchmarks: Sequence[EvaluationImages], *, precision: Precision, group: Group
+) -> list[dict[str, Any]]:
+    """A row for each set and scale, as plain data."""
+    return [evaluate(model, images, precision=precision, group=group).as_dict() for images in benchmarks]
+
+
+def benchmark(
+    model: str,
+    sets: Sequence[str],
+    scales: Sequence[int],
+    *,
+    precision: Precision,
+    device: str,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Measure a model on image sets: `{"model", "set", "scale", "psnr", "ssim", "images"}` for each set and scale.
+
+    Args:
+        model: path of safetensors weights, or `bicubic`.
+        say: told each row as a line when it is there.
+
+    Raises:
+        ConfigError: with a line for the model, each set, each scale and each image that cannot be used.
+    """
+    problems = [f"scales must be 2, 3 or 4, got {scale}" for scale in scales if scale not in (2, 3, 4)]
+    network = None
+    try:
+        target = torch.device(device)
+        network = None if model == "bicubic" else placed(load_model(model), precision, target)
+    except (FileError, RuntimeError) as error:
+        problems.append(f"model: {str(error).splitlines()[0]}")
+    found = []
+    for name in sets:
+        try:
+            found.append(datasets.find(name))
+        except datasets.DatasetError as error:
+            problems.append(f"sets: {error}")
+    if problems:
+        raise ConfigError(problems)
+    rows = []
+    for images in found:
+        try:
+            pictures = [luma(read_image(path)) for path in images.paths]
+        except ImageError as error:
+            raise ConfigError([f"sets: {error}"]) from None
+        for scale in scales:
+            measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
+            row = {"model": model, **evaluate(network, measured, precision=precision).as_dict()}
+            rows.append(row)
+            say(f"{row['set']} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({row['images']} images)")
+    return rows

@@ -1,0 +1,150 @@
+"""The θ-subproblem: train the student under the weighted loss while the importance stands still."""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ail_ray.files import as_tensor
+from ail_ray.imaging.bank import Bank, Crops
+from ail_ray.learning.config import Protocol
+from ail_ray.learning.group import Group
+from ail_ray.learning.models import parameter_count
+from ail_ray.learning.precision import Precision, autocast, dtype_of
+from ail_ray.learning.weights import model_tensors
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient is no longer finite; the weights of the step before are untouched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochLog:
+    """What one epoch did. Losses are means over its crops' pixels on [0, 1] luma."""
+
+    round: int
+    epoch: int
+    loss: float  # w² (y - s)²
+    squared_error: float  # (y - s)²
+    crops: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+class TrainState:
+    """A student and its optimizer, and both as flat named arrays."""
+
+    def __init__(self, student: nn.Module, config: Protocol) -> None:
+        self.student, self.config = student, config
+        self.restart()
+
+    def restart(self) -> None:
+        """A fresh optimizer: every round starts with one."""
+        c, parameters = self.config, self.student.parameters()
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(parameters, lr=c.learning_rate, momentum=0.9, weight_decay=c.weight_decay)
+            if c.optimizer == "sgd"
+            else torch.optim.Adam(parameters, lr=c.learning_rate, weight_decay=c.weight_decay)
+        )
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """`student.<name>` and `optimizer.<parameter>.<name>`."""
+        arrays = {f"student.{name}": array for name, array in model_tensors(self.student).items()}
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            arrays |= {f"optimizer.{i}.{slot}": value.cpu().contiguous().numpy() for slot, value in slots.items()}
+        return arrays
+
+    def load(self, arrays: dict[str, np.ndarray]) -> None:
+        """Continue from the arrays of `tensors`, bit for bit."""
+        weights: dict[str, torch.Tensor] = {}
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for name, array in arrays.items():
+            kind, rest = name.split(".", 1)
+            value = as_tensor(array).clone()
+            if kind == "student":
+                weights[rest] = value
+            else:
+                parameter, slot = rest.split(".", 1)
+                slots.setdefault(int(parameter), {})[slot] = value
+        self.student.load_state_dict(weights)
+        self.restart()
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+
+
+def learning_rate(config: Protocol, progress: float) -> float:
+    """The learning rate at a point of a round, `progress` in [0, 1).
+
+    `step`: a tenth after each fifth (every 10 of the paper's 50 epochs). `cosine`: a linear warm-up over the first
+    3 %, then half a cosine to zero.
+    """
+    if config.schedule == "step":
+        return config.learning_rate * 0.1 ** int(5 * progress + 1e-9)
+    warm_up = 0.03
+    factor = progress / warm_up if progress < warm_up else (1 - progress) / (1 - warm_up)
+    return config.learning_rate * (max(factor, 1e-3) if progress < warm_up else 0.5 * (1 - math.cos(math.pi * factor)))
+
+
+def weighted_loss(student: nn.Module, crops: Crops, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eq. 4 with the squared error: the sum over a batch of `(w (y - s))²`, and of `(y - s)²` beside it."""
+    kind = dtype_of(precision)
+    inputs, hr, importance = crops.inputs.to(kind), crops.hr.to(kind) / 255, crops.importance.to(kind)
+    with autocast(precision, inputs.device):
+        error = hr - student(inputs)
+    return (importance * error).square().sum(), error.detach().square().sum()
+
+
+def train_epoch(
+    state: TrainState,
+    bank: Bank,
+    *,
+    round: int,
+    epoch: int,
+    crops: int,
+    group: Group,
+    precision: Precision,
+) -> EpochLog:
+    """One epoch: `ceil(crops / batch)` steps on the global batches of this round and epoch.
+
+    Every worker contributes the crops on its own shards; gradients are summed, then clipped, as one flat vector.
+
+    Raises:
+        NonFiniteLossError: before the optimizer's step.
+    """
+    config, started = state.config, time.perf_counter()
+    steps = math.ceil(crops / config.batch)
+    parameters = list(state.student.parameters())
+    device = parameters[0].device
+    flat = torch.zeros(parameter_count(state.student) + 2, dtype=dtype_of(precision), device=device)
+    gradients = flat[:-2].split([parameter.numel() for parameter in parameters])
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    state.student.train()
+    for step in range(steps):
+        batch = bank.crops(round=round, epoch=epoch, step=step, batch=config.batch)
+        flat.zero_()
+        if len(batch.hr):
+            loss, squared_error = weighted_loss(state.student, batch, precision)
+            for place, gradient in zip(gradients, torch.autograd.grad(loss, parameters), strict=True):
+                place.copy_(gradient.reshape(-1))
+            flat[-2:] = torch.stack([loss.detach(), squared_error])
+        group.sum(flat)
+        norm = flat[:-2].norm()
+        if not torch.isfinite(norm + flat[-2]):
+            raise NonFiniteLossError(f"round {round}, epoch {epoch}, step {step}: the loss is {flat[-2].item()}")
+        flat[:-2] *= (config.clip / norm.clamp(min=1e-30)).clamp(max=1)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        for options in state.optimizer.param_groups:
+            options["lr"] = learning_rate(config, (epoch + step / steps) / config.epochs)
+        state.optimizer.step()
+        sums += flat[-2:]
+    pixels = steps * config.batch * config.crop**2
+    loss_mean, error_mean = (sums / pixels).tolist()
+    return EpochLog(
+        round=round, epoch=epoch, loss=loss_mean, squared_error=error_mean,
+        crops=steps * config.batch, seconds=time.perf_counter() - started,
+    )  # fmt: skip

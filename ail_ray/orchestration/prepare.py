@@ -1,0 +1,196 @@
+"""What trials share, built once and found again by its digest: shards, evaluation images, teachers, their errors.
+
+corpora/<digest>/shard-0000.safetensors              training pairs
+evaluation/<digest>.safetensors                      one set at one scale
+errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
+runs/<digest>/                                       the run directories
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import torch
+from upath import UPath
+
+from ail_ray.files import as_path, checksum, digest_of, read_tensors, write_tensors
+from ail_ray.imaging import datasets
+from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_evaluation, write_shard
+from ail_ray.learning.config import ConfigError, Protocol, RunConfig
+from ail_ray.learning.inference import error_map
+from ail_ray.learning.precision import Precision, placed
+from ail_ray.learning.weights import WeightsError, load_model
+
+Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], None]
+"""Calls a function with each of several argument lists: here, or as tasks on a cluster."""
+
+
+def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+    """One after the other in this process."""
+    for arguments in calls:
+        function(*arguments)
+
+
+@dataclass(frozen=True)
+class OnCluster:
+    """As Ray tasks with this many CPUs (and this share of a GPU) each."""
+
+    cpus: float = 1
+    gpus: float = 0
+
+    def __call__(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(function)
+        ray.get([task.remote(*arguments) for arguments in calls])
+
+
+@dataclass(frozen=True)
+class EvaluationFile:
+    """Where the images of one set at one scale are, or will be, as one file."""
+
+    path: UPath
+    images: datasets.ImageSet
+    scale: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Data of a protocol on the storage path: plain paths and numbers, fit to be sent to any process."""
+
+    storage: UPath
+    corpus: Corpus
+    validation: tuple[EvaluationFile, ...]
+    test: tuple[EvaluationFile, ...]
+
+    @property
+    def shard_paths(self) -> list[UPath]:
+        return [self.folder / f"shard-{s:04d}.safetensors" for s in range(len(self.corpus.shards))]
+
+    @property
+    def folder(self) -> UPath:
+        return self.storage / "corpora" / self.corpus.digest
+
+    @property
+    def shard_pixels(self) -> list[int]:
+        return [sum(pair.pixels for pair in self.corpus.shard_pairs(s)) for s in range(len(self.corpus.shards))]
+
+    def crops_per_epoch(self, protocol: Protocol) -> int:
+        """As configured, or as many as cover the corpus once."""
+        return protocol.crops or -(-self.corpus.pixels // protocol.crop**2)
+
+
+def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
+    """Find all images and decide on pairs and shards, without writing anything.
+
+    Raises:
+        ConfigError: with a line for every set or image that cannot be used.
+    """
+    problems: list[str] = []
+    sets: dict[str, list[datasets.ImageSet]] = {"train": [], "validation": [], "test": []}
+    for role, found in sets.items():
+        for name in getattr(protocol, role):
+            try:
+                found.append(datasets.find(name))
+            except datasets.DatasetError as error:
+                problems.append(f"{role}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    try:
+        corpus = plan_corpus(
+            [path for found in sets["train"] for path in found.paths],
+            downsizes=protocol.downsizes, scales=protocol.scales, crop=protocol.crop, shards=protocol.shards,
+            exclude=[path for found in sets["validation"] for path in found.paths],
+        )  # fmt: skip
+        evaluation = {
+            role: tuple(_evaluation_file(images, scale, storage) for images in sets[role] for scale in protocol.scales)
+            for role in ("validation", "test")
+        }
+    except (ValueError, OSError) as error:
+        raise ConfigError([str(error)]) from None
+    return Prepared(storage=storage, corpus=corpus, **evaluation)
+
+
+def _evaluation_file(images: datasets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:
+    contents = [datasets.content_digest(path) for path in images.paths]
+    path = storage / "evaluation" / f"{digest_of([images.name, scale, contents])}.safetensors"
+    return EvaluationFile(path, images, scale)
+
+
+def build_data(prepared: Prepared, everywhere: Everywhere = here) -> None:
+    """Write the shards and evaluation files that are not there yet."""
+    shards = [
+        (path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(prepared.shard_paths) if not path.exists()
+    ]
+    everywhere(write_shard, shards)
+    evaluation = [
+        (file.path, file.images.name, file.images.paths, file.scale)
+        for file in dict.fromkeys((*prepared.validation, *prepared.test))
+        if not file.path.exists()
+    ]
+    everywhere(write_evaluation, evaluation)
+
+
+def find_teacher(name: str) -> UPath | None:
+    """The weights of a named or given teacher; None for `none`, `random` and `tiny`, which have no file.
+
+    Raises:
+        ConfigError: it is not there, or is not a network we know.
+    """
+    if name in ("none", "random", "tiny"):
+        return None
+    path = as_path(name)
+    if name == "vdsr":
+        folder = os.environ.get("AIL_TEACHER_DIR")
+        if not folder:
+            raise ConfigError(
+                ["teacher vdsr: set AIL_TEACHER_DIR to the folder with vdsr_291.safetensors, or pass --teacher tiny"]
+            )
+        path = as_path(folder) / "vdsr_291.safetensors"
+    try:
+        load_model(path)
+    except (WeightsError, ValueError) as error:
+        raise ConfigError([f"teacher {name}: {error}"]) from None
+    return path
+
+
+def tiny_teacher(protocol: Protocol, seed: int = 0) -> RunConfig:
+    """The run that makes the teacher `tiny`: a small VDSR, plainly trained for about a minute on the same images."""
+    base = RunConfig(**{name: getattr(protocol, name) for name in Protocol.__dataclass_fields__}, seed=seed)
+    return replace(
+        base, rule="uniform", width=24, rho=0.0, depth=8, rounds=0, epochs=1, crops=6400, batch=16,
+        optimizer="adam", learning_rate=3e-3, schedule="cosine", weight_decay=0.0,
+    )  # fmt: skip
+
+
+def teacher_digest(path: UPath) -> str:
+    """What a teacher is: the digest of its weights."""
+    return checksum(read_tensors(path)[0])[:16]
+
+
+def teacher_errors(
+    teacher: UPath,
+    prepared: Prepared,
+    precision: Precision,
+    *,
+    device: str,
+    threads: int,
+    everywhere: Everywhere,
+) -> UPath:
+    """The folder with `|teacher - y|` for every shard, computed where it is missing."""
+    folder = prepared.storage / "errors" / f"{teacher_digest(teacher)}-{prepared.corpus.digest}-{precision}"
+    missing = [
+        (path, shard, teacher, precision, device, threads)
+        for shard in prepared.shard_paths
+        if not (path := folder / shard.name).exists()
+    ]
+    everywhere(write_errors, missing)
+    return folder
+
+
+def write_errors(path: UPath, shard: UPath, teacher: UPath, precision: Precision, device: str, threads: int) -> None:
+    """`|teacher - y|` of one shard: `error`, (pixels,) float16."""
+    torch.set_num_threads(threads)
+    target = torch.device(device)
+    model = placed(load_model(teacher), precision, target)
+    write_tensors(path, {"error": error_map(model, Shard(shard, target), precision)})

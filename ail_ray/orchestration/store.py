@@ -1,0 +1,120 @@
+"""The importance store: actors that own shards of W, caches over snapshots in the run directory.
+
+`W` of a round never changes. An actor that is asked for something it does not hold loads it from storage, so a
+restarted one is whole again; an update that is asked for twice is done once. A snapshot is whole on disk before the
+update is acknowledged.
+"""
+
+from typing import Any
+
+import numpy as np
+import ray
+from upath import UPath
+
+from ail_ray.files import read_tensors, write_tensors
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.importance import first_importance, next_importance, random_importance
+from ail_ray.orchestration.rundir import RunDirectory
+
+
+class StoreError(RuntimeError):
+    """A request that does not fit the state of the store; the message names shard and rounds."""
+
+
+class ImportanceStore:
+    """The importance of some or all shards of a run; a plain class, made an actor in one line below."""
+
+    def __init__(self, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> None:
+        """
+        Args:
+            directory: the run directory, where snapshots lie.
+            config: names the rule, λ, the unit of `d` and the constants of Eq. 8.
+            teacher_errors: folder with `shard-0000.safetensors`...; needed if the importance starts from a teacher.
+        """
+        self.directory, self.config, self.teacher_errors = RunDirectory(directory), config, teacher_errors
+        self._held: dict[int, tuple[int, np.ndarray]] = {}
+
+    def initialise(self, shard: int, pixels: int) -> None:
+        """Write `W_0` of a shard of so many pixels, unless it is there."""
+        path = self.directory.importance_path(0, shard)
+        if not path.exists():
+            self._write(0, shard, self._first(shard, pixels))
+
+    def update(self, round: int, shard: int, error: np.ndarray) -> None:
+        """`W_round` of a shard from `W_{round-1}` and `|y - s|`, (pixels,) float16; done before, it stands.
+
+        Raises:
+            StoreError: the round does not follow what the store holds, or the error has another shape.
+        """
+        if self.directory.importance_path(round, shard).exists():
+            return
+        if round < 1 or not self.directory.importance_path(round - 1, shard).exists():
+            raise StoreError(f"shard {shard}: asked for round {round}, but round {round - 1} is not in the store")
+        previous = self.read(round - 1, shard)
+        if error.shape != previous.shape:
+            raise StoreError(f"shard {shard}: error of shape {error.shape} for importance of shape {previous.shape}")
+        c = self.config
+        self._write(
+            round, shard,
+            next_importance(c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor),
+        )  # fmt: skip
+
+    def read(self, round: int, shard: int) -> np.ndarray:
+        """`W_round` of a shard: (pixels,) float16, mapped from its snapshot, read-only.
+
+        Raises:
+            FileError: there is no such snapshot, or it is damaged.
+        """
+        held = self._held.get(shard)
+        if held is None or held[0] != round:
+            tensors, _ = read_tensors(self.directory.importance_path(round, shard))
+            self._held[shard] = held = (round, tensors["importance"])
+        return held[1]
+
+    def _write(self, round: int, shard: int, importance: np.ndarray) -> None:
+        metadata = {"round": str(round), "shard": str(shard)}
+        write_tensors(self.directory.importance_path(round, shard), {"importance": importance}, metadata)
+
+    def _first(self, shard: int, pixels: int) -> np.ndarray:
+        kind = self.config.initialisation
+        if kind == "ones":
+            return np.ones(pixels, np.float16)
+        if kind == "zeros":
+            return np.zeros(pixels, np.float16)
+        if kind == "random":
+            return random_importance(self.config.seed, shard, pixels)
+        if self.teacher_errors is None:
+            raise StoreError(f"shard {shard}: the importance starts from a teacher, but there are no teacher errors")
+        tensors, _ = read_tensors(self.teacher_errors / f"shard-{shard:04d}.safetensors")
+        return first_importance(tensors["error"], mu0=self.config.mu0, alpha0=self.config.alpha0)
+
+
+class ActorStore:
+    """The store as a worker sees it: shard `s` is asked of actor `s mod n`; updates of different shards overlap."""
+
+    def __init__(self, actors: list[Any]) -> None:
+        self.actors = actors
+        self._pending: dict[int, Any] = {}
+
+    @classmethod
+    def start(cls, actors: int, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> "ActorStore":
+        """Start that many actors; they end with the process that started them."""
+        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ImportanceStore)
+        return cls([remote.remote(directory, config, teacher_errors) for _ in range(actors)])
+
+    def initialise(self, pixels: list[int]) -> None:
+        """Write `W_0` of all shards, in parallel, where it is missing."""
+        ray.get([self._owner(s).initialise.remote(s, count) for s, count in enumerate(pixels)])
+
+    def update(self, round: int, shard: int, error: np.ndarray) -> None:
+        """Ask for an update and go on; `read` of the same shard waits for it and raises what went wrong."""
+        self._pending[shard] = self._owner(shard).update.remote(round, shard, error)
+
+    def read(self, round: int, shard: int) -> np.ndarray:
+        """`W_round`, zero-copy from the node's shared memory."""
+        if shard in self._pending:
+            ray.get(self._pending.pop(shard))
+        return ray.get(self._owner(shard).read.remote(round, shard))
+
+    def _owner(self, shard: int) -> Any:
+        return self.actors[shard % len(self.actors)]

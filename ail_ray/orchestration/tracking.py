@@ -1,0 +1,135 @@
+"""Run directories mirrored into MLflow: one parent run per sweep, one child per trial, one step per round.
+
+Only the sweep's driver writes. A run is found by the digests of its sweep and of itself, and a tag on it remembers
+the last round sent, so the same record is never sent twice and an outage only delays.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Read by MLflow when it is imported: no telemetry, no pickles, and a server that is away fails within seconds.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from upath import UPath
+
+from ail_ray.files import is_local
+from ail_ray.learning.config import ConfigError
+from ail_ray.orchestration.rundir import RunDirectory
+
+SWEEP, RUN, LAST_ROUND, RESULT = "ail.sweep", "ail.run", "ail.last_round", "ail.result"
+
+
+class Tracker:
+    """One sweep in MLflow."""
+
+    def __init__(self, uri: str, folder: UPath, *, sweep: str, name: str, note: str, params: Mapping[str, Any]) -> None:
+        """Connect, create the database if it is the default one, and find or open the sweep's parent run.
+
+        Args:
+            uri: the tracking server or database.
+            folder: where artifacts go if the database is a local file.
+            sweep: digest of the sweep; name, note (Markdown) and params describe it to people.
+
+        Raises:
+            ConfigError: the server or database cannot be reached.
+        """
+        self.sweep, self._children = sweep, dict[str, str]()
+        try:
+            self.client = MlflowClient(tracking_uri=uri)
+            experiment = self.client.get_experiment_by_name("ail_ray")
+            location = str(folder / "mlartifacts") if uri.startswith("sqlite:") and is_local(folder) else None
+            self.experiment = (
+                experiment.experiment_id
+                if experiment
+                else self.client.create_experiment("ail_ray", artifact_location=location)
+            )
+            self.parent = self._find_or_create(
+                f"tags.`{SWEEP}` = '{sweep}' and tags.`{RUN}` = 'parent'", name,
+                {SWEEP: sweep, RUN: "parent", MLFLOW_RUN_NOTE: note}, params,
+            )  # fmt: skip
+        except Exception as error:  # whatever client, database driver or HTTP library raises
+            reason = str(error).strip().splitlines()[0][:300]
+            raise ConfigError([f"MLflow at {_without_password(uri)} cannot be used: {reason}"]) from error
+
+    def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any]) -> str:
+        """Send what is missing of a run: parameters once, then every committed round; returns its MLflow id."""
+        run = directory.path.name
+        if run not in self._children:
+            self._children[run] = self._find_or_create(
+                f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{run}'", name,
+                {SWEEP: self.sweep, RUN: run, LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}, params,
+            )  # fmt: skip
+        run_id = self._children[run]
+        sent = int(self.client.get_run(run_id).data.tags[LAST_ROUND])
+        for record in directory.records()[sent + 1 :]:
+            t, stamp = record["round"], int(record["time"] * 1000)
+            self._send_files(run_id, directory.pictures(t), f"rounds/round-{t:03d}")
+            self.client.log_batch(
+                run_id,
+                metrics=[Metric(key, value, stamp, t) for key, value in metrics_of(record).items()],
+                tags=[RunTag(LAST_ROUND, str(t))],
+            )
+        return run_id
+
+    def finish(self, run_id: str, status: str, directory: RunDirectory | None = None) -> None:
+        """Close a run as `finished`, `stopped` or `failed`; a finished one gets its student and configuration."""
+        if directory is not None and status == "finished":
+            self._send_files(run_id, [directory.path / "student.safetensors", directory.path / "config.json"], None)
+        self.client.set_tag(run_id, RESULT, status)
+        self.client.set_terminated(run_id, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
+
+    def describe(self, table: str, summary: UPath) -> None:
+        """Give the parent run the table of trials (Markdown) and the summary file."""
+        note = self.client.get_run(self.parent).data.tags[MLFLOW_RUN_NOTE].split("\n\n|")[0]
+        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, f"{note}\n\n{table}")
+        self._send_files(self.parent, [summary], None)
+
+    def _find_or_create(self, query: str, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
+        found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
+        if found:
+            self.client.update_run(found[0].info.run_id, status="RUNNING")
+            return str(found[0].info.run_id)
+        run = self.client.create_run(self.experiment, int(time.time() * 1000), {**tags, MLFLOW_RUN_NAME: name}, name)
+        self.client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        return str(run.info.run_id)
+
+    def _send_files(self, run_id: str, paths: list[UPath], folder: str | None) -> None:
+        """Artifacts keep their names: sent again, they replace themselves."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in paths:
+                local = Path(scratch) / path.name
+                local.write_bytes(path.read_bytes())
+                self.client.log_artifact(run_id, str(local), folder)
+
+
+def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """A round record as MLflow metrics: `theta/ importance/ val/ test/ time/`, units in the names."""
+    metrics = {f"importance/{name}": value for name, value in record["importance"].items()}
+    metrics |= {f"time/{name}_s": value for name, value in record["seconds"].items()}
+    for group, rows in (("val", record["validation"]), ("test", record["test"])):
+        for row in rows:
+            metrics[f"{group}/{row['set']}_x{row['scale']}_psnr_dB"] = row["psnr"]
+            metrics[f"{group}/{row['set']}_x{row['scale']}_ssim"] = row["ssim"]
+    for name, key in (
+        ("loss", "loss"),
+        ("squared_error", "squared_error"),
+        ("patches_per_second", "patches_per_s"),
+    ):
+        if record[name] is not None:
+            metrics[f"theta/{key}"] = record[name]
+    return metrics
+
+
+def _without_password(uri: str) -> str:
+    scheme, found, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if found else uri

@@ -1,0 +1,130 @@
+"""One worker of an AIL run: binds Algorithm 1 to its shards, to the store and to the run directory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+from ray.train.torch import get_device
+from upath import UPath
+
+from ail_ray.files import as_tensor
+from ail_ray.imaging.bank import Bank, EvaluationImages, Shard
+from ail_ray.imaging.metrics import psnr
+from ail_ray.imaging.pictures import as_png, central_crop, grey_map, side_by_side
+from ail_ray.learning.algorithm import Importance, Run, adaptive_importance_learning
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.group import Group
+from ail_ray.learning.inference import predict
+from ail_ray.learning.models import build_model
+from ail_ray.learning.precision import Precision, placed
+from ail_ray.learning.theta import TrainState
+from ail_ray.orchestration.rundir import RunDirectory, RunJournal, mean_psnr
+
+PICTURED_CROP = 96  # pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What every worker of a run is told; plain data and a handle to the store."""
+
+    config: RunConfig
+    directory: UPath
+    shards: list[UPath]
+    validation: list[UPath]
+    test: list[UPath]
+    crops: int
+    precision: Precision
+    threads: int
+    importance: Importance
+
+
+def train_worker(job: dict[str, Assignment]) -> None:
+    """The function Ray Train runs on each worker; reports every committed round."""
+    assignment = job["assignment"]
+    context = ray.train.get_context()
+    group = Group(context.get_world_rank(), context.get_world_size())
+    work(
+        assignment,
+        group,
+        get_device(),
+        lambda record: ray.train.report(reported(record, assignment.directory)),
+    )
+
+
+def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
+    """What Ray Tune's searchers and schedulers see of a round: plain numbers and the run's name."""
+    return {
+        "run": directory.name,
+        "round": record["round"],
+        "training_iteration": record["round"] + 1,
+        "validation_psnr": mean_psnr(record["validation"]),
+        "importance_mean": record["importance"]["mean"],
+    }
+
+
+def work(assignment: Assignment, group: Group, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
+    """Algorithm 1 on the shards `s` with `s mod size == rank`."""
+    a, config = assignment, assignment.config
+    torch.set_num_threads(a.threads)
+    torch.manual_seed(config.seed)
+    student = build_model(config.network, width=config.student_width, depth=config.student_depth)
+    state = TrainState(placed(student, a.precision, device), config)
+    mine = {s: Shard(path, device) for s, path in enumerate(a.shards) if s % group.size == group.rank}
+    validation, test = ([EvaluationImages.load(path) for path in paths] for paths in (a.validation, a.test))
+    gallery = Gallery(state, mine, a.importance, len(a.shards), [*validation, *test] if group.rank == 0 else [])
+    adaptive_importance_learning(
+        Run(
+            config=config, state=state, crops=a.crops, precision=a.precision, group=group,
+            bank=Bank(mine, total_shards=len(a.shards), crop=config.crop, seed=config.seed),
+            importance=a.importance, validation=validation, test=test,
+            journal=RunJournal(RunDirectory(a.directory), group, draw=gallery.draw, report=report),
+        )
+    )  # fmt: skip
+
+
+class Gallery:
+    """The pictures a worker draws of each round: importance of two fixed training images, crops of two fixed others.
+
+    Pictured are the largest image of the first and of the middle shard, by whoever holds them, and by rank 0 the
+    first two images of the first evaluation set.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        shards: dict[int, Shard],
+        importance: Importance,
+        total_shards: int,
+        evaluation: list[EvaluationImages],
+    ) -> None:
+        self.state, self.importance = state, importance
+        self.shards = {s: shards[s] for s in dict.fromkeys((0, total_shards // 2)) if s in shards}
+        self.evaluation = evaluation[:1]
+
+    def draw(self, round: int) -> dict[str, bytes]:
+        """PNG files by name: image and importance (black 0, white 1); bicubic, student and original crops."""
+        pictures = {f"importance-{s}.png": self._importance(round, s) for s in self.shards}
+        for images in self.evaluation:
+            for i in range(min(2, len(images))):
+                pictures[f"{images.set}-x{images.scale}-{i}.png"] = self._crops(images, i)
+        return pictures
+
+    def _importance(self, round: int, s: int) -> bytes:
+        shard, importance = self.shards[s], as_tensor(self.importance.read(round, s))
+        place, _, hr = max(shard.images(), key=lambda image: image[2].numel())
+        weights = importance[place].view(hr.shape).numpy()
+        images = [hr.cpu().numpy(), grey_map(weights)]
+        return as_png(side_by_side(images, ["image", f"importance, mean {weights.mean():.3f}"], zoom=1))
+
+    def _crops(self, images: EvaluationImages, i: int) -> bytes:
+        hr = images.hr[i]
+        candidates = {
+            "bicubic": predict(None, images.inputs[i]),
+            "student": predict(self.state.student, images.inputs[i]),
+        }
+        captions = [f"{name} {psnr(hr, sr, images.scale):.2f} dB" for name, sr in candidates.items()]
+        crops: list[np.ndarray] = [central_crop(image, PICTURED_CROP) for image in (*candidates.values(), hr)]
+        return as_png(side_by_side(crops, [*captions, "original"]))

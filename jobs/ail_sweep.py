@@ -1,0 +1,44 @@
+"""Train small super-resolution networks by adaptive importance learning, over every combination asked for.
+
+    python jobs/ail_sweep.py                                    the demo: bundled photographs, minutes on a laptop
+    python jobs/ail_sweep.py mini --rho 0.75 0.8 --teacher vdsr none --workers 2
+    ray job submit --working-dir . -- python jobs/ail_sweep.py paper --gpu --storage s3://bucket/ail --out /data/sweep
+
+A preset (demo, mini or paper) comes first; every option overrides it. Started again, the same command goes on where it
+stopped. Results: DIR/summary.json, and every round in MLflow. Exit code 1: a trial failed; 2: nothing was started.
+"""
+
+import shlex
+import sys
+
+from ail_ray.commandline import parse, refuse
+from ail_ray.learning.config import PRESETS, ConfigError
+from ail_ray.orchestration.sweep import SweepJob, run_sweep, table
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, run, print; returns the exit code."""
+    preset = arguments[0] if arguments and not arguments[0].startswith("-") else "demo"
+    if preset not in PRESETS:
+        refuse([f"{preset}: no such preset; there are {', '.join(PRESETS)}"])
+    options = arguments[1:] if arguments[:1] == [preset] else arguments
+    default = SweepJob(sweep=PRESETS[preset]())
+    job = parse(SweepJob, options, default=default, prog=f"ail_sweep.py {preset}", description=__doc__ or "")
+    try:
+        summary = run_sweep(job, name=preset, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
+    except ConfigError as error:
+        refuse(error.problems)
+    say(f"\n{table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
+    say(
+        f"Compare in MLflow: mlflow ui --backend-store-uri {summary['tracking_uri']}   (then open http://127.0.0.1:5000)"
+    )
+    return int(any(trial["status"] == "failed" for trial in summary["trials"]))
+
+
+def say(line: str) -> None:
+    """Print at once: a job's log is read while it runs."""
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""PSNR and SSIM of a network, or of bicubic interpolation, on image sets: luma, `scale` border pixels shaved.
+
+python jobs/evaluate.py --model bicubic --sets Set5 Set14 --scales 2 3 4
+python jobs/evaluate.py --model ail_out/runs/…/student.safetensors --sets sample-val --json -
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ail_ray.commandline import parse, refuse
+from ail_ray.files import as_path, write_json
+from ail_ray.learning.config import ConfigError
+from ail_ray.learning.inference import benchmark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What to measure."""
+
+    model: str = "bicubic"
+    """Path of safetensors weights, or `bicubic`."""
+    sets: tuple[str, ...] = ("Set5", "Set14")
+    """Folder names under $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`."""
+    scales: tuple[int, ...] = (2,)
+    """Super-resolution factors: 2, 3 or 4."""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """Arithmetic; bf16 can cost 0.1 dB."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where to run: cpu, cuda, cuda:1."""
+    json: str | None = None
+    """File for the rows as JSON; `-` is standard output."""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, measure, print; returns the exit code."""
+    e = parse(Evaluation, arguments, default=Evaluation(), prog="evaluate.py", description=__doc__ or "")
+    try:
+        rows = benchmark(e.model, e.sets, e.scales, precision=e.precision, device=e.device, say=_say)
+    except ConfigError as error:
+        refuse(error.problems)
+    if e.json == "-":
+        print(json.dumps(rows, indent=1))
+    elif e.json:
+        write_json(as_path(e.json), rows)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

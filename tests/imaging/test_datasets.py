@@ -1,0 +1,178 @@
+"""Finding image sets: the bundled sample, named folders, paths, object stores, and what is said of a bad one."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from ail_ray.imaging.datasets import BSDS200_VAL, DatasetError, content_digest, find
+from ail_ray.imaging.images import image_size, read_image
+
+
+@pytest.fixture(autouse=True)
+def _no_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIL_DATA_DIR", raising=False)
+
+
+def folder_of(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def names(paths: tuple[UPath, ...]) -> list[str]:
+    return [path.name for path in paths]
+
+
+def test_sample_is_there_without_any_data() -> None:
+    sizes = {path.name: image_size(path) for path in find("sample").paths}
+    assert sizes == {
+        "brick.png": (512, 512),
+        "camera.png": (512, 512),
+        "chelsea.png": (300, 451),
+        "coffee.png": (400, 600),
+        "grass.png": (512, 512),
+        "gravel.png": (512, 512),
+        "rocket.jpg": (427, 640),
+    }
+
+
+def test_validation_sample_is_disjoint_from_training() -> None:
+    training, validation = find("sample"), find("sample-val")
+    sizes = {path.name: image_size(path) for path in validation.paths}
+    assert sizes == {"astronaut.png": (512, 512), "coins.png": (303, 384), "text.png": (172, 448)}
+    assert not {*map(content_digest, training.paths)} & {*map(content_digest, validation.paths)}
+
+
+def test_sample_does_not_depend_on_data_dir(tmp_path: Path) -> None:
+    folder_of(tmp_path / "sample", "other.png")
+    assert find("sample", tmp_path) == find("sample", "memory://nowhere") == find("sample")
+
+
+def test_counts_of_the_papers_sets(data_dir: Path) -> None:
+    counts = {name: len(find(name, data_dir).paths) for name in ("T91", "BSDS200", "Set5", "Set14")}
+    assert counts == {"T91": 91, "BSDS200": 200, "Set5": 5, "Set14": 14}
+
+
+def test_one_image_of_set14_is_single_channel(data_dir: Path) -> None:
+    assert [read_image(path).ndim for path in find("Set14", data_dir).paths].count(2) == 1
+
+
+def test_bsds200_val_is_every_twentieth_of_bsds200(data_dir: Path) -> None:
+    everything, validation = find("BSDS200", data_dir), find("BSDS200-val", data_dir)
+    assert validation.name == "BSDS200-val"
+    assert validation.paths == everything.paths[::20]
+    assert tuple(names(validation.paths)) == BSDS200_VAL
+
+
+def test_bsds200_val_names_what_is_missing(tmp_path: Path) -> None:
+    folder_of(tmp_path / "BSDS200", *BSDS200_VAL[2:])
+    with pytest.raises(DatasetError, match=r"BSDS200-val: .*BSDS200 lacks 100075\.png, 12074\.png$"):
+        find("BSDS200-val", tmp_path)
+
+
+def test_named_folder_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path / "mine", "b.png", "a.png")
+    monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path))
+    images = find("mine")
+    assert images.name == "mine"
+    assert images.paths == (UPath(tmp_path / "mine" / "a.png"), UPath(tmp_path / "mine" / "b.png"))
+    assert images == find("mine", tmp_path) == find("mine", UPath(tmp_path)) == find(str(tmp_path / "mine"))
+
+
+def test_argument_wins_over_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_of(tmp_path / "one" / "mine", "one.png")
+    folder_of(tmp_path / "two" / "mine", "two.png")
+    monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "one"))
+    assert names(find("mine", tmp_path / "two").paths) == ["two.png"]
+
+
+def test_images_are_known_by_suffix_sorted_by_name_and_not_searched_for(tmp_path: Path) -> None:
+    folder = folder_of(
+        tmp_path / "mix", "f.tiff", "e.TIF", "d.webp", "c.JPEG", "b.Jpg", "a.bmp", "B.PNG", "b.png",
+        "notes.txt", "png", "._a.bmp", ".png", "a.bmp.part",
+    )  # fmt: skip
+    folder_of(folder / "inner", "inner.png")
+    (folder / "folder.png").mkdir()
+    expected = ["B.PNG", "a.bmp", "b.Jpg", "b.png", "c.JPEG", "d.webp", "e.TIF", "f.tiff"]
+    assert names(find(str(folder)).paths) == expected
+
+
+def test_object_stores_as_path_and_as_data_dir() -> None:
+    folder = UPath("memory://test_datasets/sets/few")
+    folder.mkdir(parents=True)
+    for name in ("2.png", "1.jpg", "readme.md"):
+        (folder / name).write_bytes(b"x")
+    images = find("memory://test_datasets/sets/few")
+    assert images.name == "few"
+    assert names(images.paths) == ["1.jpg", "2.png"]
+    assert images.paths[0].read_bytes() == b"x"
+    assert images == find("memory://test_datasets/sets/few/") == find("few", "memory://test_datasets/sets")
+
+
+def test_relative_and_home_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(tmp_path / "sets" / "few", "1.png")
+    monkeypatch.chdir(tmp_path / "sets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = find(str(folder))
+    assert expected == find("few") == find("./few") == find("few/") == find("~/sets/few")
+    assert expected == find("few", "~/sets") == find("few", ".")
+    monkeypatch.chdir(folder)
+    assert find(".") == expected
+
+
+def test_image_set_travels_between_processes(tmp_path: Path) -> None:
+    images = find(str(folder_of(tmp_path / "few", "1.png")))
+    assert pickle.loads(pickle.dumps(images)) == images
+    assert hash(images) == hash(find(str(tmp_path / "few")))
+
+
+def test_unknown_name_says_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"'Set6'; there are sample, sample-val \(AIL_DATA_DIR is not set\)"):
+        find("Set6")
+    folder_of(tmp_path / "data" / "BSDS200", "1.png")
+    folder_of(tmp_path / "data" / "Set5", "1.png")
+    with pytest.raises(DatasetError, match=r"sample, sample-val, BSDS200-val, BSDS200, Set5 \(folders of .*data "):
+        find("Set6", tmp_path / "data")
+    with pytest.raises(DatasetError, match="unknown image set ''"):
+        find("", tmp_path / "data")
+    with pytest.raises(DatasetError, match=r"unknown image set 'BSDS200-val'.*AIL_DATA_DIR is not set"):
+        find("BSDS200-val")
+
+
+def test_empty_environment_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIL_DATA_DIR", "")
+    with pytest.raises(DatasetError, match="AIL_DATA_DIR is not set"):
+        find("Set5")
+
+
+def test_unusable_folders_are_refused(tmp_path: Path) -> None:
+    folder_of(tmp_path / "empty", "notes.txt")
+    folder_of(tmp_path / "files", "one.png")
+    with pytest.raises(DatasetError, match=r"empty: no images in this folder \(looked for \.png"):
+        find("empty", tmp_path)
+    with pytest.raises(DatasetError, match="none: no such folder"):
+        find(str(tmp_path / "none"))
+    with pytest.raises(DatasetError, match=r"one\.png: is a file, not a folder"):
+        find(str(tmp_path / "files" / "one.png"))
+    with pytest.raises(DatasetError, match="nodata: no such folder"):
+        find("Set5", tmp_path / "nodata")
+    with pytest.raises(DatasetError, match="memory://test_datasets/none: no such folder"):
+        find("memory://test_datasets/none")
+    with pytest.raises(DatasetError, match=r"nosuchstore://bucket/a: cannot be listed \("):
+        find("nosuchstore://bucket/a")
+
+
+def test_content_digest_is_sha256_of_the_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5
+    (tmp_path / "a.bin").write_bytes(content)
+    remote = UPath("memory://test_datasets/digest.bin")
+    remote.write_bytes(content)
+    expected = hashlib.sha256(content).hexdigest()
+    for path in (tmp_path / "a.bin", remote, str(remote)):
+        assert content_digest(path) == expected
+    with pytest.raises(FileNotFoundError):
+        content_digest(tmp_path / "none.bin")
