@@ -13,7 +13,8 @@ import sys
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.learning.config import PRESETS, ConfigError
-from ail_ray.orchestration.sweep import SweepJob, run_sweep, table
+from ail_ray.orchestration.sweep import SweepJob, run_sweep
+from ail_ray.reporting.tables import trials_table
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
         summary = run_sweep(job, name=preset, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
     except ConfigError as error:
         refuse(error.problems)
-    say(f"\n{table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
+    say(f"\n{trials_table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
     say(
         f"Compare in MLflow: mlflow ui --backend-store-uri {summary['tracking_uri']}   (then open http://127.0.0.1:5000)"
     )

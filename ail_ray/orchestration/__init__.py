@@ -1,8 +1,24 @@
-"""Where Algorithm 1 runs and what is written down: Ray actors, workers, trials, sweeps and MLflow."""
+"""Where Algorithm 1 runs and what is written down: Ray actors, workers, trials, sweeps and MLflow.
 
+Both libraries read these settings when they are imported. What the user has set stands.
+"""
+
+import logging
 import os
 
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is away is noticed within a minute
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune stays silent: the monitor speaks
+}
 if "RAY_ADDRESS" not in os.environ:
-    # A Ray of our own stays on the loopback: this is Ray's switch for it, on Linux too, and Ray reads it when it is
-    # imported. Without it a local Ray listens on every address of the machine.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    # Keeps a Ray of our own on the loopback, on Linux too; without it, it listens on every address of the machine.
+    SETTINGS["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+for _name, _value in SETTINGS.items():
+    os.environ.setdefault(_name, _value)
+
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "creating tables" on first use
+logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # "token authentication is enabled"

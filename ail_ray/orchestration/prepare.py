@@ -15,7 +15,7 @@ import ray
 import torch
 from upath import UPath
 
-from ail_ray.files import as_path, checksum, digest_of, read_tensors, write_tensors
+from ail_ray.files import as_path, digest_of, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_evaluation, write_shard
 from ail_ray.learning.config import ConfigError, Protocol, RunConfig
@@ -163,29 +163,19 @@ def tiny_teacher(protocol: Protocol, seed: int = 0) -> RunConfig:
     )  # fmt: skip
 
 
-def teacher_digest(path: UPath) -> str:
-    """What a teacher is: the digest of its weights."""
-    return checksum(read_tensors(path)[0])[:16]
-
-
 def teacher_errors(
-    teacher: UPath,
-    prepared: Prepared,
-    precision: Precision,
-    *,
-    device: str,
-    threads: int,
-    everywhere: Everywhere,
-) -> UPath:
-    """The folder with `|teacher - y|` for every shard, computed where it is missing."""
-    folder = prepared.storage / "errors" / f"{teacher_digest(teacher)}-{prepared.corpus.digest}-{precision}"
+    teacher: UPath, prepared: Prepared, precision: Precision, *, device: str, threads: int, everywhere: Everywhere
+) -> tuple[str, UPath]:
+    """A teacher's digest, and the folder with `|teacher - y|` for every shard, computed where it is missing."""
+    digest = checksum(read_tensors(teacher)[0])[:16]
+    folder = prepared.storage / "errors" / f"{digest}-{prepared.corpus.digest}-{precision}"
     missing = [
         (path, shard, teacher, precision, device, threads)
         for shard in prepared.shard_paths
         if not (path := folder / shard.name).exists()
     ]
     everywhere(write_errors, missing)
-    return folder
+    return digest, folder
 
 
 def write_errors(path: UPath, shard: UPath, teacher: UPath, precision: Precision, device: str, threads: int) -> None:

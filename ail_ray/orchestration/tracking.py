@@ -4,18 +4,11 @@ Only the sweep's driver writes. A run is found by the digests of its sweep and o
 the last round sent, so the same record is never sent twice and an outage only delays.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-# Read by MLflow when it is imported: no telemetry, no pickles, and a server that is away fails within seconds.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -88,11 +81,10 @@ class Tracker:
         self.client.set_tag(run_id, RESULT, status)
         self.client.set_terminated(run_id, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
-    def describe(self, table: str, summary: UPath) -> None:
-        """Give the parent run the table of trials (Markdown) and the summary file."""
-        note = self.client.get_run(self.parent).data.tags[MLFLOW_RUN_NOTE].split("\n\n|")[0]
-        self.client.set_tag(self.parent, MLFLOW_RUN_NOTE, f"{note}\n\n{table}")
+    def close(self, summary: UPath, *, failed: bool) -> None:
+        """Give the parent run the summary of its trials, and end it."""
         self._send_files(self.parent, [summary], None)
+        self.finish(self.parent, "failed" if failed else "finished")
 
     def _find_or_create(self, query: str, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
         found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))

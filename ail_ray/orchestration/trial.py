@@ -15,7 +15,7 @@ from upath import UPath
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
-from ail_ray.orchestration.prepare import Prepared, teacher_digest
+from ail_ray.orchestration.prepare import Prepared
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ActorStore, ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
@@ -47,7 +47,7 @@ class TrialPlan:
 
     config: RunConfig
     prepared: Prepared
-    teacher: UPath | None
+    teacher: str | None  # digest of its weights
     errors: UPath | None
     precision: Precision
 
@@ -56,7 +56,7 @@ class TrialPlan:
         digest = self.config.digest(
             corpus=self.prepared.corpus.digest,
             evaluation=[file.path.stem for file in (*self.prepared.validation, *self.prepared.test)],
-            teacher=teacher_digest(self.teacher) if self.teacher else None,
+            teacher=self.teacher,
         )
         return self.prepared.storage / "runs" / digest
 
@@ -81,9 +81,9 @@ class TrialPlan:
         )  # fmt: skip
 
 
-def resolve_precision(asked: str, device: torch.device) -> Precision:
+def resolve_precision(asked: str, device: str) -> Precision:
     """The precision asked for, or for `auto` the fastest on this device."""
-    return fastest(device) if asked == "auto" else asked  # type: ignore[return-value]
+    return fastest(torch.device(device)) if asked == "auto" else asked  # type: ignore[return-value]
 
 
 def run_local(

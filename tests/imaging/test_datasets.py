@@ -1,4 +1,4 @@
-"""Finding image sets: the bundled sample, named folders, paths, object stores, and what is said of a bad one."""
+"""Finding image sets: the bundled sample, named folders, paths, object stores, and what is said of bad ones."""
 
 import hashlib
 import pickle

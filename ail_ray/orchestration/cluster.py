@@ -1,0 +1,61 @@
+"""The cluster a sweep runs on: the one it was submitted to, or a Ray of our own on this machine's loopback."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from ail_ray.learning.config import ConfigError
+from ail_ray.orchestration.trial import Placement
+
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Connect to the cluster named by RAY_ADDRESS, else start a Ray that ends with this block.
+
+    A Ray of our own listens on the loopback only (see __init__.py) and asks for its token, as Ray does by default.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
+        ray.init(
+            address="local",
+            _node_ip_address="127.0.0.1",
+            dashboard_host="127.0.0.1",
+            include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def concurrency(placement: Placement, max_workers: int | None) -> int:
+    """How many trials may run at once: as many as the workers that the cluster has, or can grow to, suffice for.
+
+    Raises:
+        ConfigError: not even one.
+    """
+    p = placement
+    if max_workers is not None:
+        return max_workers // p.workers
+    there = ray.cluster_resources()
+    fits = min(int(there.get(kind, 0) // (need * p.workers)) for kind, need in p.worker_resources().items())
+    if fits < 1:
+        needs = " and ".join(f"{need * p.workers:g} {kind}" for kind, need in p.worker_resources().items())
+        has = " and ".join(f"{there.get(kind, 0):g} {kind}" for kind in p.worker_resources())
+        raise ConfigError(
+            [f"a trial needs {needs}, the cluster has {has}: ask for fewer workers or threads, or, if it can grow, "
+             f"say how far with --max-workers"]
+        )  # fmt: skip
+    return fits

@@ -1,0 +1,90 @@
+"""What a sweep's driver knows of its trials: it tells the user, tells MLflow, and sums up."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ail_ray.learning.config import RunConfig, parameters
+from ail_ray.orchestration.rundir import RunDirectory, describe, mean_psnr
+from ail_ray.orchestration.tracking import Tracker
+from ail_ray.orchestration.trial import TrialPlan
+
+
+class Monitor:
+    """The trials of a sweep, by the name of their run directories."""
+
+    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
+        self.tracker, self.say = tracker, say
+        self.plans: dict[str, TrialPlan] = {}
+        self.status: dict[str, str] = {}
+        self._told: dict[str, int] = {}
+
+    def started(self, plan: TrialPlan) -> None:
+        """A trial begins, or goes on."""
+        directory = RunDirectory(plan.directory)
+        self.plans[directory.path.name] = plan
+        self._told[directory.path.name] = directory.last_round
+        going_on = f", going on after round {directory.last_round}" if directory.last_round >= 0 else ""
+        self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
+
+    def heard(self, plan: TrialPlan) -> None:
+        """A trial has committed a round: print it, send it."""
+        directory = RunDirectory(plan.directory)
+        for record in directory.records()[self._told[directory.path.name] + 1 :]:
+            self.say(f"[{title(plan.config)}] {describe(record)}")
+            self._told[directory.path.name] = record["round"]
+        self._mirror(plan)
+
+    def ended(self, plan: TrialPlan, failure: str | None) -> None:
+        """A trial is over: all its rounds are done, it was stopped, or it failed for a reason."""
+        directory = RunDirectory(plan.directory)
+        done = directory.last_round >= plan.config.rounds
+        status = "failed" if failure else "finished" if done else "stopped"
+        self.status[directory.path.name] = status
+        if failure:
+            self.say(f"[{title(plan.config)}] failed: {failure}")
+        self._mirror(plan, status)
+
+    def trials(self) -> list[dict[str, Any]]:
+        """What came of each trial, the best on the validation images first."""
+        entries = [self._entry(plan, self.status.get(run, "failed")) for run, plan in self.plans.items()]
+        return sorted(entries, key=lambda entry: -mean_psnr(entry["validation"]))
+
+    def _entry(self, plan: TrialPlan, status: str) -> dict[str, Any]:
+        directory = RunDirectory(plan.directory)
+        records = directory.records()
+        last = records[-1] if records else {"validation": [], "test": []}
+        weights = (
+            directory.student_path(len(records) - 1) if status != "finished" else directory.path / "student.safetensors"
+        )
+        return {
+            "name": title(plan.config), "parameters": parameters(plan.config), "rounds": len(records) - 1,
+            "status": status, "validation": [_row(row) for row in last["validation"]],
+            "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
+            "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
+        }  # fmt: skip
+
+    def _mirror(self, plan: TrialPlan, status: str | None = None) -> str | None:
+        """The run's MLflow id, or None while MLflow is away."""
+        directory = RunDirectory(plan.directory)
+        student = f"{plan.config.network}-f{plan.config.student_width}"
+        try:
+            run_id = self.tracker.mirror(directory, title(plan.config), {**parameters(plan.config), "student": student})
+            if status:
+                self.tracker.finish(run_id, status, directory)
+            return run_id
+        except Exception as error:  # an outage costs nothing: the next call sends what is missing
+            print(f"MLflow did not take the latest rounds, they are sent later: {error}", file=sys.stderr)
+            return None
+
+
+def title(config: RunConfig) -> str:
+    """A run as a person would name it: `vdsr-f13 ×2 λ=0.15 teacher=vdsr`, a control as `... w=1`."""
+    scales = ",".join(map(str, config.scales))
+    learning = "w=1 (control)" if config.rule == "uniform" else f"λ={config.lam:g} teacher={Path(config.teacher).name}"
+    return f"{config.network}-f{config.student_width} ×{scales} {learning} seed={config.seed}"
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("set", "scale", "psnr", "ssim")}

@@ -1,0 +1,50 @@
+"""What a sweep searches over: the trials of a grid, of a random search, and the space for Optuna."""
+
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from ail_ray.learning.config import SweepConfig
+
+
+def proposals(config: SweepConfig) -> list[dict[str, Any]]:
+    """The searched values of every trial of a grid, or of `samples` random ones, seeded by the first seed."""
+    if config.search == "grid":
+        return [{name: getattr(run, name) for name in axes(config)} for run in config.grid()]
+    generator = np.random.Generator(np.random.Philox(config.seed[0]))
+    return [
+        {name: _drawn(generator, name, options) for name, options in axes(config).items()}
+        for _ in range(config.samples)
+    ]
+
+
+def axes(config: SweepConfig) -> dict[str, tuple[Any, ...]]:
+    """What is searched over, and the values given for it."""
+    size = "width" if config.width else "rho"
+    return {name: getattr(config, name) for name in (size, "lam", "teacher", "rule", "seed")}
+
+
+def search_space(config: SweepConfig) -> dict[str, Any]:
+    """The axes for Optuna: two or more numbers are the ends of a range, anything else a choice."""
+    space: dict[str, Any] = {}
+    for name, options in axes(config).items():
+        if not _is_range(name, options):
+            space[name] = tune.choice(list(options))
+        elif name == "width":
+            space[name] = tune.randint(min(options), max(options) + 1)
+        else:
+            space[name] = tune.uniform(min(options), max(options))
+    return space
+
+
+def _is_range(name: str, options: tuple[Any, ...]) -> bool:
+    return name in ("rho", "width", "lam") and len(options) > 1
+
+
+def _drawn(generator: np.random.Generator, name: str, options: tuple[Any, ...]) -> Any:
+    if not _is_range(name, options):
+        return options[int(generator.integers(len(options)))]
+    if name == "width":
+        return int(generator.integers(min(options), max(options) + 1))
+    return float(generator.uniform(min(options), max(options)))
