@@ -15,7 +15,7 @@ import ray
 import torch
 from upath import UPath
 
-from ail_ray.files import as_path, digest_of, write_tensors
+from ail_ray.files import as_path, checksum, digest_of, read_tensors, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_evaluation, write_shard
 from ail_ray.learning.config import ConfigError, Protocol, RunConfig

@@ -1,0 +1,206 @@
+"""Files that are whole or absent: atomic writes, tensors and their checksum, and what is said of damaged ones."""
+
+import os
+import pickle
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from upath import UPath
+
+from ail_ray.files import (
+    FileError,
+    as_path,
+    as_tensor,
+    digest_of,
+    read_json,
+    read_tensors,
+    slug,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
+
+DTYPES = (np.float16, np.float32, np.float64, np.uint8, np.int64, np.bool_)
+
+
+@pytest.fixture(params=["disk", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
+    return UPath(tmp_path) if request.param == "disk" else UPath(f"memory://test_files/{uuid.uuid4().hex}")
+
+
+def bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def test_bytes_round_trip_and_are_replaced(folder: UPath) -> None:
+    path = folder / "new" / "folder" / "a.bin"
+    for data in (b"first", b"", b"the second, longer"):
+        write_bytes(path, data)
+        assert path.read_bytes() == data
+    assert [file.name for file in path.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync"])
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    path = UPath(tmp_path / "a.bin")
+    write_bytes(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_bytes(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"], "the temporary file stays behind"
+
+
+def test_a_reader_sees_the_old_file_until_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seen, replace = UPath(tmp_path / "a.bin"), [], os.replace
+    write_bytes(path, b"old")
+
+    def watched(source: str, target: str) -> None:
+        seen.append((path.read_bytes(), Path(source).read_bytes(), Path(source).parent == Path(target).parent))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    write_bytes(path, b"new")
+    assert seen == [(b"old", b"new", True)]
+    assert path.read_bytes() == b"new"
+
+
+def test_json_round_trips_and_refuses_what_json_lacks(folder: UPath) -> None:
+    content = {"b": [1, 2.5, None, True], "a": {"ρ": "×"}}
+    write_json(folder / "a.json", content)
+    assert read_json(folder / "a.json") == content
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="JSON"):
+            write_json(folder / "a.json", {"psnr": value})
+    assert read_json(folder / "a.json") == content
+    (folder / "bad.json").write_bytes(b'{"a": 1')
+    with pytest.raises(FileError, match=r"bad\.json: not valid JSON"):
+        read_json(folder / "bad.json")
+    with pytest.raises(FileError, match=r"none\.json: no such file"):
+        read_json(folder / "none.json")
+
+
+def test_tensors_of_every_type_and_shape_round_trip(folder: UPath) -> None:
+    generator = np.random.default_rng(0)
+    tensors = {f"{np.dtype(d).name}": generator.integers(0, 2, (3, 5)).astype(d) for d in DTYPES}
+    tensors |= {f"empty {np.dtype(d).name}": np.empty((0, 4), d) for d in DTYPES}
+    tensors |= {
+        "scalar": np.array(2.5, np.float16),
+        "strided": np.arange(24, dtype=np.int64).reshape(4, 6)[::2, ::-1],
+        "odd": np.array([np.nan, -0.0, np.inf, 6e-8, 65504], np.float16),
+    }
+    write_tensors(folder / "a.safetensors", tensors, {"set": "Set5", "scale": "2"})
+    read, metadata = read_tensors(folder / "a.safetensors")
+    assert {name: bits(array) for name, array in read.items()} == {name: bits(array) for name, array in tensors.items()}
+    assert {"set": "Set5", "scale": "2"}.items() <= metadata.items()
+
+
+@settings(deadline=None, max_examples=40)
+@given(array=st.sampled_from(DTYPES).flatmap(lambda d: arrays.arrays(d, arrays.array_shapes(min_side=0, max_side=4))))
+def test_any_array_round_trips(array: np.ndarray) -> None:
+    path = UPath("memory://test_files/any.safetensors")
+    write_tensors(path, {"a": array})
+    assert bits(read_tensors(path)[0]["a"]) == bits(array)
+
+
+def test_a_flipped_bit_anywhere_in_the_body_is_noticed(folder: UPath) -> None:
+    path = folder / "a.safetensors"
+    write_tensors(path, {"a": np.arange(9, dtype=np.uint8), "b": np.ones(5, np.float16)})
+    whole = path.read_bytes()
+    for offset in range(1, 9 + 10 + 1):
+        damaged = bytearray(whole)
+        damaged[-offset] ^= 1
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(FileError, match=r"a\.safetensors: damaged, its content differs from its checksum"):
+            read_tensors(path)
+
+
+def test_a_truncated_file_is_refused(folder: UPath) -> None:
+    path = folder / "a.safetensors"
+    write_tensors(path, {"a": np.arange(100)})
+    whole = path.read_bytes()
+    for length in (0, 4, 8, 60, len(whole) - 800, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileError, match=r"a\.safetensors: not a readable safetensors file"):
+            read_tensors(path)
+    with pytest.raises(FileError, match=r"none\.safetensors: no such file"):
+        read_tensors(folder / "none.safetensors")
+
+
+class Trap:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_a_pickle_is_refused_and_not_run(folder: UPath, tmp_path: Path, kind: str) -> None:
+    trap, local = tmp_path / "sprung", tmp_path / "source.pt"
+    if kind == "torch":
+        torch.save({"a": torch.ones(2), "trap": Trap(trap)}, local)
+    else:
+        local.write_bytes(pickle.dumps({"trap": Trap(trap)}))
+    write_bytes(folder / "a.safetensors", local.read_bytes())
+    with pytest.raises(FileError, match=r"a\.safetensors: .*pickles are never loaded"):
+        read_tensors(folder / "a.safetensors")
+    assert not trap.exists()
+
+
+def test_a_foreign_file_without_a_checksum_is_read(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.arange(3, dtype=np.float32)}, tmp_path / "a.safetensors")
+    tensors, metadata = read_tensors(UPath(tmp_path / "a.safetensors"))
+    assert tensors["a"].tolist() == [0, 1, 2]
+    assert metadata == {}
+
+
+@given(st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), min_size=1))
+def test_digest_does_not_depend_on_the_order_of_keys(content: dict[str, object]) -> None:
+    backwards = dict(reversed(content.items()))
+    assert digest_of(content) == digest_of(backwards)
+    assert digest_of([content, 1]) != digest_of([content, 2])
+
+
+def test_digest_is_the_same_in_every_version() -> None:
+    assert digest_of({"b": 1, "a": [1.5, None, "ρ"]}) == "1cb1f72c387fd12d"
+    assert len(digest_of(1, length=40)) == 40
+    with pytest.raises(ValueError, match="JSON"):
+        digest_of(float("nan"))
+
+
+def test_paths_become_absolute_and_addresses_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert str(as_path("a/b")) == str(tmp_path / "a" / "b")
+    assert str(as_path("~/b")) == str(tmp_path / "home" / "b")
+    assert str(as_path("memory://bucket/a")) == "memory://bucket/a"
+
+
+def test_as_tensor_shares_memory_and_takes_read_only_arrays(recwarn: pytest.WarningsRecorder) -> None:
+    array = np.arange(4)
+    tensor = as_tensor(array)
+    array[0] = 7
+    assert tensor[0] == 7
+    array.flags.writeable = False
+    assert as_tensor(array).tolist() == [7, 1, 2, 3]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(("name", "expected"), [("a b/c:d", "a-b-c-d"), ("../..", "unnamed"), ("ρ=0.8", "0.8")])
+def test_slug_is_fit_for_a_file(name: str, expected: str) -> None:
+    assert slug(name) == expected
