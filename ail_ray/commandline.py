@@ -4,45 +4,50 @@ import dataclasses
 import difflib
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import NoReturn, TypeVar
 
 import tyro
+
+from ail_ray.errors import ConfigError
 
 T = TypeVar("T")
 
 
 def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, description: str) -> T:
-    """Read flags into a dataclass whose construction may raise ValueError with one problem per line.
+    """Read flags into a dataclass whose construction may raise ConfigError.
 
     Every flag is tried alone first, so that a command with three mistakes is refused once and not three times.
     Exits with 0 after `--help`, and with 2, a line for each problem on standard error, if anything is wrong.
     """
 
-    def read(words: Sequence[str], *, quiet: bool) -> tuple[T, list[str]]:
+    def read(words: Sequence[str]) -> tuple[T, list[str]]:
         return tyro.cli(
             kind, args=list(words), default=default, prog=prog, description=description,
-            return_unknown_args=True, console_outputs=not quiet, config=(tyro.conf.OmitArgPrefixes,),
+            return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,),
         )  # fmt: skip
 
     if {"-h", "--help"} & set(arguments):
-        read(["--help"], quiet=False)
-    problems: dict[str, None] = {}
+        read(["--help"])
+    problems: dict[str, None] = {}  # in order, each once
     accepted: list[str] = []
     for words in _by_flag(arguments):
         try:
-            _, unknown = read(words, quiet=True)
+            with redirect_stderr(StringIO()):  # tyro's own message is a screenful
+                _, unknown = read(words)
             if unknown:
                 problems[f"{unknown[0]}: no such option{_suggestion(unknown[0], kind)}"] = None
             else:
                 accepted += words
         except SystemExit:
             problems[f"{words[0]}: cannot read {' '.join(words[1:]) or 'nothing'!r}; see --help"] = None
-        except ValueError as error:
-            problems |= dict.fromkeys(str(error).splitlines())
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
     try:
-        result, _ = read(accepted, quiet=True)
-    except ValueError as error:
-        problems |= dict.fromkeys(str(error).splitlines())
+        result, _ = read(accepted)
+    except ConfigError as error:
+        problems |= dict.fromkeys(error.problems)
     if problems:
         refuse(list(problems))
     return result
@@ -67,7 +72,7 @@ def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
 
 def _suggestion(flag: str, kind: type) -> str:
     names = [f"--{name.replace('_', '-')}" for name in _leaf_names(kind)]
-    close = difflib.get_close_matches(flag, names, n=1)
+    close = difflib.get_close_matches(flag, names, n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else ""
 
 

@@ -12,7 +12,8 @@ import shlex
 import sys
 
 from ail_ray.commandline import parse, refuse
-from ail_ray.learning.config import PRESETS, ConfigError
+from ail_ray.errors import ConfigError
+from ail_ray.learning.config import PRESETS
 from ail_ray.orchestration.sweep import SweepJob, run_sweep
 from ail_ray.reporting.tables import trials_table
 

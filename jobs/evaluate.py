@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 
 from ail_ray.commandline import parse, refuse
+from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, write_json
-from ail_ray.learning.config import ConfigError
 from ail_ray.learning.inference import benchmark
 
 

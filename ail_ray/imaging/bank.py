@@ -15,7 +15,7 @@ from upath import UPath
 
 from ail_ray.files import as_tensor, digest_of, read_tensors, write_tensors
 from ail_ray.imaging.datasets import content_digest
-from ail_ray.imaging.images import degrade, downsize, enlarge, image_size, luma, modcrop, read_image
+from ail_ray.imaging.images import ImageError, degrade, downsize, enlarge, image_size, luma, modcrop, read_image
 
 PREPARATION = 1  # raise it whenever the pixels of a prepared pair change
 
@@ -79,16 +79,20 @@ def plan_corpus(
         shards: number of shards; never depends on the number of workers.
 
     Raises:
-        ImageError: an image cannot be read.
+        ImageError: images cannot be read, a line for each.
         ValueError: no pair is left, or there are fewer pairs than shards.
     """
     excluded = {content_digest(path) for path in exclude}
-    pairs, skipped = [], 0
+    pairs, skipped, unreadable = [], 0, []
     for path in images:
         content = content_digest(path)
         if content in excluded:
             continue
-        full_height, full_width = image_size(path)
+        try:
+            full_height, full_width = image_size(path)
+        except ImageError as error:
+            unreadable.append(str(error))
+            continue
         for factor in downsizes:
             for scale in scales:
                 height, width = (side - side % scale for side in _downsized(full_height, full_width, factor))
@@ -105,6 +109,8 @@ def plan_corpus(
                         path=str(path),
                     )
                 )
+    if unreadable:
+        raise ImageError("\n".join(unreadable))
     if not pairs:
         raise ValueError(f"no training pair left: all {skipped} are smaller than a crop of {crop}×{crop} pixels")
     if len(pairs) < shards:

@@ -10,20 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.importance import ErrorUnit, Rule
 from ail_ray.learning.models import FULL_DEPTH, FULL_WIDTH, resolved_width
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
-
-
-class ConfigError(ValueError):
-    """One or more bad values; `problems` has a line for each."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,15 +163,13 @@ class SweepConfig(Protocol):
     lam: tuple[float, ...] = (0.15,)
     """λ of Eq. 7: the largest rise of a pixel's importance in one round."""
     teacher: tuple[str, ...] = ("vdsr",)
-    """Whose errors start the importance: `vdsr` (from $AIL_TEACHER_DIR), `tiny` (trained on the spot), a path to
-    safetensors, `none` (all zero) or `random`."""
+    """Whose errors start the importance: `vdsr` ($AIL_TEACHER_DIR), `tiny` (trained here), a path; or `none`, `random`."""
     rule: tuple[Rule, ...] = ("eq7",)
     """How the importance is updated: `eq7` (the paper), or `uniform` (always 1: the control at the same budget)."""
     seed: tuple[int, ...] = (0,)
     """Seeds of weights, crops and random importance."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    """`grid`: every combination. `random`, `optuna`: --samples trials; two or more numbers for rho, width or lam are
-    then the ends of a range."""
+    """`grid`: every combination; `random`, `optuna`: --samples trials, of several rho, width or lam the range."""
     samples: int = 8
     """Number of trials of `random` and `optuna`."""
     asha: bool = False

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, as_tensor
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import EvaluationImages, Shard
 from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
 from ail_ray.imaging.metrics import psnr, ssim, to_uint8
-from ail_ray.learning.config import ConfigError
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, autocast, dtype_of, placed
 from ail_ray.learning.weights import load_model

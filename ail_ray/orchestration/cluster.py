@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import ray
 
-from ail_ray.learning.config import ConfigError
+from ail_ray.errors import ConfigError
 from ail_ray.orchestration.trial import Placement
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint

@@ -15,10 +15,11 @@ import ray
 import torch
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, checksum, digest_of, read_tensors, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_evaluation, write_shard
-from ail_ray.learning.config import ConfigError, Protocol, RunConfig
+from ail_ray.learning.config import Protocol, RunConfig
 from ail_ray.learning.inference import error_map
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.weights import WeightsError, load_model
@@ -107,7 +108,7 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
             for role in ("validation", "test")
         }
     except (ValueError, OSError) as error:
-        raise ConfigError([str(error)]) from None
+        raise ConfigError(str(error).splitlines()) from None
     return Prepared(storage=storage, corpus=corpus, **evaluation)
 
 

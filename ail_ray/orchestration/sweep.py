@@ -14,8 +14,9 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of, is_local, read_json, write_json
-from ail_ray.learning.config import ConfigError, SweepConfig
+from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.cluster import IN_JOB, cluster, concurrency
 from ail_ray.orchestration.monitor import Monitor
@@ -46,8 +47,7 @@ class SweepJob:
     out: str | None = None
     """Folder for summary.json; ./ail_out by default. A submitted job needs an absolute one, or takes ~/ail_out."""
     storage: str | None = None
-    """Folder or address (s3://, gs://) of run directories, shards and teacher errors, shared by all nodes; as --out by
-    default."""
+    """Folder or address (s3://, gs://), shared by all nodes, of runs, shards and teacher errors; --out by default."""
     max_workers: int | None = None
     """Train workers the cluster can grow to, all trials together; by default as many as it has CPUs or GPUs for."""
     local: bool = False

@@ -15,8 +15,8 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import is_local
-from ail_ray.learning.config import ConfigError
 from ail_ray.orchestration.rundir import RunDirectory
 
 SWEEP, RUN, LAST_ROUND, RESULT = "ail.sweep", "ail.run", "ail.last_round", "ail.result"

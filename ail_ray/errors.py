@@ -1,0 +1,14 @@
+"""What is refused before anything starts."""
+
+from collections.abc import Sequence
+
+
+class ConfigError(Exception):
+    """One or more bad values; `problems` has a line for each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:  # it crosses process boundaries
+        return type(self), (self.problems,)
