@@ -18,7 +18,8 @@ T = TypeVar("T")
 def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, description: str) -> T:
     """Read flags into a dataclass whose construction may raise ConfigError.
 
-    Every flag is tried alone first, so that a command with three mistakes is refused once and not three times.
+    Every flag is tried alone first, so that a command with three mistakes is refused once and not three times. One
+    that is wrong alone may be right beside another (`--workers 32 --shards 32`): the whole command decides.
     Exits with 0 after `--help`, and with 2, a line for each problem on standard error, if anything is wrong.
     """
 
@@ -31,6 +32,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     if {"-h", "--help"} & set(arguments):
         read(["--help"])
     problems: dict[str, None] = {}  # in order, each once
+    alone: dict[str, None] = {}
     accepted: list[str] = []
     for words in _by_flag(arguments):
         try:
@@ -38,16 +40,17 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
                 _, unknown = read(words)
             if unknown:
                 problems[f"{unknown[0]}: no such option{_suggestion(unknown[0], kind)}"] = None
-            else:
-                accepted += words
+                continue
         except SystemExit:
             problems[f"{words[0]}: cannot read {' '.join(words[1:]) or 'nothing'!r}; see --help"] = None
+            continue
         except ConfigError as error:
-            problems |= dict.fromkeys(error.problems)
+            alone |= dict.fromkeys(error.problems)
+        accepted += words
     try:
         result, _ = read(accepted)
     except ConfigError as error:
-        problems |= dict.fromkeys(error.problems)
+        problems |= alone | dict.fromkeys(error.problems)
     if problems:
         refuse(list(problems))
     return result

@@ -77,9 +77,9 @@ def read_json(path: UPath) -> Any:
 
 def write_tensors(path: UPath, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays (any shape; float, integer or bool) as safetensors with their checksum."""
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}  # a scalar stays one
     metadata = dict(metadata or {}, sha256=checksum(tensors))
-    write_bytes(path, safetensors.numpy.save(tensors, metadata))
+    write_bytes(path, _in_order(safetensors.numpy.save(tensors, metadata)))
 
 
 def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -126,6 +126,16 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
 def slug(name: str) -> str:
     """A name fit for a file: letters, digits, dot, dash and underscore."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with its metadata sorted: the library writes them in a new order every time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[end:]])
 
 
 def _mapped(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:

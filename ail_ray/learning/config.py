@@ -163,7 +163,7 @@ class SweepConfig(Protocol):
     lam: tuple[float, ...] = (0.15,)
     """λ of Eq. 7: the largest rise of a pixel's importance in one round."""
     teacher: tuple[str, ...] = ("vdsr",)
-    """Whose errors start the importance: `vdsr` ($AIL_TEACHER_DIR), `tiny` (trained here), a path; or `none`, `random`."""
+    """Whose errors start the importance: `vdsr` ($AIL_TEACHER_DIR), `tiny` (made here), a path; or `none`, `random`."""
     rule: tuple[Rule, ...] = ("eq7",)
     """How the importance is updated: `eq7` (the paper), or `uniform` (always 1: the control at the same budget)."""
     seed: tuple[int, ...] = (0,)

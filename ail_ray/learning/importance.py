@@ -28,7 +28,7 @@ def initial_importance(error: Array, mu0: float = 0.01, alpha0: float = 100.0) -
         float32 of the same shape in [0, 1]: 1 where the teacher makes no error, near 0 where it fails.
     """
     exponent = (np.asarray(error, np.float32) - np.float32(mu0)) * np.float32(alpha0)
-    np.minimum(exponent, np.float32(80), out=exponent)  # exp(80) still fits a float32
+    exponent = np.minimum(exponent, np.float32(80))  # exp(80) still fits a float32
     z = np.float32(1 + np.exp(-mu0 * alpha0))
     return np.minimum(z / (1 + np.exp(exponent)), np.float32(1))
 

@@ -13,7 +13,7 @@ from ail_ray.files import FileError, as_tensor
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import EvaluationImages, Shard
 from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
-from ail_ray.imaging.metrics import psnr, ssim, to_uint8
+from ail_ray.imaging.metrics import SSIM_WINDOW, psnr, ssim, to_uint8
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, autocast, dtype_of, placed
 from ail_ray.learning.weights import load_model
@@ -120,13 +120,27 @@ def benchmark(
         raise ConfigError(problems)
     rows = []
     for images in found:
-        try:
-            pictures = [luma(read_image(path)) for path in images.paths]
-        except ImageError as error:
-            raise ConfigError([f"sets: {error}"]) from None
+        pictures = _usable(images, max(scales, default=1))
         for scale in scales:
             measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
             row = {"model": model, **evaluate(network, measured, precision=precision).as_dict()}
             rows.append(row)
             say(f"{row['set']} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({row['images']} images)")
     return rows
+
+
+def _usable(images: datasets.ImageSet, scale: int) -> list[np.ndarray]:
+    """The luma of every image, large enough to be measured; ConfigError with a line for each that is not."""
+    pictures, problems = [], []
+    for path in images.paths:
+        try:
+            pictures.append(luma(read_image(path)))
+        except ImageError as error:
+            problems.append(f"sets: {error}")
+            continue
+        height, width = pictures[-1].shape
+        if min(height, width) // scale * scale - 2 * scale < SSIM_WINDOW:
+            problems.append(f"sets: {path}: {height}×{width} pixels are too few to measure scale {scale}")
+    if problems:
+        raise ConfigError(problems)
+    return pictures

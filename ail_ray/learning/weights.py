@@ -55,7 +55,7 @@ def _vdsr_layers(path: object, tensors: dict[str, np.ndarray]) -> list[np.ndarra
         raise WeightsError(
             f"{path}: not a VDSR: {f'lacks {missing[0]}' if missing else 'too few layers'} (has {found})"
         )
-    width = tensors[names[0]].shape[0]
+    width = max((1, *tensors[names[0]].shape[:1]))
     for i, name in enumerate(names):
         shape = (1 if i == depth - 1 else width, 1 if i == 0 else width, 3, 3)
         if tensors[name].shape != shape:

@@ -7,7 +7,8 @@ runs/<digest>/                                       the run directories
 """
 
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,26 +25,40 @@ from ail_ray.learning.inference import error_map
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.weights import WeightsError, load_model
 
-Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], None]
-"""Calls a function with each of several argument lists: here, or as tasks on a cluster."""
+Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[None]]
+"""Calls a function with each of several argument lists, here or as tasks on a cluster; yields as each is done."""
 
 
-def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[None]:
     """One after the other in this process."""
     for arguments in calls:
-        function(*arguments)
+        yield function(*arguments)
 
 
 @dataclass(frozen=True)
 class OnCluster:
-    """As Ray tasks with this many CPUs (and this share of a GPU) each."""
+    """As Ray tasks with this many CPUs (and GPUs) each."""
 
     cpus: float = 1
     gpus: float = 0
 
-    def __call__(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> None:
+    def __call__(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[None]:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(function)
-        ray.get([task.remote(*arguments) for arguments in calls])
+        waiting = [task.remote(*arguments) for arguments in calls]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            yield ray.get(done[0])
+
+
+def said(work: Iterator[None], what: str, count: int, say: Callable[[str], None]) -> None:
+    """Do the work and say how far it is, at the start and then at most every ten seconds."""
+    spoken = time.monotonic()
+    if count:
+        say(f"{what}: {count} to do")
+    for done, _ in enumerate(work, start=1):
+        if time.monotonic() - spoken > 10:
+            spoken = time.monotonic()
+            say(f"{what}: {done} of {count}")
 
 
 @dataclass(frozen=True)
@@ -118,18 +133,18 @@ def _evaluation_file(images: datasets.ImageSet, scale: int, storage: UPath) -> E
     return EvaluationFile(path, images, scale)
 
 
-def build_data(prepared: Prepared, everywhere: Everywhere = here) -> None:
+def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[[str], None] = print) -> None:
     """Write the shards and evaluation files that are not there yet."""
     shards = [
         (path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(prepared.shard_paths) if not path.exists()
     ]
-    everywhere(write_shard, shards)
+    said(everywhere(write_shard, shards), "shards of training pairs", len(shards), say)
     evaluation = [
         (file.path, file.images.name, file.images.paths, file.scale)
         for file in dict.fromkeys((*prepared.validation, *prepared.test))
         if not file.path.exists()
     ]
-    everywhere(write_evaluation, evaluation)
+    said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
 
 
 def find_teacher(name: str) -> UPath | None:
@@ -165,7 +180,14 @@ def tiny_teacher(protocol: Protocol, seed: int = 0) -> RunConfig:
 
 
 def teacher_errors(
-    teacher: UPath, prepared: Prepared, precision: Precision, *, device: str, threads: int, everywhere: Everywhere
+    teacher: UPath,
+    prepared: Prepared,
+    precision: Precision,
+    *,
+    device: str,
+    threads: int,
+    everywhere: Everywhere = here,
+    say: Callable[[str], None] = print,
 ) -> tuple[str, UPath]:
     """A teacher's digest, and the folder with `|teacher - y|` for every shard, computed where it is missing."""
     digest = checksum(read_tensors(teacher)[0])[:16]
@@ -175,7 +197,7 @@ def teacher_errors(
         for shard in prepared.shard_paths
         if not (path := folder / shard.name).exists()
     ]
-    everywhere(write_errors, missing)
+    said(everywhere(write_errors, missing), "shards of teacher errors", len(missing), say)
     return digest, folder
 
 

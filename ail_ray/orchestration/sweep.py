@@ -28,6 +28,7 @@ from ail_ray.orchestration.prepare import (
     find_teacher,
     here,
     plan_data,
+    said,
     teacher_errors,
     tiny_teacher,
 )  # fmt: skip
@@ -197,20 +198,18 @@ def _build(job: SweepJob, prepared: Prepared, weights: dict[str, UPath | None], 
     else:
         probe = ray.remote(num_cpus=p.threads, num_gpus=int(p.gpu))(resolve_precision)
         precision = ray.get(probe.remote(job.sweep.precision, device))
-    say(f"precision {precision}; preparing shards")
-    build_data(prepared, here if job.local else OnCluster(1))
+    say(f"precision {precision}")
+    build_data(prepared, here if job.local else OnCluster(1), say)
     teachers = {}
     for name, found in weights.items():
         if name == "tiny":
-            say("training a tiny teacher on these images")
             config = tiny_teacher(job.sweep)
             plan = TrialPlan(config=config, prepared=prepared, teacher=None, errors=None, precision=precision)
-            everywhere(_train_here, [(plan, p.threads, device)])
+            said(everywhere(_train_here, [(plan, p.threads, device)]), "tiny teachers, a minute each", 1, say)
             found = plan.directory / "student.safetensors"
         if found is not None:
-            say(f"errors of teacher {name} on every training pixel")
             teachers[name] = teacher_errors(
-                found, prepared, precision, device=device, threads=p.threads, everywhere=everywhere
+                found, prepared, precision, device=device, threads=p.threads, everywhere=everywhere, say=say
             )
     return Sweep(job=job, prepared=prepared, precision=precision, teachers=teachers)
 

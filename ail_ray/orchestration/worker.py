@@ -74,7 +74,10 @@ def work(assignment: Assignment, group: Group, device: torch.device, report: Cal
     state = TrainState(placed(student, a.precision, device), config)
     mine = {s: Shard(path, device) for s, path in enumerate(a.shards) if s % group.size == group.rank}
     validation, test = ([EvaluationImages.load(path) for path in paths] for paths in (a.validation, a.test))
-    gallery = Gallery(state, mine, a.importance, len(a.shards), [*validation, *test] if group.rank == 0 else [])
+    gallery = Gallery(
+        state, mine, a.importance, total_shards=len(a.shards), precision=a.precision,
+        evaluation=[*validation, *test] if group.rank == 0 else [],
+    )  # fmt: skip
     adaptive_importance_learning(
         Run(
             config=config, state=state, crops=a.crops, precision=a.precision, group=group,
@@ -97,10 +100,14 @@ class Gallery:
         state: TrainState,
         shards: dict[int, Shard],
         importance: Importance,
+        *,
         total_shards: int,
+        precision: Precision,
         evaluation: list[EvaluationImages],
     ) -> None:
         self.state, self.importance = state, importance
+        # As in `measure`: float32, whatever trained it, unless the weights themselves are float64.
+        self.precision: Precision = "fp64" if precision == "fp64" else "fp32"
         self.shards = {s: shards[s] for s in dict.fromkeys((0, total_shards // 2)) if s in shards}
         self.evaluation = evaluation[:1]
 
@@ -123,7 +130,7 @@ class Gallery:
         hr = images.hr[i]
         candidates = {
             "bicubic": predict(None, images.inputs[i]),
-            "student": predict(self.state.student, images.inputs[i]),
+            "student": predict(self.state.student, images.inputs[i], self.precision),
         }
         captions = [f"{name} {psnr(hr, sr, images.scale):.2f} dB" for name, sr in candidates.items()]
         crops: list[np.ndarray] = [central_crop(image, PICTURED_CROP) for image in (*candidates.values(), hr)]
