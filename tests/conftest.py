@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports ray or mlflow, and inherited by the processes they start.
 os.environ.update(
@@ -13,6 +14,10 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     GIT_PYTHON_REFRESH="quiet",
 )
+
+# A busy machine is slow, not wrong; what hangs meets the limit of pytest-timeout.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 MARKER_OF_FIXTURE = {"data_dir": "data", "teacher_path": "teacher", "local_ray": "ray"}
 MUST_NOT_SKIP = ("data", "teacher")

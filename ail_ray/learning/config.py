@@ -68,7 +68,7 @@ class Protocol:
     shards: int = 16
     """Parts that corpus and importance are stored in; part of the result, unlike the number of workers."""
     precision: Literal["auto"] | Precision = "auto"
-    """Arithmetic of training: fp32, bf16 (autocast), fp64, or the faster of the first two on this device."""
+    """Arithmetic of training: fp32, bf16 (autocast), fp64, or bf16 where this device accelerates it."""
 
     def __post_init__(self) -> None:
         found = self.problems()
