@@ -8,15 +8,19 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Group:
-    """Rank and size of the process group; alone, every operation is free."""
+    """Rank and size of the process group, and the device it communicates on; alone, every operation is free."""
 
     rank: int = 0
     size: int = 1
+    device: str = "cpu"
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum of the workers' tensors, in place and on every worker."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            there = tensor.to(self.device)  # NCCL takes nothing that lies in main memory
+            dist.all_reduce(there)
+            if there is not tensor:
+                tensor.copy_(there)
         return tensor
 
     def barrier(self) -> None:

@@ -44,14 +44,9 @@ class Assignment:
 def train_worker(job: dict[str, Assignment]) -> None:
     """The function Ray Train runs on each worker; reports every committed round."""
     assignment = job["assignment"]
-    context = ray.train.get_context()
-    group = Group(context.get_world_rank(), context.get_world_size())
-    work(
-        assignment,
-        group,
-        get_device(),
-        lambda record: ray.train.report(reported(record, assignment.directory)),
-    )
+    context, device = ray.train.get_context(), get_device()
+    group = Group(context.get_world_rank(), context.get_world_size(), str(device))
+    work(assignment, group, device, lambda record: ray.train.report(reported(record, assignment.directory)))
 
 
 def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
