@@ -1,0 +1,91 @@
+"""A few synthetic images, a small teacher, and runs so small that they last a second."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from upath import UPath
+
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.models import VDSR
+from ail_ray.learning.weights import save_model
+from ail_ray.orchestration.prepare import build_data, here, plan_data, teacher_errors
+from ail_ray.orchestration.trial import TrialPlan
+
+SIDES = [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)]  # (height, width), pixels
+
+
+@dataclass(frozen=True)
+class TinyFiles:
+    """Folders of images and the weights of a teacher."""
+
+    train: Path
+    validation: Path
+    teacher: Path
+
+    def protocol(self) -> dict[str, Any]:
+        """A protocol on these images that trains in about a second, in float64."""
+        return {
+            "train": (str(self.train),), "validation": (str(self.validation),), "test": (), "downsizes": (1.0,),
+            "depth": 3, "shards": 4, "crop": 16, "batch": 8, "crops": 32, "rounds": 3, "epochs": 2,
+            "optimizer": "adam", "learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 0.0, "precision": "fp64",
+        }  # fmt: skip
+
+
+PlanMaker = Callable[..., TrialPlan]
+
+
+def picture(seed: int, height: int, width: int) -> np.ndarray:
+    """A smooth ramp, sharp bars and boxes, and one corner of noise: (height, width) uint8."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.indices((height, width))
+    image = 90 + 50 * np.sin(rows / 23 + seed) + 40 * np.cos(columns / 19)
+    for _ in range(3):
+        top, left = generator.integers(0, height // 2), generator.integers(0, width // 2)
+        image[top : top + height // 4, left : left + width // 4] += generator.choice([-70, 70])
+    bars = (slice(-height // 4, None), slice(0, width // 2))
+    image[bars] += 50 * ((columns[bars] + rows[bars] // 2) // 5 % 2)
+    image[: height // 4, -width // 4 :] += generator.normal(0, 12, (height // 4, width // 4))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> TinyFiles:
+    """Six training images, two others to validate on, and a network that errs a little as the teacher."""
+    folder = tmp_path_factory.mktemp("tiny")
+    files = TinyFiles(folder / "train", folder / "val", folder / "teacher.safetensors")
+    for path, sides, first in ((files.train, SIDES, 0), (files.validation, SIDES[:2], 100)):
+        path.mkdir()
+        for i, (height, width) in enumerate(sides):
+            Image.fromarray(picture(first + i, height, width)).save(path / f"{i}.png")
+    torch.manual_seed(7)
+    teacher = VDSR(width=3, depth=3)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter *= 0.1
+    save_model(files.teacher, teacher)
+    return files
+
+
+@pytest.fixture(scope="session")
+def make_plan(tiny_files: TinyFiles) -> PlanMaker:
+    """`make_plan(storage, **changes)`: a run of the tiny protocol whose data and teacher errors are there."""
+
+    def plan(storage: Path, **changes: Any) -> TrialPlan:
+        values = {"width": 3, "lam": 0.05, "teacher": str(tiny_files.teacher), **tiny_files.protocol(), **changes}
+        config = RunConfig(**values)
+        prepared = plan_data(config, UPath(storage))
+        build_data(prepared)
+        teacher = errors = None
+        if config.initialisation == "teacher":
+            teacher, errors = teacher_errors(
+                UPath(config.teacher), prepared, "fp64", device="cpu", threads=1, everywhere=here
+            )
+        return TrialPlan(config=config, prepared=prepared, teacher=teacher, errors=errors, precision="fp64")
+
+    return plan
