@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint mutants clean
+.PHONY: demo test lint bench mutants clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -17,6 +17,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy ail_ray jobs
+
+# How fast the parts are, each against something to compare with.
+bench: $(INSTALLED)
+	$(BIN)/python jobs/benchmark.py
 
 # Break the code in known ways and see that the tests notice.
 mutants: $(INSTALLED)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ail_ray.files import as_tensor
+
 Rule = Literal["eq7", "uniform"]
 ErrorUnit = Literal["squared", "absolute"]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,8 +46,11 @@ def update_importance(importance: Array, loss: Array, lam: float) -> Array:
     Returns:
         float32 of the same shape, `importance <= w <= 1`.
     """
-    raised = np.asarray(importance, np.float32) + np.float32(lam) * np.exp(-np.asarray(loss, np.float32))
-    return np.minimum(raised, np.float32(1))
+    raised = np.array(loss, np.float32)  # one buffer, in place from here: it stays in the cache
+    np.exp(np.negative(raised, out=raised), out=raised)
+    raised *= np.float32(lam)
+    raised += np.asarray(importance, np.float32)
+    return np.minimum(raised, np.float32(1), out=raised)
 
 
 def pixel_loss(error: Array, unit: ErrorUnit = "squared", factor: float = 1.0) -> Array:
@@ -88,8 +93,14 @@ def next_importance(
     result = np.empty(importance.shape, np.float16)
     for begin in range(0, importance.size, CHUNK):
         part = slice(begin, begin + CHUNK)
-        result[part] = RULES[rule](importance[part], error[part], lam, unit, factor)
+        raised = RULES[rule](_float32(importance[part]), _float32(error[part]), lam, unit, factor)
+        as_tensor(result[part]).copy_(as_tensor(raised))
     return result
+
+
+def _float32(halves: Array) -> Array:
+    """float16 to float32 by torch, which converts three times as fast as numpy."""
+    return as_tensor(halves).float().numpy()
 
 
 def first_importance(error: Array, *, mu0: float, alpha0: float) -> Array:
@@ -97,7 +108,7 @@ def first_importance(error: Array, *, mu0: float, alpha0: float) -> Array:
     result = np.empty(error.shape, np.float16)
     for begin in range(0, error.size, CHUNK):
         part = slice(begin, begin + CHUNK)
-        result[part] = initial_importance(error[part], mu0, alpha0)
+        as_tensor(result[part]).copy_(as_tensor(initial_importance(_float32(error[part]), mu0, alpha0)))
     return result
 
 
@@ -114,7 +125,7 @@ def histogram(importance: Array) -> Array:
     """How many pixels have which importance: (1001,) int64, bin `i` counting those nearest to `i / 1000`."""
     counts = np.zeros(HISTOGRAM_BINS, np.int64)
     for begin in range(0, importance.size, CHUNK):
-        chunk = importance[begin : begin + CHUNK].astype(np.float32)
+        chunk = _float32(importance[begin : begin + CHUNK])
         counts += np.bincount(np.rint(chunk * 1000).astype(np.int64), minlength=HISTOGRAM_BINS)
     return counts
 

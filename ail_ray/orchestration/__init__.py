@@ -13,6 +13,7 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",  # seconds
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune stays silent: the monitor speaks
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # a busy machine needs more than Ray's 60
 }
 if "RAY_ADDRESS" not in os.environ:
     # Keeps a Ray of our own on the loopback, on Linux too; without it, it listens on every address of the machine.

@@ -4,6 +4,7 @@ Only the sweep's driver writes. A run is found by the digests of its sweep and o
 the last round sent, so the same record is never sent twice and an outage only delays.
 """
 
+import re
 import tempfile
 import time
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ class Tracker:
                 {SWEEP: sweep, RUN: "parent", MLFLOW_RUN_NOTE: note}, params,
             )  # fmt: skip
         except Exception as error:  # whatever client, database driver or HTTP library raises
-            reason = str(error).strip().splitlines()[0][:300]
+            reason = re.sub(r"//[^/@\s]+@", "//", str(error).strip().splitlines()[0])[:300]  # without its password
             raise ConfigError([f"MLflow at {_without_password(uri)} cannot be used: {reason}"]) from error
 
     def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any]) -> str:
@@ -89,10 +90,14 @@ class Tracker:
     def _find_or_create(self, query: str, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
         found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
         if found:
-            self.client.update_run(found[0].info.run_id, status="RUNNING")
-            return str(found[0].info.run_id)
-        run = self.client.create_run(self.experiment, int(time.time() * 1000), {**tags, MLFLOW_RUN_NAME: name}, name)
-        self.client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+            run = found[0]
+            self.client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            tags = {**tags, MLFLOW_RUN_NAME: name}
+            run = self.client.create_run(self.experiment, int(time.time() * 1000), tags, name)
+        missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
+        if missing:  # all of a new run's; those that an outage has kept back
+            self.client.log_batch(run.info.run_id, params=missing)
         return str(run.info.run_id)
 
     def _send_files(self, run_id: str, paths: list[UPath], folder: str | None) -> None:
