@@ -12,7 +12,7 @@ class WeightsError(FileError):
 
 
 def save_model(path: AnyPath, model: VDSR, metadata: dict[str, str] | None = None) -> None:
-    """Write the weights as float32 safetensors, with what is needed to build the network again."""
+    """Write the weights, in their own type, as safetensors, with what is needed to build the network again."""
     description = {
         "network": "vdsr",
         "width": str(model.width),

@@ -276,11 +276,15 @@ class _Callback(tune.Callback):
 
     def __init__(self, sweep: Sweep, monitor: Monitor, recorded: UPath) -> None:
         self.sweep, self.monitor, self.recorded = sweep, monitor, recorded
-        self.proposed: list[dict[str, Any]] = []
+        self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its callbacks beside the runs, and nobody reads that: keep MLflow's address out of it."""
+        return tune.Callback, ()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Record the searcher's proposal, so that the same command can repeat it."""
-        if "searched" not in trial.config:
+        if "searched" not in trial.config and trial.config not in self.proposed:
             self.proposed.append(trial.config)
             write_json(self.recorded, self.proposed)
         self.monitor.started(self._plan(trial))
