@@ -12,6 +12,11 @@ def to_uint8(sr: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(sr, 0, 1) * 255).astype(np.uint8)
 
 
+def measurable(height: int, width: int, scale: int) -> bool:
+    """Whether an image, cropped to a multiple of the scale and shaved by it, is still large enough for SSIM."""
+    return min(height, width) // scale * scale - 2 * scale >= SSIM_WINDOW
+
+
 def shave(image: np.ndarray, border: int) -> np.ndarray:
     """(H, W) without `border` pixels on each side: (H - 2 border, W - 2 border), a view."""
     height, width = image.shape

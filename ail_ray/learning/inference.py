@@ -13,7 +13,7 @@ from ail_ray.files import FileError, as_tensor
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import EvaluationImages, Shard
 from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
-from ail_ray.imaging.metrics import SSIM_WINDOW, psnr, ssim, to_uint8
+from ail_ray.imaging.metrics import measurable, psnr, ssim, to_uint8
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, autocast, dtype_of, placed
 from ail_ray.learning.weights import load_model
@@ -58,14 +58,19 @@ def evaluate(
     precision: Precision = "fp32",
     group: Group | None = None,
 ) -> Row:
-    """Mean PSNR and SSIM of a model, or of the bicubic input where there is none, the images split over the workers."""
+    """Mean PSNR and SSIM of a model, or of the bicubic input where there is none, the images split over the workers.
+
+    An image's PSNR counts at most 100 dB.
+    """
     group = group or Group()
     sums = torch.zeros(2, dtype=torch.float64)
     if model is not None:
         model.eval()
     for i in range(group.rank, len(images), group.size):
         sr = predict(model, images.inputs[i], precision)
-        sums += torch.tensor([psnr(images.hr[i], sr, images.scale), ssim(images.hr[i], sr, images.scale)])
+        # A perfect image would make the mean infinite, which no record can hold.
+        decibels = min(psnr(images.hr[i], sr, images.scale), 100.0)
+        sums += torch.tensor([decibels, ssim(images.hr[i], sr, images.scale)])
     means = group.sum(sums) / len(images)
     return Row(images.set, images.scale, float(means[0]), float(means[1]), len(images))
 
@@ -139,7 +144,7 @@ def _usable(images: datasets.ImageSet, scale: int) -> list[np.ndarray]:
             problems.append(f"sets: {error}")
             continue
         height, width = pictures[-1].shape
-        if min(height, width) // scale * scale - 2 * scale < SSIM_WINDOW:
+        if not measurable(height, width, scale):
             problems.append(f"sets: {path}: {height}×{width} pixels are too few to measure scale {scale}")
     if problems:
         raise ConfigError(problems)

@@ -49,7 +49,7 @@ class Monitor:
     def trials(self) -> list[dict[str, Any]]:
         """What came of each trial, the best on the validation images first."""
         entries = [self._entry(plan, self.status.get(run, "failed")) for run, plan in self.plans.items()]
-        return sorted(entries, key=lambda entry: -mean_psnr(entry["validation"]))
+        return sorted(entries, key=lambda entry: (-mean_psnr(entry["validation"]), entry["name"]))
 
     def _entry(self, plan: TrialPlan, status: str) -> dict[str, Any]:
         directory = RunDirectory(plan.directory)

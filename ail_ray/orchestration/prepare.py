@@ -20,6 +20,8 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, checksum, digest_of, read_tensors, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_evaluation, write_shard
+from ail_ray.imaging.images import image_size
+from ail_ray.imaging.metrics import measurable
 from ail_ray.learning.config import Protocol, RunConfig
 from ail_ray.learning.inference import error_map
 from ail_ray.learning.precision import Precision, placed
@@ -128,6 +130,9 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
 
 
 def _evaluation_file(images: datasets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:
+    small = [str(path) for path in images.paths if not measurable(*image_size(path), scale)]
+    if small:
+        raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
     contents = [datasets.content_digest(path) for path in images.paths]
     path = storage / "evaluation" / f"{digest_of([images.name, scale, contents])}.safetensors"
     return EvaluationFile(path, images, scale)

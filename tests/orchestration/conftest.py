@@ -1,20 +1,23 @@
 """A few synthetic images, a small teacher, and runs so small that they last a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow.entities import Run
 from PIL import Image
 from upath import UPath
 
-from ail_ray.learning.config import RunConfig
+from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.prepare import build_data, here, plan_data, teacher_errors
+from ail_ray.orchestration.sweep import SweepJob
 from ail_ray.orchestration.trial import TrialPlan
 
 SIDES = [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)]  # (height, width), pixels
@@ -35,6 +38,15 @@ class TinyFiles:
             "depth": 3, "shards": 4, "crop": 16, "batch": 8, "crops": 32, "rounds": 3, "epochs": 2,
             "optimizer": "adam", "learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 0.0, "precision": "fp64",
         }  # fmt: skip
+
+
+def as_options(values: dict[str, Any]) -> list[str]:
+    """Values of a configuration as the words of a command line."""
+    words = []
+    for name, value in values.items():
+        listed = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", *map(str, listed)]
+    return words
 
 
 PlanMaker = Callable[..., TrialPlan]
@@ -89,3 +101,32 @@ def make_plan(tiny_files: TinyFiles) -> PlanMaker:
         return TrialPlan(config=config, prepared=prepared, teacher=teacher, errors=errors, precision="fp64")
 
     return plan
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A folder with a database of its own, and the values all sweeps here share."""
+
+    folder: Path
+    files: TinyFiles
+
+    def values(self, **changes: Any) -> dict[str, Any]:
+        return {**self.files.protocol(), "rounds": 1, "epochs": 1, "crops": 256, **changes}
+
+    def job(self, *, out: str = "out", local: bool = False, max_workers: int | None = None, **sweep: Any) -> SweepJob:
+        config = SweepConfig(**self.values(**sweep))
+        return SweepJob(sweep=config, out=str(self.folder / out), local=local, max_workers=max_workers)
+
+    def runs(self, sweep: str) -> list[Run]:
+        client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("ail_ray")
+        return list(client.search_runs([experiment.experiment_id], f"tags.`ail.sweep` = '{sweep}'"))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, tiny_files: TinyFiles, local_ray: None) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        yield Bench(folder, tiny_files)

@@ -1,0 +1,200 @@
+"""Corpus, shards and crops: identity by content, and every crop against a slow cut with numpy.rot90 and fliplr."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from upath import UPath
+
+from ail_ray.imaging.bank import Bank, Corpus, Crops, Shard, plan_corpus, write_shard
+from ail_ray.imaging.images import degrade, downsize, enlarge
+
+SIZES = [(20, 24), (17, 33), (40, 21), (26, 26), (16, 16), (31, 18)]
+CROP = 8
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[UPath]:
+    generator, paths = np.random.default_rng(0), []
+    for i, size in enumerate(SIZES):
+        paths.append(UPath(tmp_path / f"{i}.png"))
+        Image.fromarray(generator.integers(0, 256, size, np.uint8)).save(str(paths[-1]))
+    return paths
+
+
+def plan(images: list[UPath], **changed: object) -> Corpus:
+    options: dict[str, object] = {"downsizes": (1.0, 0.7), "scales": (2, 3), "crop": CROP, "shards": 4} | changed
+    return plan_corpus(images, **options)  # type: ignore[arg-type]
+
+
+def shard_files(folder: Path, corpus: Corpus) -> list[Shard]:
+    paths = [UPath(folder / f"{s}.safetensors") for s in range(len(corpus.shards))]
+    for s, path in enumerate(paths):
+        write_shard(path, corpus.shard_pairs(s))
+    return [Shard(path) for path in paths]
+
+
+def weighed(shards: dict[int, Shard], total: int, seed: int = 3) -> Bank:
+    """A bank in which a pixel's importance is its index in its shard, exact in float16 up to 2048."""
+    bank = Bank(shards, total_shards=total, crop=CROP, seed=seed)
+    for s, shard in shards.items():
+        bank.weigh(s, (np.arange(shard.pixels) % 2048).astype(np.float16))
+    return bank
+
+
+def as_multiset(*batches: Crops) -> list[bytes]:
+    parts = [(b.inputs[i], b.hr[i], b.importance[i]) for b in batches for i in range(len(b.hr))]
+    return sorted(b"".join(tensor.numpy().tobytes() for tensor in part) for part in parts)
+
+
+def test_every_image_gives_a_pair_for_each_downsize_and_scale(images: list[UPath]) -> None:
+    corpus = plan(images)
+    assert (len(corpus.pairs), corpus.skipped) == (24, 0)
+    for pair in corpus.pairs:
+        hr = pair.prepare()
+        assert hr.shape == (pair.height, pair.width)
+        assert hr.dtype == np.uint8
+        assert pair.height % pair.scale == pair.width % pair.scale == 0
+        full = np.asarray(Image.open(pair.path))
+        np.testing.assert_array_equal(hr, downsize(full, pair.downsize)[: pair.height, : pair.width])
+    assert corpus.pixels == sum(pair.prepare().size for pair in corpus.pairs)
+
+
+def test_the_digest_is_of_contents_and_preparation(images: list[UPath], tmp_path: Path) -> None:
+    corpus = plan(images)
+    moved = [UPath(tmp_path / f"renamed-{9 - i}.png") for i in range(len(images))]
+    for old, new in zip(images, moved, strict=True):
+        new.write_bytes(old.read_bytes())
+    again = plan(moved[::-1])
+    assert again.digest == corpus.digest
+    assert [pair.content for pair in again.pairs] == [pair.content for pair in corpus.pairs]
+    assert again.shards == corpus.shards
+    others = [plan(images, crop=9), plan(images, shards=5), plan(images, scales=(2,)), plan(images, downsizes=(1.0,))]
+    others.append(plan(images[1:]))
+    Image.fromarray(np.zeros(SIZES[0], np.uint8)).save(str(images[0]))
+    others.append(plan(images))
+    assert len({corpus.digest, *(other.digest for other in others)}) == 7
+
+
+def test_validation_images_are_left_out_by_content(images: list[UPath], tmp_path: Path) -> None:
+    copy = UPath(tmp_path / "elsewhere.png")
+    copy.write_bytes(images[2].read_bytes())
+    corpus = plan(images, exclude=[copy])
+    assert {pair.path for pair in corpus.pairs} == {str(path) for path in images if path != images[2]}
+    assert corpus.digest == plan([*images[:2], *images[3:]]).digest
+
+
+def test_small_pairs_are_skipped_and_counted(images: list[UPath]) -> None:
+    corpus = plan(images, crop=16, downsizes=(1.0,))
+    # the 16x16 image is 15x15 at scale 3, and 17x33 is 15x33
+    assert (len(corpus.pairs), corpus.skipped) == (10, 2)
+    assert min(min(pair.height, pair.width) for pair in corpus.pairs) == 16
+
+
+def test_too_few_pairs_are_refused_with_the_remedy(images: list[UPath]) -> None:
+    with pytest.raises(ValueError, match="4 training pairs cannot fill 5 shards: pass --shards 4 or less"):
+        plan(images[:1], shards=5)
+    with pytest.raises(ValueError, match="all 24 are smaller than a crop of 64×64"):
+        plan(images, crop=64)
+
+
+def test_shards_hold_every_pair_once_and_about_equal_pixels(images: list[UPath]) -> None:
+    corpus = plan(images)
+    assert sorted(i for shard in corpus.shards for i in shard) == list(range(24))
+    weights = [sum(pair.pixels for pair in corpus.shard_pairs(s)) for s in range(4)]
+    assert max(weights) - min(weights) <= max(pair.pixels for pair in corpus.pairs)
+    assert max(weights) < 1.1 * corpus.pixels / 4
+
+
+def test_a_shard_holds_the_prepared_images(images: list[UPath], tmp_path: Path) -> None:
+    corpus = plan(images)
+    for s, shard in enumerate(shard_files(tmp_path, corpus)):
+        pairs, end = corpus.shard_pairs(s), 0
+        assert shard.pixels == sum(pair.pixels for pair in pairs) == len(shard.hr) == len(shard.inputs)
+        for pair, (place, inputs, hr) in zip(pairs, shard.images(), strict=True):
+            expected = pair.prepare()
+            np.testing.assert_array_equal(hr.numpy(), expected)
+            exact = enlarge(degrade(expected, pair.scale), pair.scale)
+            np.testing.assert_array_equal(inputs.numpy(), exact.astype(np.float16))
+            np.testing.assert_allclose(inputs.numpy().astype(np.float32), exact, atol=2**-11)
+            assert (place.start, place.stop) == (end, end + pair.pixels)
+            end = place.stop
+
+
+def cut_slowly(shards: list[Shard], *, seed: int, round: int, epoch: int, step: int, batch: int) -> list[bytes]:
+    """The crops of a step from the random numbers' definition, one after the other, with numpy's own turns."""
+    raw = np.random.Philox(key=seed, counter=[0, step, epoch, round]).random_raw(2 * batch + len(shards))
+    order = np.argsort(raw[2 * batch :], kind="stable")
+    crops = []
+    for i in range(batch):
+        shard = shards[order[i % len(shards)]]
+        importance = (np.arange(shard.pixels) % 2048).astype(np.float16)
+        corners = [
+            (place, hr.shape, row, column)
+            for place, _, hr in shard.images()
+            for row in range(hr.shape[0] - CROP + 1)
+            for column in range(hr.shape[1] - CROP + 1)
+        ]
+        place, shape, row, column = corners[int((int(raw[i]) >> 11) / 2**53 * len(corners))]
+        orientation = int(raw[batch + i]) >> 61
+        turned = []
+        for flat in (shard.inputs.numpy(), shard.hr.numpy(), importance):
+            cut = np.rot90(flat[place].reshape(shape)[row : row + CROP, column : column + CROP], orientation % 4)
+            turned.append(np.fliplr(cut) if orientation >= 4 else cut)
+        crops.append(b"".join(np.ascontiguousarray(array).tobytes() for array in turned))
+    return sorted(crops)
+
+
+def test_crops_are_cut_and_turned_as_numpy_does(images: list[UPath], tmp_path: Path) -> None:
+    shards = shard_files(tmp_path, plan(images))
+    bank = weighed(dict(enumerate(shards)), 4)
+    for counters in ({"round": 0, "epoch": 0, "step": 0}, {"round": 7, "epoch": 49, "step": 1234}):
+        crops = bank.crops(**counters, batch=24)
+        assert crops.inputs.shape == crops.hr.shape == crops.importance.shape == (24, 1, CROP, CROP)
+        assert as_multiset(crops) == cut_slowly(shards, seed=3, **counters, batch=24)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_global_batch_does_not_depend_on_the_workers(images: list[UPath], tmp_path: Path, workers: int) -> None:
+    shards = dict(enumerate(shard_files(tmp_path, plan(images))))
+    whole = weighed(shards, 4)
+    parts = [weighed({s: shards[s] for s in shards if s % workers == rank}, 4) for rank in range(workers)]
+    for batch in (2, 13, 16):  # with 2, some worker has nothing
+        counters = {"round": 1, "epoch": 2, "step": 3, "batch": batch}
+        assert as_multiset(*(bank.crops(**counters) for bank in parts)) == as_multiset(whole.crops(**counters))
+
+
+def test_crops_follow_from_seed_and_counters_alone(images: list[UPath], tmp_path: Path) -> None:
+    shards = dict(enumerate(shard_files(tmp_path, plan(images))))
+    counters = {"round": 1, "epoch": 1, "step": 1, "batch": 8}
+    first = as_multiset(weighed(shards, 4).crops(**counters))
+    bank = weighed(shards, 4)
+    seen = {tuple(as_multiset(bank.crops(**(counters | {name: 2})))) for name in ("round", "epoch", "step")}
+    seen.add(tuple(as_multiset(weighed(shards, 4, seed=4).crops(**counters))))
+    assert as_multiset(bank.crops(**counters)) == first
+    assert len(seen | {tuple(first)}) == 5
+
+
+def test_positions_and_orientations_are_uniform(tmp_path: Path, images: list[UPath]) -> None:
+    corpus = plan(images[4:], scales=(2,), downsizes=(1.0,), shards=1)  # 16x16 and 30x18: 81 + 253 places
+    (shard,) = shard_files(tmp_path, corpus)
+    crops = weighed({0: shard}, 1).crops(round=0, epoch=0, step=0, batch=334 * 60)
+    index = crops.importance[:, 0].numpy().astype(np.int64)
+    np.testing.assert_array_equal(shard.hr.numpy()[index], crops.hr[:, 0].numpy())
+    np.testing.assert_array_equal(shard.inputs.numpy()[index], crops.inputs[:, 0].numpy())
+    _, counts = np.unique(index.min(axis=(1, 2)), return_counts=True)
+    assert len(counts) == 334
+    assert ((counts - 60) ** 2 / 60).sum() < 333 + 4 * np.sqrt(2 * 333), "chi-squared, 4 deviations above its mean"
+    ends = np.stack([index[:, 0, 0], index[:, 0, -1], index[:, -1, 0]], axis=1) - index.min(axis=(1, 2))[:, None]
+    corners = np.isin(ends, [7, 7 * 16 + 7, 7 * 18 + 7]) + 2 * (ends > 7)  # 0 to 3, in images 16 or 18 pixels wide
+    kinds, counts = np.unique(corners, axis=0, return_counts=True)
+    expected = [[0, 1, 2], [0, 2, 1], [1, 0, 3], [1, 3, 0], [2, 0, 3], [2, 3, 0], [3, 1, 2], [3, 2, 1]]
+    assert kinds.tolist() == expected, "which corners of the image lie top left, top right and bottom left"
+    assert ((counts - 2505) ** 2 / 2505).sum() < 30, "chi-squared of 7 degrees: 99.99 % lie below 30"
+
+
+def test_importance_of_another_length_is_refused(images: list[UPath], tmp_path: Path) -> None:
+    shards = dict(enumerate(shard_files(tmp_path, plan(images))))
+    with pytest.raises(ValueError, match=rf"shard 1 has shape \(3,\), expected \({shards[1].pixels},\)"):
+        Bank(shards, total_shards=4, crop=CROP, seed=0).weigh(1, np.ones(3, np.float16))

@@ -1,0 +1,166 @@
+"""Algorithm 1 in one process: the order of its calls, the rise of W, controls, extension, and a stop anywhere."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_run import TINY, MemoryImportance, MemoryJournal, StoppedError, fresh_state, tiny, tiny_run
+
+from ail_ray.imaging.bank import Bank, EvaluationImages, Shard
+from ail_ray.learning.algorithm import adaptive_importance_learning
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.group import Group
+from ail_ray.learning.inference import error_map, evaluate
+from ail_ray.learning.theta import train_epoch
+
+Arrays = dict[str, np.ndarray]
+
+
+def finished(shards: dict[int, Shard], config: RunConfig = TINY) -> tuple[MemoryJournal, MemoryImportance]:
+    run = tiny_run(shards, config)
+    adaptive_importance_learning(run)
+    return run.journal, run.importance  # type: ignore[return-value]
+
+
+def assert_same_bits(one: Arrays | None, other: Arrays | None) -> None:
+    assert one is not None
+    assert other is not None
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype, name
+        np.testing.assert_array_equal(one[name], other[name], name)
+
+
+def test_w_of_a_round_follows_the_commit_of_the_round_before(shards: dict[int, Shard]) -> None:
+    journal, _ = finished(shards)
+    expected: list[tuple[object, ...]] = []
+    for t in range(3):
+        expected += [("update", t, s) for s in (0, 1)] if t else []
+        expected += [("read", t, 0), ("read", t, 1), ("epoch", t, 0), ("epoch", t, 1), ("round", t)]
+    assert journal.calls == expected
+
+
+def test_w_is_updated_by_the_committed_student_of_the_round_before(shards: dict[int, Shard]) -> None:
+    journal, importance = finished(shards)
+    for t in (1, 2):
+        state = fresh_state(TINY)
+        state.load(journal.students[t - 1])
+        for s, shard in shards.items():
+            np.testing.assert_array_equal(importance.errors[t, s], error_map(state.student, shard, "fp32"))
+
+
+def test_importance_rises_from_round_to_round(shards: dict[int, Shard]) -> None:
+    journal, importance = finished(shards, tiny(rounds=4))
+    for s in shards:
+        ws = [importance.held[t, s] for t in range(5)]
+        for before, after in pairwise(ws):
+            assert np.all(before <= after)
+            assert np.all(after <= 1)
+            assert np.any(before < after)
+    means = [record["importance"]["mean"] for record in journal.records]
+    exact = [np.concatenate([importance.held[t, s] for s in shards]).astype(float).mean() for t in range(5)]
+    np.testing.assert_allclose(means, exact, atol=5e-4)
+    assert [record["round"] for record in journal.records] == [0, 1, 2, 3, 4]
+
+
+def test_the_weights_really_weigh(shards: dict[int, Shard]) -> None:
+    journal, _ = finished(shards)
+    control, _ = finished(shards, tiny(rule="uniform"))
+    assert all(0 < log.loss < 0.99 * log.squared_error for log in journal.logs if log.round == 0)
+    assert all(log.loss == pytest.approx(log.squared_error) for log in control.logs)
+    assert any((control.students[0][name] != journal.students[0][name]).any() for name in control.students[0])
+
+
+def test_the_uniform_rule_is_plain_training_restarted(shards: dict[int, Shard]) -> None:
+    config = tiny(rule="uniform")
+    journal, importance = finished(shards, config)
+    assert all(np.all(w == 1) for w in importance.held.values())
+    state = fresh_state(config)
+    bank = Bank(shards, total_shards=2, crop=config.crop, seed=config.seed)
+    for s, shard in shards.items():
+        bank.weigh(s, np.ones(shard.pixels, np.float16))
+    for t in range(3):
+        state.restart()
+        for e in range(2):
+            train_epoch(state, bank, round=t, epoch=e, crops=12, group=Group(), precision="fp32")
+    assert_same_bits(journal.arrays, state.tensors())
+
+
+def test_a_run_extended_is_a_longer_run(shards: dict[int, Shard]) -> None:
+    longer, long_importance = finished(shards, tiny(rounds=3))
+    run = tiny_run(shards, tiny(rounds=1))
+    adaptive_importance_learning(run)
+    extended = tiny_run(shards, tiny(rounds=3), importance=run.importance, journal=run.journal)  # type: ignore[arg-type]
+    adaptive_importance_learning(extended)
+    assert_same_bits(extended.journal.arrays, longer.arrays)  # type: ignore[attr-defined]
+    for key, w in long_importance.held.items():
+        np.testing.assert_array_equal(run.importance.held[key], w)  # type: ignore[attr-defined]
+    calls = list(longer.calls)
+    adaptive_importance_learning(tiny_run(shards, tiny(rounds=3), importance=long_importance, journal=longer))
+    assert longer.calls == calls, "a finished run does nothing"
+
+
+@settings(max_examples=12)
+@given(stop=st.lists(st.integers(1, 9), min_size=1, max_size=3), adam=st.booleans())
+def test_a_stop_after_any_commit_leaves_no_trace(shards: dict[int, Shard], stop: list[int], adam: bool) -> None:
+    config = tiny(optimizer="adam" if adam else "sgd", learning_rate=3e-3 if adam else 0.01)
+    whole, whole_importance = finished(shards, config)
+    journal, importance = MemoryJournal(), MemoryImportance(config, shards)
+    for commits in [*stop, None]:
+        journal.stop_after = commits
+        try:
+            adaptive_importance_learning(tiny_run(shards, config, importance=importance, journal=journal))
+        except StoppedError:
+            continue
+    assert_same_bits(journal.arrays, whole.arrays)
+    assert [(log.round, log.epoch, log.loss) for log in journal.logs] == [
+        (log.round, log.epoch, log.loss) for log in whole.logs
+    ]
+    for key, w in whole_importance.held.items():
+        np.testing.assert_array_equal(importance.held[key], w)
+
+
+def test_a_stop_between_two_updates_repeats_the_first(shards: dict[int, Shard]) -> None:
+    whole, _ = finished(shards)
+    journal, importance = MemoryJournal(), MemoryImportance(TINY, shards)
+    update, done = importance.update, []
+
+    def once(round: int, shard: int, error: np.ndarray) -> None:
+        update(round, shard, error)
+        done.append((round, shard))
+        if done == [(1, 0)]:
+            raise StoppedError
+
+    importance.update = once  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        adaptive_importance_learning(tiny_run(shards, importance=importance, journal=journal))
+    adaptive_importance_learning(tiny_run(shards, importance=importance, journal=journal))
+    assert done == [(1, 0), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert_same_bits(journal.arrays, whole.arrays)
+
+
+def test_without_a_teacher_round_0_touches_nothing(shards: dict[int, Shard]) -> None:
+    config = tiny(teacher="none", weight_decay=0.1)
+    journal, importance = finished(shards, config)
+    student = {name: array for name, array in fresh_state(config).tensors().items() if name.startswith("student.")}
+    assert_same_bits(journal.students[0], student)
+    assert all(np.all(importance.held[0, s] == 0) for s in shards)
+    assert [(log.round, log.epoch) for log in journal.logs] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert any((journal.students[1][name] != student[name]).any() for name in student)
+
+
+def test_every_round_is_measured(shards: dict[int, Shard]) -> None:
+    hr = [np.random.default_rng(i).integers(0, 256, (24, 30), np.uint8) for i in range(2)]
+    images = EvaluationImages("noise", 2, hr)
+    run = tiny_run(shards, tiny(rounds=1), validation=(images,))
+    adaptive_importance_learning(run)
+    state = fresh_state(TINY)
+    for record, student in zip(run.journal.records, run.journal.students, strict=True):  # type: ignore[attr-defined]
+        state.load(student)
+        assert record["validation"] == [evaluate(state.student, images).as_dict()]
+        assert record["test"] == []
+        assert set(record["seconds"]) == {"theta", "evaluation"} | ({"importance"} if record["round"] else set())
+    torch.testing.assert_close(state.student.layers[0].weight, run.state.student.layers[0].weight)

@@ -1,0 +1,151 @@
+"""Configurations: refused with all their problems, every combination once, a digest of what changes the result."""
+
+import itertools
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+
+from ail_ray.errors import ConfigError
+from ail_ray.learning.config import PRESETS, RunConfig, SweepConfig, demo, mini, paper, parameters
+
+OTHER: dict[str, Any] = {
+    "scales": (2, 3), "downsizes": (1.0,), "depth": 19, "mu0": 0.02, "alpha0": 50.0, "error_unit": "absolute",
+    "error_factor": 2.0, "epochs": 49, "crops": 1000, "crop": 40, "batch": 64, "optimizer": "adam",
+    "learning_rate": 0.2, "schedule": "cosine", "weight_decay": 0.0, "clip": 0.3, "shards": 8, "precision": "bf16",
+    "rho": 0.75, "width": 14, "lam": 0.1, "teacher": "none", "rule": "uniform", "seed": 1,
+}  # fmt: skip
+"""Another value for everything that changes the result."""
+
+WITHOUT_EFFECT: dict[str, Any] = {"rounds": 20, "train": ("x",), "validation": (), "test": ("y",)}
+"""Counted by contents, or extended."""
+
+
+def digest(config: RunConfig, **changed: Any) -> str:
+    return config.digest(**({"corpus": "c", "evaluation": ["e", "f"], "teacher": "t"} | changed))
+
+
+def problems(kind: type, **values: Any) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        kind(**values)
+    assert str(refused.value) == "\n".join(refused.value.problems)
+    return refused.value.problems
+
+
+def test_all_problems_are_said_at_once() -> None:
+    assert problems(RunConfig, scales=(2, 5), crop=4, rho=1.0, seed=-1, learning_rate=0.0) == [
+        "scales must be 2, 3 or 4, got 2 5",
+        "crop must be at least 8 pixels, got 4",
+        "learning-rate must be positive, got 0.0",
+        "rho must be in [0, 1), got 1.0",
+        "seed must be 0 or more, got -1",
+    ]
+    assert problems(SweepConfig, train=(), rho=(0.5, 1.5), lam=(0.0,), seed=(), samples=0) == [
+        "train must name at least one set, got nothing",
+        "seed must have at least one value",
+        "rho must be in [0, 1), got 1.5",
+        "lam must be positive, got 0.0",
+        "samples must be at least 1, got 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scales", ()), ("downsizes", (0.0,)), ("downsizes", (1.1,)), ("network", "edsr"), ("depth", 1),
+        ("mu0", -0.1), ("mu0", float("nan")), ("alpha0", 0.0), ("alpha0", float("inf")), ("error_factor", 0.0),
+        ("rounds", -1), ("epochs", 0), ("crops", 0), ("crop", 7), ("batch", 0), ("learning_rate", float("nan")),
+        ("weight_decay", -1e-4), ("clip", 0.0), ("shards", 0), ("shards", 100_001), ("rho", -0.1),
+        ("rho", float("nan")), ("width", 0), ("lam", float("inf")), ("lam", float("nan")),
+        ("rule", "eq9"), ("seed", 2**63),
+    ],
+)  # fmt: skip
+def test_each_bad_value_is_one_line_that_names_it(field: str, value: Any) -> None:
+    (line,) = problems(RunConfig, **{field: value})
+    assert line.startswith(field.replace("_", "-"))
+    assert str(value[0] if isinstance(value, tuple) and value else value) in line or value == ()
+
+
+def test_a_search_that_compares_needs_validation_images() -> None:
+    for values in ({"asha": True}, {"search": "optuna"}):
+        (line,) = problems(SweepConfig, validation=(), **values)
+        assert "--validation" in line
+
+
+def test_the_grid_has_every_combination_once() -> None:
+    sweep = SweepConfig(rho=(0.75, 0.8), lam=(0.1, 0.15), teacher=("vdsr", "none"), seed=(0, 1), rounds=3)
+    runs = list(sweep.grid())
+    assert len(runs) == len(set(runs)) == 16
+    assert {(run.rho, run.lam, run.teacher, run.seed) for run in runs} == {
+        *itertools.product((0.75, 0.8), (0.1, 0.15), ("vdsr", "none"), (0, 1))
+    }
+    assert {run.rounds for run in runs} == {3}
+    assert {run.width for run in SweepConfig(width=(13, 16)).grid()} == {13, 16}
+
+
+def test_the_control_is_run_once_for_every_lam_and_teacher() -> None:
+    sweep = SweepConfig(
+        rho=(0.75, 0.8), lam=(0.1, 0.15), teacher=("vdsr", "none"), rule=("eq7", "uniform"), seed=(0, 1)
+    )
+    runs = list(sweep.grid())
+    controls = [run for run in runs if run.rule == "uniform"]
+    assert len(runs) == 16 + 4
+    assert len({(run.rho, run.seed) for run in controls}) == len(controls) == 4
+    assert {parameters(run)["lam"] for run in controls} == {parameters(run)["teacher"] for run in controls} == {None}
+
+
+def test_every_field_is_judged() -> None:
+    assert {field.name for field in fields(RunConfig)} == OTHER.keys() | WITHOUT_EFFECT.keys() | {"network"}
+
+
+def test_the_digest_changes_with_all_that_changes_the_result() -> None:
+    config = RunConfig()
+    others = {name: digest(replace(config, **{name: value})) for name, value in OTHER.items()}
+    others |= {name: digest(config, **{name: "other"}) for name in ("corpus", "teacher")}
+    others["evaluation"] = digest(config, evaluation=["f", "e"])
+    names = [*others, "itself"]
+    assert len({*others.values(), digest(config)}) == len(names)
+    assert digest(RunConfig()) == digest(config)
+
+
+def test_the_digest_does_not_change_with_what_does_not() -> None:
+    config = RunConfig()
+    for name, value in WITHOUT_EFFECT.items():
+        assert digest(replace(config, **{name: value})) == digest(config), name
+    for same in ({"width": 13}, {"rho": 0.797}, {"depth": 20}):
+        assert digest(replace(config, **same)) == digest(config), same
+
+
+def test_a_control_does_not_depend_on_what_its_rule_does_not_read() -> None:
+    control = RunConfig(rule="uniform")
+    for name in ("lam", "mu0", "alpha0", "error_unit", "error_factor", "teacher"):
+        assert digest(replace(control, **{name: OTHER[name]})) == digest(control), name
+    for name in ("batch", "seed", "rho", "epochs"):
+        assert digest(replace(control, **{name: OTHER[name]})) != digest(control), name
+    assert digest(control, teacher=None) == digest(control, teacher="other")
+
+
+def test_where_the_importance_starts() -> None:
+    starts = {
+        (t, r): RunConfig(teacher=t, rule=r).initialisation
+        for t in ("vdsr", "none", "random")
+        for r in ("eq7", "uniform")
+    }
+    assert starts == {
+        ("vdsr", "eq7"): "teacher", ("none", "eq7"): "zeros", ("random", "eq7"): "random",
+        ("vdsr", "uniform"): "ones", ("none", "uniform"): "ones", ("random", "uniform"): "ones",
+    }  # fmt: skip
+
+
+def test_presets_are_what_they_say() -> None:
+    assert {"demo": demo, "mini": mini, "paper": paper} == PRESETS
+    assert demo().train == ("sample",)
+    assert len(list(demo().grid())) == 3
+    assert len(list(mini().grid())) == len(list(paper().grid())) == 2
+    run = next(iter(paper().grid()))
+    paper_values = {
+        "student_width": 13, "student_depth": 20, "rounds": 10, "epochs": 50, "batch": 128, "crop": 41, "lam": 0.15,
+        "mu0": 0.01, "alpha0": 100, "optimizer": "sgd", "learning_rate": 0.1, "schedule": "step",
+        "weight_decay": 1e-4, "clip": 0.4, "downsizes": (1.0, 0.7, 0.5), "validation": (),
+    }  # fmt: skip
+    assert {name: getattr(run, name) for name in paper_values} == paper_values

@@ -1,0 +1,155 @@
+"""The mathematics of W: values by hand, Eq. 7 against a numerical minimiser of Eq. 6, chunks, quantiles."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.optimize import minimize_scalar
+
+from ail_ray.learning.importance import (
+    CHUNK,
+    RULES,
+    first_importance,
+    histogram,
+    initial_importance,
+    next_importance,
+    pixel_loss,
+    random_importance,
+    summary,
+    update_importance,
+)
+
+shares = st.floats(0, 1, width=32)
+losses = st.floats(0, 20, width=32)
+steps = st.floats(0.01, 1.5)
+FLOATS = (np.float16, np.float32, np.float64)
+
+
+def test_eq8_by_hand() -> None:
+    # z = 1 + e^-1 = 1.3678794 for mu0 = 0.01, alpha0 = 100.
+    errors = np.array([0, 0.01, 0.02, 0.05, 1])
+    expected = [1, 1.3678794 / 2, 1.3678794 / (1 + math.e), 1.3678794 / (1 + math.e**4), 0]
+    np.testing.assert_allclose(initial_importance(errors), expected, rtol=2e-6, atol=1e-30)
+    np.testing.assert_allclose(
+        initial_importance(np.array([0.25]), mu0=0.5, alpha0=4), (1 + math.e**-2) / (1 + math.e**-1)
+    )
+
+
+@given(error=arrays.arrays(np.float64, 5, elements=st.floats(0, 1)), mu0=shares, alpha0=st.floats(0.1, 1000))
+def test_eq8_is_its_formula(error: np.ndarray, mu0: float, alpha0: float) -> None:
+    exponent = np.minimum((error - mu0) * alpha0, 700)
+    exact = (1 + math.exp(-mu0 * alpha0)) / (1 + np.exp(exponent))
+    # float32 rounds the exponent, of size up to alpha0, by alpha0 * 2^-23; beyond 80 both are 0 for every purpose
+    np.testing.assert_allclose(initial_importance(error, mu0, alpha0), exact, rtol=1e-6 * (1 + alpha0), atol=1e-30)
+
+
+def test_eq7_by_hand() -> None:
+    importance, loss = np.array([0, 0.5, 0.5, 0.95, 1]), np.array([0, 0, math.log(3), 0, 50])
+    expected = [0.15, 0.65, 0.55, 1, 1]
+    np.testing.assert_allclose(update_importance(importance, loss, 0.15), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", FLOATS)
+@pytest.mark.parametrize("shape", [(), (7,), (3, 4), (0,)])
+def test_results_are_float32_of_the_same_shape(kind: type, shape: tuple[int, ...]) -> None:
+    values = np.full(shape, 0.25, kind)
+    for result in (initial_importance(values), update_importance(values, values, 0.15), pixel_loss(values)):
+        assert (result.dtype, result.shape) == (np.float32, shape)
+    assert np.all(pixel_loss(values) == 0.0625)
+    assert np.all(pixel_loss(values, "absolute", 10.0) == 2.5)
+    np.testing.assert_allclose(pixel_loss(values, "squared", 65025.0), 63.75**2)
+
+
+@settings(deadline=None)
+@given(d=losses, lam=steps, previous=st.floats(0, 0.9990234375, width=32))
+def test_eq7_minimises_eq6(d: float, lam: float, previous: float) -> None:
+    def eq6(w: float) -> float:
+        rise = w - previous
+        return d * w + (rise * (math.log(rise / lam) - 1) if rise > 0 else 0.0)
+
+    found = minimize_scalar(eq6, bounds=(previous, 1), method="bounded", options={"xatol": 1e-9})
+    closed = float(update_importance(np.array(previous), np.array(d), lam))
+    # The objective is flat at its minimum: from values good to 1e-16 d a search finds the place to about
+    # sqrt(1e-16 d rise) < 1e-7, and float32 rounds the closed form by 6e-8.
+    assert closed == pytest.approx(found.x, abs=2e-6)
+    # The other route, without a place to lose digits: no point of the interval is better.
+    grid = np.linspace(previous, 1, 101)
+    assert eq6(closed) <= min(map(eq6, grid)) + 1e-6 * (1 + d)
+
+
+@pytest.mark.parametrize("previous", [0.0, 0.5, 0.9, 0.99951171875, 1.0])
+@pytest.mark.parametrize("lam", [0.01, 0.15, 1.5])
+def test_importance_never_exceeds_one(previous: float, lam: float) -> None:
+    loss = np.linspace(0, 2, 100)
+    raised = update_importance(np.full(100, previous), loss, lam)
+    assert raised.max() == np.float32(min(1, np.float32(previous) + np.float32(lam)))
+    assert raised.min() >= previous
+
+
+@given(previous=shares, lam=steps, small=shares, large=shares, unit=st.sampled_from(["squared", "absolute"]))
+def test_importance_rises_and_the_more_the_smaller_the_error(
+    previous: float, lam: float, small: float, large: float, unit: str
+) -> None:
+    small, large = sorted((small, large))
+    importance, error = np.full(2, previous, np.float16), np.array([small, large], np.float16)
+    easy, hard = next_importance("eq7", importance, error, lam=lam, unit=unit, factor=100.0)  # type: ignore[arg-type]
+    assert importance[0] <= hard <= easy <= 1
+    assert initial_importance(error)[0] >= initial_importance(error)[1]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 7])
+def test_chunks_change_nothing(size: int) -> None:
+    importance, error = np.random.default_rng(size).random((2, size)).astype(np.float16)
+    whole = update_importance(importance, 40 * error.astype(np.float32) ** 2, 0.15).astype(np.float16)
+    chunked = next_importance("eq7", importance, error, lam=0.15, unit="squared", factor=40.0)
+    assert chunked.dtype == np.float16
+    np.testing.assert_array_equal(chunked, whole)
+    first = first_importance(error, mu0=0.1, alpha0=20.0)
+    assert first.dtype == np.float16
+    np.testing.assert_array_equal(first, initial_importance(error, 0.1, 20.0).astype(np.float16))
+    np.testing.assert_array_equal(
+        histogram(importance), np.bincount(np.rint(importance.astype(np.float32) * 1000).astype(int), minlength=1001)
+    )
+
+
+def test_uniform_is_one_whatever_went_before() -> None:
+    importance, error = np.random.default_rng(0).random((2, CHUNK + 3)).astype(np.float16)
+    result = next_importance("uniform", importance, error, lam=0.15)
+    assert result.dtype == np.float16
+    assert np.all(result == 1)
+    assert set(RULES) == {"eq7", "uniform"}
+
+
+@pytest.mark.parametrize("size", [1, 99, CHUNK + 12_345])
+def test_summary_agrees_with_numpy(size: int) -> None:
+    importance = np.minimum(np.random.default_rng(1).random(size) * 1.3, 1).astype(np.float16)
+    shown, exact = summary(histogram(importance)), importance.astype(np.float64)
+    assert shown["mean"] == pytest.approx(exact.mean(), abs=5.1e-4)
+    assert shown["saturated"] == pytest.approx(np.mean(exact >= 0.9995), abs=1e-12)
+    for q in (5, 25, 50, 75, 95):
+        assert shown[f"p{q:02d}"] == pytest.approx(np.quantile(exact, q / 100, method="inverted_cdf"), abs=5.1e-4)
+
+
+def test_histograms_of_shards_add_up() -> None:
+    importance = random_importance(3, 0, 10_000)
+    parts = histogram(importance[:1234]) + histogram(importance[1234:])
+    np.testing.assert_array_equal(parts, histogram(importance))
+    assert parts.sum() == 10_000
+
+
+def test_random_importance_is_uniform_and_reproducible() -> None:
+    importance = random_importance(5, 2, 100_000)
+    assert importance.dtype == np.float16
+    np.testing.assert_array_equal(importance, random_importance(5, 2, 100_000))
+    np.testing.assert_array_equal(importance[:100], random_importance(5, 2, 100))
+    for seed, shard in ((6, 2), (5, 3)):
+        other = random_importance(seed, shard, 100_000)
+        # independent: the correlation of 100,000 pairs has a standard deviation of 0.003
+        assert abs(np.corrcoef(importance.astype(float), other.astype(float))[0, 1]) < 0.015
+    assert importance.min() >= 0
+    assert importance.max() <= 1
+    counts, _ = np.histogram(importance.astype(float), bins=20, range=(0, 1))
+    assert ((counts - 5000) ** 2 / 5000).sum() < 50, "chi-squared of 19 degrees: 99.99 % lie below 49"

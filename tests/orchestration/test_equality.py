@@ -1,0 +1,199 @@
+"""One run, several routes: in this process, on one Ray worker, on two, and stopped anywhere, always the same result."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from ray.util.state import list_actors
+
+from ail_ray.files import read_json, read_tensors
+from ail_ray.orchestration.rundir import RunDirectory, RunJournal
+from ail_ray.orchestration.store import ImportanceStore
+from ail_ray.orchestration.trial import Placement, TrialPlan, run_local, run_on_ray
+
+ROUNDS = 3
+CPU = torch.device("cpu")
+
+
+class StoppedError(Exception):
+    """Stands for a kill."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a run left behind, and the processes of its Ray Train workers."""
+
+    directory: RunDirectory
+    pids: tuple[int, ...] = ()
+
+    def students(self) -> list[dict[str, np.ndarray]]:
+        return [read_tensors(self.directory.student_path(t))[0] for t in range(ROUNDS + 1)]
+
+    def importance(self, shard: int) -> np.ndarray:
+        return read_tensors(self.directory.importance_path(ROUNDS, shard))[0]["importance"]
+
+
+def in_process(plan: TrialPlan, report: Callable[[dict[str, Any]], None] = lambda record: None) -> Route:
+    return Route(run_local(plan, 1, CPU, report))
+
+
+def on_ray(plan: TrialPlan, workers: int) -> Route:
+    def actors() -> dict[str, Any]:
+        here = ray.get_runtime_context().gcs_address  # this machine may have others
+        return {actor.actor_id: actor for actor in list_actors(here, limit=10_000, detail=True)}
+
+    before = actors()
+    directory = run_on_ray(plan, Placement(workers=workers), in_tune=False)
+    new = [actor for key, actor in actors().items() if key not in before]
+    return Route(directory, tuple(actor.pid for actor in new if actor.class_name == "RayTrainWorker"))
+
+
+@pytest.fixture(scope="module")
+def routes(
+    make_plan: Callable[..., TrialPlan], tmp_path_factory: pytest.TempPathFactory, local_ray: None
+) -> dict[str, Route]:
+    """The same run three ways, each on a storage path of its own."""
+    plans = {name: make_plan(tmp_path_factory.mktemp(name)) for name in ("in process", "1 worker", "2 workers")}
+    assert len({plan.directory.name for plan in plans.values()}) == 1
+    assert len({str(plan.directory) for plan in plans.values()}) == 3
+    return {
+        "in process": in_process(plans["in process"]),
+        "1 worker": on_ray(plans["1 worker"], 1),
+        "2 workers": on_ray(plans["2 workers"], 2),
+    }
+
+
+@pytest.mark.parametrize("other", ["1 worker", "2 workers"])
+def test_students_agree_to_1e_10_after_every_round(routes: dict[str, Route], other: str) -> None:
+    for t, (one, two) in enumerate(zip(routes["in process"].students(), routes[other].students(), strict=True)):
+        assert one.keys() == two.keys()
+        for name in one:
+            assert one[name].dtype == np.float64
+            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-10, err_msg=f"round {t}, {name}")
+    first, last = routes[other].students()[0], routes[other].students()[-1]
+    assert max(np.abs(last[name] - first[name]).max() for name in first) > 1e-4, "nothing was learned"
+
+
+@pytest.mark.parametrize("other", ["1 worker", "2 workers"])
+def test_importance_is_equal_in_every_bit_and_not_saturated(routes: dict[str, Route], other: str) -> None:
+    shards = [(routes["in process"].importance(s), routes[other].importance(s)) for s in range(4)]
+    for one, two in shards:
+        assert one.dtype == np.float16
+        assert one.tobytes() == two.tobytes()
+    below = np.concatenate([one for one, _ in shards]) < 1
+    assert 0.1 < below.mean() < 0.9
+
+
+@pytest.mark.parametrize("other", ["1 worker", "2 workers"])
+def test_records_agree(routes: dict[str, Route], other: str) -> None:
+    for one, two in zip(routes["in process"].directory.records(), routes[other].directory.records(), strict=True):
+        assert one["importance"] == two["importance"]
+        assert one["squared_error"] == pytest.approx(two["squared_error"], rel=1e-10)
+        assert [row["psnr"] for row in one["validation"]] == pytest.approx([row["psnr"] for row in two["validation"]])
+        assert [log["crops"] for log in one["epochs"]] == [log["crops"] for log in two["epochs"]]
+
+
+def test_the_workers_are_processes_of_their_own(routes: dict[str, Route]) -> None:
+    for name, count in (("1 worker", 1), ("2 workers", 2)):
+        pids = routes[name].pids
+        assert len(set(pids)) == len(pids) == count
+        assert os.getpid() not in pids
+        assert routes[name].directory.manifest()["workers"] == count
+
+
+def everything(directory: RunDirectory) -> dict[str, str]:
+    """SHA-256 of every file that the run's identity decides, and the records without their clocks."""
+    found = {}
+    for path in sorted(Path(str(directory.path)).rglob("*")):
+        name = str(path.relative_to(str(directory.path)))
+        if path.suffix in (".safetensors", ".png"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif name.startswith("rounds/") and path.is_file():
+            record = read_json(path)  # type: ignore[arg-type]
+            for clock in ("time", "seconds", "patches_per_second"):
+                del record[clock]
+            record["epochs"] = [{k: v for k, v in log.items() if k != "seconds"} for log in record["epochs"]]
+            found[name] = repr(record)
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(make_plan: Callable[..., TrialPlan], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return everything(in_process(make_plan(tmp_path_factory.mktemp("whole"))).directory)
+
+
+def stop_when(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int, *, after: bool = True) -> None:
+    """The `number`-th call of a function (from 1) is the process's last deed, or is not done any more."""
+    original, calls = getattr(owner, name), iter(range(1, 10**6))
+
+    def stopping(*arguments: Any, **options: Any) -> Any:
+        last = next(calls) == number
+        if last and not after:
+            raise StoppedError
+        result = original(*arguments, **options)
+        if last:
+            raise StoppedError
+        return result
+
+    monkeypatch.setattr(owner, name, stopping)
+
+
+STOPS: dict[str, tuple[Any, str, int]] = {
+    "after the first epoch": (RunJournal, "commit_epoch", 1),
+    "after an epoch of round 1": (RunJournal, "commit_epoch", 3),
+    "after the last epoch of round 2": (RunJournal, "commit_epoch", 6),
+    "half-way through the W-subproblem": (ImportanceStore, "update", 4 + 2),
+    "after the W-subproblem": (ImportanceStore, "update", 4 + 4),
+    "after round 1 is committed": (RunJournal, "commit_round", 2),
+    "before the result is written": (RunJournal, "commit_round", 4),
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_run_stopped_anywhere_ends_with_the_same_bytes(
+    make_plan: Callable[..., TrialPlan], uninterrupted: dict[str, str], tmp_path: Path, stop: str
+) -> None:
+    plan = make_plan(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_when(patch, *STOPS[stop])
+        with pytest.raises(StoppedError):
+            in_process(plan)
+    assert not (plan.directory / "student.safetensors").exists()
+    assert everything(in_process(plan).directory) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [2, 7, 13, 20, 26, 33, 40])
+def test_a_run_that_loses_any_write_ends_with_the_same_bytes(
+    make_plan: Callable[..., TrialPlan], uninterrupted: dict[str, str], tmp_path: Path, number: int
+) -> None:
+    """Every durable file appears by a rename: the process dies before the given one."""
+    plan = make_plan(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_when(patch, os, "replace", number, after=False)
+        with pytest.raises(StoppedError):
+            in_process(plan)
+    assert everything(in_process(plan).directory) == uninterrupted
+
+
+def test_a_listener_that_fails_after_round_1_costs_nothing(
+    make_plan: Callable[..., TrialPlan], uninterrupted: dict[str, str], tmp_path: Path
+) -> None:
+    plan, heard = make_plan(tmp_path), []
+
+    def report(record: dict[str, Any]) -> None:
+        heard.append(record["round"])
+        if heard == [0, 1]:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        in_process(plan, report)
+    route = in_process(plan, report)
+    assert heard == [0, 1, 2, 3]
+    assert everything(route.directory) == uninterrupted

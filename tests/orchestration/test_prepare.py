@@ -1,0 +1,148 @@
+"""What trials share: every problem said at once, everything built once and found again."""
+
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TinyFiles
+from upath import UPath
+
+from ail_ray.files import checksum, read_tensors
+from ail_ray.imaging.bank import EvaluationImages, Shard
+from ail_ray.learning.config import ConfigError, RunConfig
+from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.prepare import Prepared, build_data, find_teacher, here, plan_data, teacher_errors
+
+Calls = list[tuple[Any, ...]]
+
+
+def config(files: TinyFiles, **changes: Any) -> RunConfig:
+    return RunConfig(**{**files.protocol(), **changes})
+
+
+def counting(calls: Calls) -> Callable[..., Iterator[None]]:
+    """As `here`, remembering what was asked for."""
+
+    def everywhere(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> Iterator[None]:
+        calls.extend(arguments)
+        return here(function, arguments)
+
+    return everywhere
+
+
+@pytest.fixture
+def prepared(tiny_files: TinyFiles, tmp_path: Path) -> Prepared:
+    return plan_data(config(tiny_files), UPath(tmp_path / "storage"))
+
+
+def test_every_bad_set_is_named_at_once(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    bad = config(
+        tiny_files, train=(str(tmp_path / "absent"), str(tmp_path / "empty")), validation=(str(tmp_path / "gone"),),
+        test=(str(tiny_files.teacher),),
+    )  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        plan_data(bad, UPath(tmp_path))
+    problems = caught.value.problems
+    assert [line.split(":")[0] for line in problems] == ["train", "train", "validation", "test"]
+    for line, name in zip(problems, ("absent", "empty", "gone", "teacher.safetensors"), strict=True):
+        assert name in line
+
+
+def test_images_that_cannot_be_used_are_refused(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"6 training pairs cannot fill 7 shards: pass --shards 6"):
+        plan_data(config(tiny_files, shards=7), UPath(tmp_path))
+    with pytest.raises(ConfigError, match=r"all 6 are smaller than a crop of 97×97"):
+        plan_data(config(tiny_files, crop=97), UPath(tmp_path))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ConfigError, match=r"a\.png"):
+        plan_data(config(tiny_files, train=(str(tmp_path / "broken"),)), UPath(tmp_path))
+
+
+def test_planning_writes_nothing_and_leaves_validation_images_out(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    both = config(tiny_files, train=(str(tiny_files.train), str(tiny_files.validation)))
+    planned = plan_data(both, UPath(tmp_path / "storage"))
+    assert not (tmp_path / "storage").exists()
+    assert len(planned.corpus.pairs) == 6
+    assert planned.corpus.digest == plan_data(config(tiny_files), UPath(tmp_path / "elsewhere")).corpus.digest
+    assert planned.crops_per_epoch(both) == 32
+    assert planned.crops_per_epoch(config(tiny_files, crops=None)) == -(-planned.corpus.pixels // 16**2)
+
+
+def test_building_again_writes_nothing(prepared: Prepared) -> None:
+    calls: Calls = []
+    build_data(prepared, counting(calls))
+    assert len(calls) == 4 + 1
+    files = {path: path.stat().st_mtime_ns for path in (*prepared.shard_paths, prepared.validation[0].path)}
+    build_data(prepared, counting(calls))
+    assert len(calls) == 4 + 1
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    prepared.shard_paths[2].unlink()
+    build_data(prepared, counting(calls))
+    assert [arguments[0] for arguments in calls[5:]] == [prepared.shard_paths[2]]
+    assert [Shard(path).pixels for path in prepared.shard_paths] == prepared.shard_pixels
+    assert sum(prepared.shard_pixels) == 64 * 64 + 2 * 64 * 80 + 72 * 72 + 2 * 80 * 96
+    images = EvaluationImages.load(prepared.validation[0].path)
+    assert (images.set, images.scale, [hr.shape for hr in images.hr]) == ("val", 2, [(64, 64), (64, 80)])
+
+
+@pytest.mark.parametrize("name", ["none", "random", "tiny"])
+def test_some_teachers_have_no_file(name: str) -> None:
+    assert find_teacher(name) is None
+
+
+def test_a_teacher_that_cannot_be_used_is_refused(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIL_TEACHER_DIR", raising=False)
+    with pytest.raises(ConfigError, match=r"teacher vdsr: set AIL_TEACHER_DIR .* or pass --teacher tiny"):
+        find_teacher("vdsr")
+    monkeypatch.setenv("AIL_TEACHER_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"teacher vdsr: .*vdsr_291\.safetensors: no such file"):
+        find_teacher("vdsr")
+    (tmp_path / "vdsr_291.safetensors").write_bytes(tiny_files.teacher.read_bytes())
+    assert str(find_teacher("vdsr")) == str(tmp_path / "vdsr_291.safetensors")
+
+    class Harmful:
+        def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+            return Path.touch, (tmp_path / "executed",)  # type: ignore[return-value]
+
+    (tmp_path / "weights.pth").write_bytes(pickle.dumps(Harmful()))
+    torch.save({"layers.0.weight": torch.zeros(1)}, tmp_path / "torch.pth")
+    for name in ("weights.pth", "torch.pth"):
+        with pytest.raises(ConfigError, match=rf"teacher .*{name}: .*pickles are never loaded"):
+            find_teacher(str(tmp_path / name))
+    assert not (tmp_path / "executed").exists()
+    with pytest.raises(ConfigError, match=r"absent\.safetensors: no such file"):
+        find_teacher(str(tmp_path / "absent.safetensors"))
+
+
+def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Prepared) -> None:
+    build_data(prepared)
+    teacher, calls = UPath(tiny_files.teacher), list[tuple[Any, ...]]()
+
+    def asked() -> tuple[str, UPath]:
+        return teacher_errors(teacher, prepared, "fp64", device="cpu", threads=1, everywhere=counting(calls))
+
+    digest, folder = asked()
+    assert len(calls) == 4
+    assert digest == checksum(read_tensors(teacher)[0])[:16]
+    assert asked() == (digest, folder)
+    assert len(calls) == 4
+    model = load_model(teacher).double()
+    for path in prepared.shard_paths:
+        errors = read_tensors(folder / path.name)[0]["error"]
+        assert errors.dtype == np.float16
+        for place, inputs, hr in Shard(path).images():
+            with torch.no_grad():
+                sr = model(inputs.double()[None, None])[0, 0]
+            expected = np.abs(hr.double().numpy() / 255 - sr.numpy()).ravel()
+            np.testing.assert_allclose(errors[place], expected, rtol=2**-11, atol=2**-24)
+    (folder / prepared.shard_paths[1].name).unlink()
+    asked()
+    assert [arguments[1] for arguments in calls[4:]] == [prepared.shard_paths[1]]

@@ -1,0 +1,126 @@
+"""How a sweep searches: random, Optuna, early stopping, how many trials at once; and commands that are refused."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from conftest import Bench
+from upath import UPath
+
+from ail_ray.files import read_json
+from ail_ray.learning.config import ConfigError, SweepConfig
+from ail_ray.orchestration.cluster import concurrency
+from ail_ray.orchestration.search import proposals
+from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.trial import Placement
+
+REPOSITORY = Path(__file__).parents[2]
+REFUSED = {
+    "values": (
+        ["--rho", "1.5", "--lam", "-1", "--crop", "4", "--batsh", "3", "--workers", "0", "--rounds", "x"],
+        ["rho must", "lam must", "crop must", "--batsh: no such option; did you mean --batch", "workers must",
+         "--rounds"],
+    ),
+    "data": (
+        ["--train", "/absent/images", "--validation", "/absent/too", "--teacher", "/absent.safetensors",
+         "--out", "file"],
+        ["train: /absent/images", "validation: /absent/too", "teacher /absent.safetensors", "file: cannot be created"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_bad_command_is_refused_at_once_in_all_its_parts(tmp_path: Path, kind: str) -> None:
+    """No cluster is touched: the one named is not there, and to look for it would take minutes."""
+    arguments, expected = REFUSED[kind]
+    (tmp_path / "file").write_text("in the way")
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
+    script = REPOSITORY / "jobs" / "ail_sweep.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "demo", *arguments],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in lines), done.stderr
+    for words in expected:
+        assert [words in line for line in lines].count(True) == 1, (words, lines)
+    assert len(lines) == len(expected)
+    assert done.stdout == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_random_search_is_the_same_every_time_and_within_its_ranges() -> None:
+    def drawn(seed: int, **changes: Any) -> list[dict[str, Any]]:
+        values = {"lam": (0.5, 0.05), "width": (4, 9), "teacher": ("none", "random"), "samples": 200, **changes}
+        return proposals(SweepConfig(search="random", seed=(seed,), **values))
+
+    first = drawn(1)
+    assert first == drawn(1)
+    assert first[:20] == drawn(1, samples=20)
+    assert first != drawn(2)
+    lam = np.array([values["lam"] for values in first])
+    assert 0.05 <= lam.min() < 0.08
+    assert 0.47 < lam.max() <= 0.5
+    assert {values["width"] for values in first} == {4, 5, 6, 7, 8, 9}
+    assert {values["teacher"] for values in first} == {"none", "random"}
+    assert {values["seed"] for values in first} == {1}
+    assert {values["lam"] for values in drawn(1, lam=(0.3,))} == {0.3}
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "max_workers", "expected"), [(1, 1, None, 4), (2, 1, None, 2), (1, 3, None, 1), (2, 1, 7, 3)]
+)
+def test_as_many_trials_at_once_as_fit(
+    local_ray: None, workers: int, threads: int, max_workers: int | None, expected: int
+) -> None:
+    assert concurrency(Placement(workers=workers, threads=threads), max_workers) == expected
+
+
+def test_a_trial_that_can_never_fit_is_refused(local_ray: None) -> None:
+    with pytest.raises(ConfigError, match=r"needs 6 CPU, the cluster has 4 CPU.*--max-workers"):
+        concurrency(Placement(workers=2, threads=3), None)
+    with pytest.raises(ConfigError, match=r"needs 1 CPU and 1 GPU, the cluster has 4 CPU and 0 GPU"):
+        concurrency(Placement(gpu=True), None)
+
+
+def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:
+    job = bench.job(
+        out="optuna", search="optuna", samples=3, lam=(0.05, 0.5), width=(2, 4), teacher=("none",), max_workers=1,
+        rounds=0,
+    )  # fmt: skip
+    one = run_sweep(job)
+    proposals = read_json(UPath(bench.folder / "optuna" / "sweeps" / f"{one['sweep']}.json"))
+    found = [(p["width"], p["lam"]) for p in proposals]
+    assert len(set(found)) == 3
+    assert all(2 <= width <= 4 and 0.05 <= lam <= 0.5 for width, lam in found)
+    assert {(t["parameters"]["width"], t["parameters"]["lam"]) for t in one["trials"]} == set(found)
+    assert run_sweep(job) == one
+
+
+def test_asha_stops_a_trial_and_frees_what_it_held(bench: Bench) -> None:
+    """One after the other, the good one first: with SGD a tiny λ hardly moves the student."""
+    table = ray.util.placement_group_table
+    before = set(table())
+    summary = run_sweep(
+        bench.job(
+            out="asha", asha=True, max_workers=1, lam=(0.9, 1e-4), teacher=("none",), width=(3,), rounds=20,
+            optimizer="sgd", learning_rate=0.01,
+        )
+    )  # fmt: skip
+    statuses = {t["parameters"]["lam"]: (t["status"], t["rounds"]) for t in summary["trials"]}
+    assert statuses[0.9] == ("finished", 20)
+    assert statuses[1e-4][0] == "stopped"
+    assert 1 <= statuses[1e-4][1] < 20
+    stopped = next(t for t in summary["trials"] if t["status"] == "stopped")
+    assert Path(stopped["weights"]).name == f"round-{stopped['rounds']:03d}.safetensors"
+    deadline = time.monotonic() + 10
+    while held := [g for key, g in table().items() if key not in before and g["state"] != "REMOVED"]:
+        assert time.monotonic() < deadline, held
+        time.sleep(0.2)

@@ -1,0 +1,195 @@
+"""A sweep of tiny runs, end to end: Ray Tune, run directories, summary.json and MLflow; and the same command again."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import Bench, as_options
+from PIL import Image
+from upath import UPath
+
+from ail_ray.files import read_json, read_tensors, write_json
+from ail_ray.imaging.bank import Shard
+from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.orchestration.sweep import run_sweep
+from jobs.ail_sweep import main
+
+Summary = dict[str, Any]
+WIDTHS, LAMBDAS = (2, 3), (0.05, 0.2)
+
+
+def grid(bench: Bench) -> dict[str, Any]:
+    return {"width": WIDTHS, "lam": LAMBDAS, "teacher": (str(bench.files.teacher), "none")}
+
+
+@pytest.fixture(scope="module")
+def first(bench: Bench) -> Summary:
+    """Two widths × two λ × two teachers."""
+    return run_sweep(bench.job(**grid(bench)), name="tiny", command="the command")
+
+
+def history(client: mlflow.MlflowClient, run: str, metric: str) -> list[int]:
+    return [entry.step for entry in client.get_metric_history(run, metric)]
+
+
+def test_the_summary_names_every_trial_and_its_result(first: Summary, bench: Bench) -> None:
+    assert json.loads((bench.folder / "out" / "summary.json").read_text()) == first
+    trials = first["trials"]
+    asked = {(w, lam, t) for w in WIDTHS for lam in LAMBDAS for t in (str(bench.files.teacher), "none")}
+    assert len(trials) == 8
+    assert {tuple(trial["parameters"][k] for k in ("width", "lam", "teacher")) for trial in trials} == asked
+    for trial in trials:
+        assert (trial["status"], trial["rounds"]) == ("finished", 1)
+        assert [(row["set"], row["scale"]) for row in trial["validation"]] == [("val", 2)]
+        assert 5 < trial["validation"][0]["psnr"] < 40
+        assert -1 <= trial["validation"][0]["ssim"] < 1
+        assert trial["test"] == []
+        weights = Path(trial["weights"])
+        assert weights.is_absolute()
+        assert read_tensors(UPath(weights))[0]["layers.0.weight"].shape[0] == trial["parameters"]["width"]
+    assert len({trial["mlflow_run_id"] for trial in trials}) == 8
+    order = [(-trial["validation"][0]["psnr"], trial["name"]) for trial in trials]
+    assert order == sorted(order)
+
+
+def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary, bench: Bench) -> None:
+    runs = {run.info.run_id: run for run in bench.runs(first["sweep"])}
+    parent = runs.pop(first["mlflow_run_id"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.note.content"] == "`the command`"
+    assert set(runs) == {trial["mlflow_run_id"] for trial in first["trials"]}
+    client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
+    for run_id, run in runs.items():
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.info.status == "FINISHED"
+        assert history(client, run_id, "importance/mean") == [0, 1]
+        assert history(client, run_id, "val/val_x2_psnr_dB") == [0, 1]
+        assert {"student.safetensors", "config.json"} <= {file.path for file in client.list_artifacts(run_id)}
+        for t in (0, 1):
+            pictures = [file.path for file in client.list_artifacts(run_id, f"rounds/round-{t:03d}")]
+            assert len(pictures) == 4  # importance of two images, crops of two others
+            for picture in pictures:
+                with Image.open(client.download_artifacts(run_id, picture)) as image:
+                    image.load()
+                    assert (image.format, image.mode) == ("PNG", "L")
+
+
+def teacher_run(first: Summary, bench: Bench) -> tuple[RunDirectory, list[UPath]]:
+    trial = next(t for t in first["trials"] if t["parameters"]["teacher"] == str(bench.files.teacher))
+    directory = RunDirectory(UPath(trial["directory"]))
+    corpus = UPath(bench.folder / "out" / "corpora" / directory.manifest()["corpus"])
+    return directory, sorted(corpus.iterdir(), key=str)
+
+
+def edges_and_flats(hr: np.ndarray, importance: np.ndarray) -> tuple[float, float]:
+    """Mean importance where the gradient is in its top tenth, and where in its lower half."""
+    gradient = np.hypot(*np.gradient(hr.astype(float)))
+    edges, flats = gradient >= np.quantile(gradient, 0.9), gradient <= np.quantile(gradient, 0.5)
+    return float(importance[edges].mean()), float(importance[flats].mean())
+
+
+def test_a_teacher_makes_edges_less_important_than_flat_areas(first: Summary, bench: Bench) -> None:
+    directory, shards = teacher_run(first, bench)
+    for t in (0, 1):
+        for s, path in enumerate(shards):
+            importance = read_tensors(directory.importance_path(t, s))[0]["importance"].astype(np.float32)
+            for place, _, hr in Shard(path).images():
+                edges, flats = edges_and_flats(hr.numpy(), importance[place].reshape(hr.shape))
+                assert edges < flats - 0.2
+
+
+def panels(png: bytes, count: int) -> list[np.ndarray]:
+    """The images of a picture, without captions and gaps."""
+    canvas = np.asarray(Image.open(io.BytesIO(png)))[16:]
+    width = (canvas.shape[1] + 4) // count - 4
+    return [canvas[:, i * (width + 4) :][:, :width] for i in range(count)]
+
+
+def test_what_tune_writes_down_does_not_hold_the_address_of_mlflow(first: Summary, bench: Bench) -> None:
+    files = [path for path in (bench.folder / "out" / "ray").rglob("*") if path.is_file()]
+    assert any(path.name == "tuner.pkl" for path in files)
+    assert not [path for path in files if b"mlflow.db" in path.read_bytes()]
+
+
+def test_the_pictures_show_the_importance_and_the_student(first: Summary, bench: Bench) -> None:
+    directory, shards = teacher_run(first, bench)
+    pictures = {path.name: path.read_bytes() for path in directory.pictures(1)}
+    image, shown = panels(pictures["importance-0.png"], 2)
+    place, _, hr = max(Shard(shards[0]).images(), key=lambda entry: entry[2].numel())
+    importance = read_tensors(directory.importance_path(1, 0))[0]["importance"][place].reshape(hr.shape)
+    assert np.array_equal(image, hr.numpy())
+    assert np.abs(shown / 255 - importance.astype(float)).max() <= 0.5 / 255 + 1e-6
+    bicubic, student, original = panels(pictures["val-x2-0.png"], 3)
+    truth = np.asarray(Image.open(bench.files.validation / "0.png"))
+    assert np.array_equal(original, truth.repeat(2, 0).repeat(2, 1))
+    assert (bicubic != student).mean() > 0.01
+    assert (bicubic != original).mean() > 0.1
+
+
+def traces(bench: Bench) -> dict[str, tuple[float, str]]:
+    """Time and SHA-256 of every file of the run directories, but for the result, which may be written again."""
+    files = (path for path in (bench.folder / "out" / "runs").rglob("*") if path.is_file())
+    return {
+        str(path): (path.stat().st_mtime, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in files
+        if path.name not in ("student.safetensors", "config.json")
+    }
+
+
+def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
+    first: Summary, bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = traces(bench)
+    assert run_sweep(bench.job(**grid(bench)), name="tiny", command="the command") == first
+    assert traces(bench) == before
+    client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
+    assert len(bench.runs(first["sweep"])) == 9
+    for trial in first["trials"]:
+        assert history(client, trial["mlflow_run_id"], "importance/mean") == [0, 1]
+
+    one = next(t for t in first["trials"] if t["parameters"]["teacher"] == "none" and t["parameters"]["width"] == 2)
+    job = bench.job(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",))
+    broken = next(p for p in job.sweep.grid() if p.lam == 0.8)
+    evaluation = [path.stem for path in (bench.folder / "out" / "evaluation").iterdir()]
+    corpus = RunDirectory(UPath(one["directory"])).manifest()["corpus"]
+    run = broken.digest(corpus=corpus, evaluation=evaluation, teacher=None)
+    write_json(UPath(bench.folder / "out" / "runs" / run / "manifest.json"), {"format": 99})
+
+    values = bench.values(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",), out=str(bench.folder / "out"))
+    assert main(as_options(values)) == 1
+    printed = capsys.readouterr().out
+    summary = read_json(UPath(bench.folder / "out" / "summary.json"))
+    assert {t["parameters"]["lam"]: t["status"] for t in summary["trials"]} == {
+        0.05: "finished", 0.2: "finished", 0.4: "finished", 0.8: "failed",
+    }  # fmt: skip
+    failed = next(t for t in summary["trials"] if t["status"] == "failed")
+    assert (failed["rounds"], failed["weights"], failed["validation"]) == (-1, None, [])
+    assert "λ=0.8" in printed
+    assert "format 99, this version reads 1" in printed
+    after = traces(bench)
+    assert before.items() <= after.items()
+    new = {Path(path).relative_to(bench.folder / "out" / "runs").parts[0] for path in after.keys() - before.keys()}
+    assert len(new) == 2
+    assert run in new
+    statuses = {r.data.tags["ail.run"]: r.info.status for r in bench.runs(summary["sweep"])}
+    assert statuses.pop("parent") == statuses.pop(run) == "FAILED"
+    assert list(statuses.values()) == ["FINISHED"] * 3
+
+
+def test_without_ray_the_same_sweep_gives_the_same_bytes(first: Summary, bench: Bench) -> None:
+    ray_trial = next(
+        t for t in first["trials"] if t["parameters"]["width"] == 3 and Path(t["parameters"]["teacher"]).is_absolute()
+    )
+    values = ray_trial["parameters"]
+    local = run_sweep(
+        bench.job(out="local", local=True, width=(3,), lam=(values["lam"],), teacher=(values["teacher"],))
+    )["trials"][0]
+    assert Path(local["directory"]).name == Path(ray_trial["directory"]).name
+    assert local["weights"] != ray_trial["weights"]
+    assert Path(local["weights"]).read_bytes() == Path(ray_trial["weights"]).read_bytes()
+    assert local["validation"] == ray_trial["validation"]

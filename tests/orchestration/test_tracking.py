@@ -1,0 +1,211 @@
+"""Run directories mirrored into MLflow: everything once, whatever is repeated, restarted or away for a while."""
+
+import math
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from upath import UPath
+
+from ail_ray.files import write_bytes, write_json
+from ail_ray.learning.config import ConfigError, RunConfig
+from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.orchestration.tracking import Tracker, metrics_of
+
+PARAMS = {"lam": 0.15, "teacher": "none", "seed": 0}
+
+
+def record(t: int) -> dict[str, Any]:
+    return {
+        "round": t, "time": 1_700_000_000.0 + 60 * t, "loss": 0.5 / (t + 1) if t else None,
+        "squared_error": 0.25 / (t + 1) if t else None, "patches_per_second": 100.0 * t if t else None,
+        "importance": {"mean": 0.1 * t, "saturated": 0.0, "p50": 0.2 * t}, "seconds": {"theta": 3.0, "evaluation": 0.5},
+        "validation": [{"set": "val", "scale": 2, "psnr": 30.0 + t, "ssim": 0.9, "images": 2}],
+        "test": [{"set": "Set5", "scale": 3, "psnr": 31.0 + t, "ssim": 0.8, "images": 5}],
+    }  # fmt: skip
+
+
+def commit(directory: RunDirectory, t: int) -> None:
+    """What a worker leaves of a round, as far as MLflow is concerned."""
+    write_json(directory.record_path(t), record(t))
+    write_bytes(directory.record_path(t).with_suffix("") / "importance-0.png", b"picture of round %d" % t)
+    manifest = directory.manifest()
+    write_json(directory.path / "manifest.json", manifest | {"last_round": t})
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    made = RunDirectory(UPath(tmp_path / "runs" / "0123abcd"))
+    made.create(RunConfig(rounds=3))
+    return made
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A fresh MLflow database: creating one takes seconds, copying it does not."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def track(tmp_path: Path, empty_database: bytes) -> Callable[..., Tracker]:
+    """Connects as a job does when it starts."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+
+    def connect(sweep: str = "sweep-1") -> Tracker:
+        return Tracker(
+            f"sqlite:///{tmp_path / 'mlflow.db'}", UPath(tmp_path), sweep=sweep, name="mini", note="`the command`",
+            params={"rounds": 3},
+        )  # fmt: skip
+
+    return connect
+
+
+def runs(tracker: Tracker) -> list[Run]:
+    return list(tracker.client.search_runs([tracker.experiment]))
+
+
+def rounds_sent(tracker: Tracker, run_id: str, metric: str = "importance/mean") -> list[tuple[int, float, int]]:
+    return [(m.step, m.value, m.timestamp) for m in tracker.client.get_metric_history(run_id, metric)]
+
+
+def expected(last: int) -> list[tuple[int, float, int]]:
+    return [(t, 0.1 * t, 1_700_000_000_000 + 60_000 * t) for t in range(last + 1)]
+
+
+def test_a_sweep_is_a_parent_and_a_trial_its_child(track: Callable[..., Tracker], directory: RunDirectory) -> None:
+    tracker = track()
+    commit(directory, 0)
+    child = tracker.client.get_run(tracker.mirror(directory, "a trial", PARAMS))
+    parent = tracker.client.get_run(tracker.parent)
+    assert (parent.info.run_name, parent.data.params) == ("mini", {"rounds": "3"})
+    assert parent.data.tags["mlflow.note.content"] == "`the command`"
+    assert (parent.data.tags["ail.sweep"], parent.data.tags["ail.run"]) == ("sweep-1", "parent")
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert (child.data.tags["ail.sweep"], child.data.tags["ail.run"]) == ("sweep-1", "0123abcd")
+    assert child.info.run_name == "a trial"
+    assert child.data.params == {key: str(value) for key, value in PARAMS.items()}
+    assert len(runs(tracker)) == 2
+
+
+def test_every_round_is_sent_once_with_its_own_step_and_time(
+    track: Callable[..., Tracker], directory: RunDirectory
+) -> None:
+    tracker, seen = track(), set()
+    for t in range(3):
+        commit(directory, t)
+        for again in (tracker, tracker, track()):  # the last one is a restarted job
+            seen.add(again.mirror(directory, "a trial", PARAMS))
+    (run_id,) = seen
+    assert rounds_sent(tracker, run_id) == expected(2)
+    assert [step for step, _, _ in rounds_sent(tracker, run_id, "theta/loss")] == [1, 2]
+    assert len(runs(tracker)) == 2
+    for t in range(3):
+        (picture,) = tracker.client.list_artifacts(run_id, f"rounds/round-{t:03d}")
+        assert Path(tracker.client.download_artifacts(run_id, picture.path)).read_bytes() == b"picture of round %d" % t
+
+
+def test_another_sweep_has_its_own_runs(track: Callable[..., Tracker], directory: RunDirectory) -> None:
+    commit(directory, 0)
+    one, two = track("sweep-1"), track("sweep-2")
+    assert one.parent != two.parent
+    assert one.mirror(directory, "a trial", PARAMS) != two.mirror(directory, "a trial", PARAMS)
+    assert len(runs(one)) == 4
+
+
+@pytest.mark.parametrize("broken", ["log_batch", "log_artifact", "get_run", "create_run", "search_runs"])
+def test_an_outage_loses_and_repeats_nothing(
+    track: Callable[..., Tracker], directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    tracker, first = track(), 0
+    if broken not in ("create_run", "search_runs"):
+        first = 1
+        commit(directory, 0)
+        tracker.mirror(directory, "a trial", PARAMS)
+    with monkeypatch.context() as patch:
+
+        def away(*_: Any, **__: Any) -> None:
+            raise MlflowException("the server is away")
+
+        patch.setattr(tracker.client, broken, away)
+        for t in range(first, 3):
+            commit(directory, t)
+            with pytest.raises(MlflowException, match="is away"):
+                tracker.mirror(directory, "a trial", PARAMS)
+    run_id = tracker.mirror(directory, "a trial", PARAMS)
+    assert rounds_sent(tracker, run_id) == expected(2)
+    assert [len(tracker.client.list_artifacts(run_id, f"rounds/round-{t:03d}")) for t in range(3)] == [1, 1, 1]
+    assert len(runs(tracker)) == 2
+
+
+def test_an_outage_between_a_run_and_its_parameters_loses_neither(
+    track: Callable[..., Tracker], directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = track()
+    commit(directory, 0)
+    with monkeypatch.context() as patch:
+
+        def away(*_: Any, **__: Any) -> None:
+            raise MlflowException("the server is away")
+
+        patch.setattr(tracker.client, "log_batch", away)
+        with pytest.raises(MlflowException, match="is away"):
+            tracker.mirror(directory, "a trial", PARAMS)
+    run = tracker.client.get_run(tracker.mirror(directory, "a trial", PARAMS))
+    assert run.data.params == {key: str(value) for key, value in PARAMS.items()}
+    assert rounds_sent(tracker, run.info.run_id) == expected(0)
+
+
+@pytest.mark.parametrize(("status", "shown"), [("finished", "FINISHED"), ("failed", "FAILED"), ("stopped", "KILLED")])
+def test_how_a_trial_ended_is_shown(
+    track: Callable[..., Tracker], directory: RunDirectory, status: str, shown: str
+) -> None:
+    tracker = track()
+    commit(directory, 0)
+    for name in ("student.safetensors", "config.json"):
+        write_bytes(directory.path / name, name.encode())
+    run_id = tracker.mirror(directory, "a trial", PARAMS)
+    for _ in range(2):
+        tracker.finish(run_id, status, directory)
+    run = tracker.client.get_run(run_id)
+    assert (run.info.status, run.data.tags["ail.result"]) == (shown, status)
+    files = {file.path for file in tracker.client.list_artifacts(run_id) if not file.is_dir}
+    assert files == ({"student.safetensors", "config.json"} if status == "finished" else set())
+
+
+def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening: refuses
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match=rf"MLflow at http://{address} cannot be used") as caught:
+            Tracker(
+                f"http://somebody:hunter2@{address}", UPath(tmp_path), sweep="s", name="n", note="", params={}
+            )  # fmt: skip
+    assert time.monotonic() - began < 30
+    assert "hunter2" not in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
+    assert set(metrics_of(record(0))) == {
+        "importance/mean", "importance/saturated", "importance/p50", "time/theta_s", "time/evaluation_s",
+        "val/val_x2_psnr_dB", "val/val_x2_ssim", "test/Set5_x3_psnr_dB", "test/Set5_x3_ssim",
+    }  # fmt: skip
+    metrics = metrics_of(record(1))
+    assert set(metrics) - set(metrics_of(record(0))) == {
+        "theta/loss", "theta/squared_error", "theta/patches_per_s",
+    }  # fmt: skip
+    assert metrics["test/Set5_x3_psnr_dB"] == 32.0
+    assert metrics["theta/patches_per_s"] == 100.0
+    assert all(math.isfinite(value) for value in metrics.values())

@@ -1,0 +1,153 @@
+"""Bad commands are refused once, with a line for each mistake; good ones print rows and nothing else on stdout."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ail_ray.commandline import parse
+from ail_ray.errors import ConfigError
+from ail_ray.learning.config import SweepConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job as the real one is built: a sweep inside, a value that depends on it beside."""
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    workers: int = 1
+    """Train workers of one run."""
+    gpu: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers > self.sweep.shards:
+            raise ConfigError([f"workers must not exceed the {self.sweep.shards} shards, got {self.workers}"])
+
+
+def read(*arguments: str) -> Job:
+    return parse(Job, arguments, default=Job(), prog="job.py", description="What it does.")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    """The lines on standard error of a command that must exit with 2 and print nothing on standard output."""
+    with pytest.raises(SystemExit) as exit:
+        read(*arguments)
+    printed = capsys.readouterr()
+    assert exit.value.code == 2
+    assert printed.out == ""
+    return printed.err.splitlines()
+
+
+def test_flags_override_leaves_and_keep_the_rest() -> None:
+    job = read("--rho", "0.75", "0.8", "--gpu", "--depth", "8", "--validation", "--learning-rate=3e-3", "--crops", "64")
+    sweep = job.sweep
+    assert job.gpu
+    assert (sweep.rho, sweep.depth, sweep.learning_rate, sweep.validation) == ((0.75, 0.8), 8, 3e-3, ())
+    assert (sweep.crops, sweep.rounds, job.workers) == (64, 10, 1)
+    assert read() == Job()
+
+
+def test_all_mistakes_of_a_command_are_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = refused(
+        capsys, "--depth", "1", "--rho", "2", "0.5", "--workrs", "3", "--crop", "x", "--scales", "7", "--rule", "eq9"
+    )  # fmt: skip
+    assert sorted(lines) == [
+        "error: --crop: cannot read 'x'; see --help",
+        "error: --rule: cannot read 'eq9'; see --help",
+        "error: --workrs: no such option; did you mean --workers?",
+        "error: depth must be at least 2, got 1",
+        "error: rho must be in [0, 1), got 2.0",
+        "error: scales must be 2, 3 or 4, got 7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--learning-rat", "1"), "--learning-rat: no such option; did you mean --learning-rate?"),
+        (("--lr", "1"), "--lr: no such option"),
+        (("Set5", "--gpu"), "Set5: no such option"),
+        (("--gpu", "5"), "5: no such option"),
+        (("--workers",), "--workers: cannot read 'nothing'; see --help"),
+        (("--lam", "-1"), "lam must be positive, got -1.0"),
+        (("--workers", "17"), "workers must not exceed the 16 shards, got 17"),
+    ],
+)
+def test_one_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str) -> None:
+    assert refused(capsys, *arguments) == [f"error: {expected}"]
+
+
+def test_what_is_wrong_alone_may_be_right_beside_another_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (("--workers", "32", "--shards", "32"), ("--shards", "32", "--workers", "32")):
+        assert read(*arguments).workers == 32
+    for arguments in (("--workers", "8", "--shards", "4"), ("--shards", "4", "--workers", "8")):
+        assert refused(capsys, *arguments) == ["error: workers must not exceed the 4 shards, got 8"]
+
+
+def test_help_exits_with_zero_and_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (("--help",), ("--workers", "x", "-h")):
+        with pytest.raises(SystemExit) as exit:
+            read(*arguments)
+        assert exit.value.code == 0
+        text = capsys.readouterr().out
+        for words in (
+            "What it does.",
+            "--workers",
+            "Train workers of one run.",
+            "--learning-rate",
+            "--rho",
+            "--no-gpu",
+        ):
+            assert words in text
+
+
+def evaluate(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "AIL_DATA_DIR"}
+    return subprocess.run(
+        [sys.executable, "jobs/evaluate.py", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env={**kept, **environment},
+    )  # fmt: skip
+
+
+def test_evaluate_prints_rows_and_nothing_else_on_stdout() -> None:
+    done = evaluate("--model", "bicubic", "--sets", "sample-val", "--scales", "2", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert list(row) == ["model", "set", "scale", "psnr", "ssim", "images"]
+    assert (row["model"], row["set"], row["scale"], row["images"]) == ("bicubic", "sample-val", 2, 3)
+    assert row["psnr"] == pytest.approx(30.659, abs=0.005)
+    assert row["ssim"] == pytest.approx(0.8977, abs=0.0005)
+    assert done.stderr.splitlines() == ["sample-val ×2: 30.659 dB, SSIM 0.8977 (3 images)"]
+
+
+def test_evaluate_refuses_all_bad_values_at_once(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_bytes(b"not weights")
+    done = evaluate(
+        "--model", str(tmp_path / "weights.safetensors"), "--sets", "Set6", "sample-val", "--scales", "2", "5"
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "error: scales must be 2, 3 or 4, got 5"
+    assert "weights.safetensors: not a readable safetensors file" in lines[1]
+    assert "unknown image set 'Set6'" in lines[2]
+
+
+def test_evaluate_refuses_images_it_cannot_measure(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((15, 40), np.uint8)).save(tmp_path / "flat.png")  # 14 rows, 10 without the border
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    done = evaluate("--sets", str(tmp_path), "--scales", "2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"error: sets: {tmp_path}/broken.png: empty, or not an image of a known format",
+        f"error: sets: {tmp_path}/flat.png: 15×40 pixels are too few to measure scale 2",
+    ]

@@ -1,0 +1,96 @@
+"""The storeys of the package: an import goes down, never up, and the mathematics knows no cluster."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ail_ray"
+STOREYS = ("ground", "imaging", "learning", "orchestration", "reporting")
+GROUND = {"__init__.py", "commandline.py", "errors.py", "files.py"}
+LONGEST = 350  # lines
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def storey(parts: tuple[str, ...]) -> int:
+    """Of a module by its path below the package: `("learning", "theta")` is on storey 2."""
+    return STOREYS.index(parts[0]) if parts and parts[0] in STOREYS else 0
+
+
+def imported(path: Path) -> set[tuple[int, str]]:
+    """Line and full name of everything a file imports, inside functions and `TYPE_CHECKING` too."""
+    package = ["ail_ray", *path.relative_to(PACKAGE).parent.parts]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {(node.lineno, alias.name) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            # `from ail_ray import learning` names a storey only in its list
+            names |= {(node.lineno, f"{origin}.{alias.name}") for alias in node.names}
+    return names
+
+
+def test_every_file_is_on_a_known_storey() -> None:
+    assert {path.name for path in PACKAGE.glob("*.py")} == GROUND
+    folders = {path.relative_to(PACKAGE).parts[0] for path in FILES if path.parent != PACKAGE}
+    assert folders == set(STOREYS[1:])
+    assert all(len(path.relative_to(PACKAGE).parts) <= 2 for path in FILES), "a folder within a storey"
+
+
+def test_imports_only_go_down() -> None:
+    upward = []
+    for path in FILES:
+        here = storey(path.relative_to(PACKAGE).parts)
+        for line, name in imported(path):
+            root, *parts = name.split(".")
+            if root == "ail_ray" and storey(tuple(parts)) > here:
+                upward.append(f"{path.relative_to(PACKAGE.parent)}:{line} imports {name}")
+    assert upward == []
+
+
+def test_only_orchestration_knows_the_cluster() -> None:
+    reach = [
+        f"{path.relative_to(PACKAGE.parent)}:{line} imports {name}"
+        for path in FILES
+        if storey(path.relative_to(PACKAGE).parts) < STOREYS.index("orchestration")
+        for line, name in imported(path)
+        if name.split(".")[0] in ("ray", "mlflow")
+    ]
+    assert reach == []
+
+
+def test_the_check_sees_imports_of_every_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    module = tmp_path / "imaging" / "a.py"
+    module.parent.mkdir()
+    module.write_text(
+        "import ray.train as train\n"
+        "from ail_ray import learning\n"
+        "from .. import reporting\n"
+        "from ..learning.theta import TrainState\n"
+        "def later():\n    from . import bank\n"
+    )
+    assert imported(module) == {
+        (1, "ray.train"),
+        (2, "ail_ray.learning"),
+        (3, "ail_ray.reporting"),
+        (4, "ail_ray.learning.theta.TrainState"),
+        (6, "ail_ray.imaging.bank"),
+    }
+
+
+@pytest.mark.parametrize("module", ["ail_ray.learning.algorithm", "ail_ray.learning.inference", "ail_ray.commandline"])
+def test_importing_the_mathematics_loads_no_cluster(module: str) -> None:
+    code = f"import sys, {module}; print(sorted({{'ray', 'mlflow'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+    assert len(lengths) >= 20
