@@ -128,7 +128,7 @@ def run_on_ray(plan: TrialPlan, placement: Placement, *, in_tune: bool) -> RunDi
                 name=directory.path.name,
                 storage_path=str(plan.prepared.storage / "ray"),
                 # The second limit is for groups that cannot start; by default Ray tries for ever.
-                failure_config=train.FailureConfig(max_failures=3, controller_failure_limit=10),
+                failure_config=train.FailureConfig(max_failures=3, controller_failure_limit=10),  # type: ignore[call-arg]
                 callbacks=[TuneReportCallback()] if in_tune else [],  # type: ignore[list-item]
             ),
         ).fit()  # fmt: skip
