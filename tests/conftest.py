@@ -52,15 +52,9 @@ def local_ray() -> Iterator[None]:
     """A Ray of its own in this process: 4 CPUs in the books whatever the machine has, closed to others."""
     import ray
 
-    ray.init(
-        address="local",  # never a cluster that happens to run here
-        num_cpus=4,
-        object_store_memory=512 * 2**20,
-        include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
-        dashboard_host="127.0.0.1",
-        _node_ip_address="127.0.0.1",
-        log_to_driver=True,
-    )
+    from ail_ray.orchestration.cluster import start_own
+
+    start_own(num_cpus=4, object_store_memory=512 * 2**20)
     yield
     ray.shutdown()
 

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import ray
 
@@ -25,19 +27,40 @@ def cluster() -> Iterator[None]:
     if "RAY_ADDRESS" in os.environ:
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
-        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
-        ray.init(
-            address="local",
-            _node_ip_address="127.0.0.1",
-            dashboard_host="127.0.0.1",
-            include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        start_own()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def start_own(**options: Any) -> None:
+    """Start a Ray on this machine's loopback; `options` are those of `ray.init`.
+
+    Its processes are told where the dashboard is: Ray Train asks it whether the trial of a worker group still lives,
+    and where several Rays run on a machine it gives up asking, and the group's resources with it.
+    """
+    port = _free_port(8265)
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
+    ray.init(
+        address="local",
+        _node_ip_address="127.0.0.1",
+        dashboard_host="127.0.0.1",
+        dashboard_port=port,
+        include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        **options,
+    )
+
+
+def _free_port(preferred: int) -> int:
+    for port in (preferred, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")
 
 
 def concurrency(placement: Placement, max_workers: int | None) -> int:

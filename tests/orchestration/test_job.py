@@ -46,15 +46,16 @@ class Head:
 
     def submit(self, name: str, arguments: list[str]) -> dict[str, Any]:
         """Submit the sweep, wait for its end; what the head says of it, its log included."""
-        subprocess.run(
+        submission = subprocess.run(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", self.address, "--no-wait"),
                 *("--submission-id", name, "--working-dir", str(REPOSITORY)),
                 *("--runtime-env-json", json.dumps({"excludes": EXCLUDES})),
                 *("--", sys.executable, "jobs/ail_sweep.py", *arguments),
             ],
-            env=self.environment, check=True, capture_output=True, timeout=PATIENCE,
+            env=self.environment, check=False, capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
+        assert submission.returncode == 0, submission.stderr
         deadline = time.monotonic() + PATIENCE
         while (job := self.ask(f"/api/jobs/{name}"))["status"] in ("PENDING", "RUNNING"):
             assert time.monotonic() < deadline, self.ask(f"/api/jobs/{name}/logs")["logs"]

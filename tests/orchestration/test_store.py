@@ -150,20 +150,22 @@ def test_snapshots_carry_round_and_shard_and_a_damaged_one_is_noticed(folder: UP
         restarted.read(5, 2)
 
 
-class Watched(ImportanceStore):
-    """A store that says where it lives."""
-
-    def pid(self) -> int:
-        return os.getpid()
-
-
 def started(path: UPath, actors: int) -> tuple[ActorStore, list[int]]:
-    """As `ActorStore.start`, but with watched actors; and their processes."""
+    """As `ActorStore.start`, with actors that say in which process they live; and these processes."""
+
+    class Watched(ImportanceStore):
+        def pid(self) -> int:
+            return os.getpid()
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ail_ray.orchestration.store.ImportanceStore", Watched)
         store = ActorStore.start(actors, path, config(), None)
     store.initialise(PIXELS)
-    return store, ray.get([actor.pid.remote() for actor in store.actors])
+    return store, processes(store)
+
+
+def processes(store: ActorStore) -> list[int]:
+    return ray.get([actor.pid.remote() for actor in store.actors])
 
 
 def run_rounds(store: ActorStore, before_round: Callable[[int], None] = lambda t: None) -> np.ndarray:
@@ -209,7 +211,7 @@ def test_a_killed_actor_comes_back_and_goes_on_to_the_same_bytes(tmp_path: Path,
             os.kill(old[1], signal.SIGKILL)
 
     run_rounds(victims, kill_one)
-    new = ray.get([actor.pid.remote() for actor in victims.actors])
+    new = processes(victims)
     assert new[0] == old[0]
     assert new[1] != old[1]
     assert snapshots(killed) == snapshots(undisturbed)

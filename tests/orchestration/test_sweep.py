@@ -160,7 +160,8 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     run = broken.digest(corpus=corpus, evaluation=evaluation, teacher=None)
     write_json(UPath(bench.folder / "out" / "runs" / run / "manifest.json"), {"format": 99})
 
-    values = bench.values(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",), out=str(bench.folder / "out"))
+    out = str(bench.folder / "out")
+    values = bench.values(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",), rule=("eq7",), out=out)
     assert main(as_options(values)) == 1
     printed = capsys.readouterr().out
     summary = read_json(UPath(bench.folder / "out" / "summary.json"))
