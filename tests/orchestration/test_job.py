@@ -73,7 +73,7 @@ def head() -> Iterator[Head]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_"))}
     environment |= {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # 0: stays on the loopback
     }  # fmt: skip
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
