@@ -23,3 +23,4 @@ for _name, _value in SETTINGS.items():
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "creating tables" on first use
 logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # "token authentication is enabled"
+logging.getLogger("ray.tune").setLevel(logging.ERROR)  # "took 0.7 s, which may be a performance bottleneck"
