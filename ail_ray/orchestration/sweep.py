@@ -223,8 +223,12 @@ def _run_here(sweep: Sweep, monitor: Monitor) -> None:
     for searched in proposals(sweep.job.sweep):
         plan = sweep.plan(searched)
         monitor.started(plan)
-        run_local(plan, sweep.job.placement.threads, device, lambda record, plan=plan: monitor.heard(plan))  # type: ignore[misc]
-        monitor.ended(plan, failure=None)
+        failure = None
+        try:
+            run_local(plan, sweep.job.placement.threads, device, lambda record, plan=plan: monitor.heard(plan))  # type: ignore[misc]
+        except Exception as error:  # as under Ray: one failed trial does not sink the others
+            failure = f"{type(error).__name__}: {error}"
+        monitor.ended(plan, failure)
 
 
 def _run_on_tune(sweep: Sweep, monitor: Monitor, *, name: str, at_once: int) -> None:
@@ -296,9 +300,11 @@ class _Callback(tune.Callback):
         self.monitor.ended(self._plan(trial), failure=None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        error = trial.get_pickled_error() or trial.get_error()
-        lines = str(error).strip().splitlines() or [repr(error)]
-        self.monitor.ended(self._plan(trial), failure=lines[-1])
+        # `trial.get_error()` reads the storage path, where the file arrives only later.
+        written = trial.error_file and Path(trial.error_file).exists()
+        lines = Path(trial.error_file).read_text().splitlines() if written else []
+        reason = [line.strip() for line in lines if line.strip()] or ["for a reason that Ray does not tell"]
+        self.monitor.ended(self._plan(trial), failure=reason[-1])
 
     def _plan(self, trial: Any) -> TrialPlan:
         return self.sweep.plan(trial.config.get("searched", trial.config))

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from conftest import Bench
+from conftest import Bench, TinyFiles
 from upath import UPath
 
-from ail_ray.files import read_json
+from ail_ray.files import read_json, write_json
 from ail_ray.learning.config import ConfigError, SweepConfig
 from ail_ray.orchestration.cluster import concurrency
 from ail_ray.orchestration.search import proposals
@@ -88,6 +88,22 @@ def test_a_trial_that_can_never_fit_is_refused(local_ray: None) -> None:
         concurrency(Placement(workers=2, threads=3), None)
     with pytest.raises(ConfigError, match=r"needs 1 CPU and 1 GPU, the cluster has 4 CPU and 0 GPU"):
         concurrency(Placement(gpu=True), None)
+
+
+def test_without_ray_too_a_failed_trial_does_not_sink_the_others(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    bench, said = Bench(tmp_path, tiny_files), list[str]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        job = bench.job(local=True, width=(2,), lam=(0.1, 0.2, 0.3), teacher=("none",), rounds=0)
+        done = run_sweep(job, say=said.append)
+        broken = next(t for t in done["trials"] if t["parameters"]["lam"] == 0.2)
+        write_json(UPath(broken["directory"]) / "manifest.json", {"format": 99})
+        again = run_sweep(job, say=said.append)
+    assert {t["parameters"]["lam"]: t["status"] for t in done["trials"]} == dict.fromkeys((0.1, 0.2, 0.3), "finished")
+    statuses = {t["parameters"]["lam"]: t["status"] for t in again["trials"]}
+    assert statuses == {0.1: "finished", 0.2: "failed", 0.3: "finished"}
+    assert len([line for line in said if "failed: FileError: " in line and "format 99" in line]) == 1
 
 
 def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:
