@@ -48,7 +48,7 @@ def start_own(**options: Any) -> None:
         _node_ip_address="127.0.0.1",
         dashboard_host="127.0.0.1",
         dashboard_port=port,
-        include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
+        include_dashboard=True,  # to look at; and Ray Train asks it which trials live
         log_to_driver=False,
         logging_level=logging.WARNING,
         **options,

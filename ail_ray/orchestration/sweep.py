@@ -1,6 +1,7 @@
 """A sweep: Ray Tune over AIL runs, mirrored into MLflow, with a summary that says what came of each trial."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from upath import UPath
 
 from ail_ray.errors import ConfigError
@@ -276,10 +278,16 @@ def _trial(tuned: dict[str, Any], sweep: Sweep) -> None:
 
 
 class _Callback(tune.Callback):
-    """Tune's events as the monitor's."""
+    """Tune's events as the monitor's.
+
+    It also gives back what a stopped trial held. Tune kills such a trial, and the placement group of its workers stays
+    behind: Ray Train's own cleaner asks the dashboard whether the trial lives, and for good gives up if that once does
+    not answer.
+    """
 
     def __init__(self, sweep: Sweep, monitor: Monitor, recorded: UPath) -> None:
         self.sweep, self.monitor, self.recorded = sweep, monitor, recorded
+        self.held: dict[str, float] = {}  # placement groups of trials that ended, and when (seconds)
         self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -297,14 +305,30 @@ class _Callback(tune.Callback):
         self.monitor.heard(self._plan(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self.monitor.ended(self._plan(trial), failure=None)
+        self._ended(trial, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         # `trial.get_error()` reads the storage path, where the file arrives only later.
         written = trial.error_file and Path(trial.error_file).exists()
         lines = Path(trial.error_file).read_text().splitlines() if written else []
         reason = [line.strip() for line in lines if line.strip()] or ["for a reason that Ray does not tell"]
-        self.monitor.ended(self._plan(trial), failure=reason[-1])
+        self._ended(trial, reason[-1])
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        self._release(after=10)  # by then Tune has killed the trial, which would start its workers again
+
+    def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
+        self._release(after=0)
+
+    def _ended(self, trial: Any, failure: str | None) -> None:
+        if group := (trial.last_result or {}).get("placement_group"):
+            self.held[group] = time.monotonic()
+        self.monitor.ended(self._plan(trial), failure)
+
+    def _release(self, after: float) -> None:
+        for group in [group for group, ended in self.held.items() if time.monotonic() >= ended + after]:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+            del self.held[group]
 
     def _plan(self, trial: Any) -> TrialPlan:
         return self.sweep.plan(trial.config.get("searched", trial.config))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import torch
 from ray.train.torch import get_device
@@ -46,7 +47,9 @@ def train_worker(job: dict[str, Assignment]) -> None:
     assignment = job["assignment"]
     context, device = ray.train.get_context(), get_device()
     group = Group(context.get_world_rank(), context.get_world_size(), str(device))
-    work(assignment, group, device, lambda record: ray.train.report(reported(record, assignment.directory)))
+    held = ray.util.get_current_placement_group()
+    extra = {"placement_group": held.id.hex()} if held else {}  # for the sweep, which gives it back
+    work(assignment, group, device, lambda record: ray.train.report(reported(record, assignment.directory) | extra))
 
 
 def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
