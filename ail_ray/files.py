@@ -56,6 +56,24 @@ def write_bytes(path: UPath, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def create(path: UPath, data: bytes) -> bool:
+    """Write a file only if there is none of that name; returns whether it did. Atomic on a file system."""
+    if path.exists():
+        return False
+    if not is_local(path):
+        path.write_bytes(data)
+        return True
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    write_bytes(temporary, data)
+    try:
+        os.link(str(temporary), str(path))
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
 def write_json(path: UPath, content: Any) -> None:
     """Write plain data as indented JSON; NaN and infinity are refused, since JSON has neither."""
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
@@ -71,8 +89,10 @@ def read_json(path: UPath) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not valid JSON ({error})") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def write_tensors(path: UPath, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

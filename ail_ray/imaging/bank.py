@@ -224,6 +224,15 @@ class Bank:
             return Crops(empty.half(), empty.byte(), empty.half())
         return Crops(*(torch.cat(tensors).unsqueeze(1) for tensors in zip(*parts, strict=True)))
 
+    def sources(self, *, round: int, epoch: int, step: int, batch: int) -> list[tuple[int, int, int]]:
+        """Where the crops of `crops` come from, in the same order: place in the global batch, shard, record in it."""
+        draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
+        found = []
+        for s, grid in self._grids.items():
+            mine = np.flatnonzero(draw.shard == s)
+            found += [(int(i), s, int(pair)) for i, pair in zip(mine, grid.pair(draw.position[mine]), strict=True)]
+        return found
+
     def _pixels(self, shard: int, position: np.ndarray, orientation: np.ndarray) -> torch.Tensor:
         """Indices into the flat buffers: (n, crop, crop) int64."""
         corner, stride = self._grids[shard].locate(position)
@@ -252,10 +261,13 @@ class _Positions:
         self.shard, self.across = shard, shard.widths - crop + 1
         self.ends = np.cumsum(self.across * (shard.heights - crop + 1))
 
+    def pair(self, fraction: np.ndarray) -> np.ndarray:
+        """Number, in the shard, of the image that each of some uniformly chosen places lies in."""
+        return np.searchsorted(self.ends, (fraction * self.ends[-1]).astype(np.int64), side="right")
+
     def locate(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Index of the top-left pixel in the flat buffers, and the image's width, of uniformly chosen places."""
-        place = (fraction * self.ends[-1]).astype(np.int64)
-        pair = np.searchsorted(self.ends, place, side="right")
+        place, pair = (fraction * self.ends[-1]).astype(np.int64), self.pair(fraction)
         within = place - np.where(pair > 0, self.ends[pair - 1], 0)
         row, column = np.divmod(within, self.across[pair])
         width = self.shard.widths[pair]

@@ -33,8 +33,11 @@ class Importance(Protocol):
 class Journal(Protocol):
     """The run's memory: what is committed is never done again."""
 
-    def resume(self, state: TrainState) -> tuple[int, int]:
-        """Bring the state to the last commit; return the round to go on with and its epochs already done."""
+    def resume(self, state: TrainState) -> tuple[int, int, int]:
+        """Bring the state to the last commit; return its round, the epochs done of it, and the steps of the next."""
+
+    def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
+        """Here the run may end, if its process has been asked to: with a state, after remembering that first."""
 
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         """Remember an epoch."""
@@ -61,16 +64,16 @@ class Run:
 
 def adaptive_importance_learning(run: Run) -> None:
     """Rounds 0..T: solve for W, then for θ; each round measured and committed before the next begins."""
-    first, done = run.journal.resume(run.state)
+    first, epochs, steps = run.journal.resume(run.state)
     for t in range(first, run.config.rounds + 1):
         seconds = {}
-        if t > 0 and done == 0:
+        if t > 0 and epochs == steps == 0:
             seconds["importance"] = w_subproblem(run, t)
             run.state.restart()
         counts = weigh(run, t)
-        seconds["theta"] = theta_subproblem(run, t, done)
+        seconds["theta"] = theta_subproblem(run, t, epochs, steps)
         run.journal.commit_round(measure(run, t, counts, seconds), run.state)
-        done = 0
+        epochs = steps = 0
 
 
 def w_subproblem(run: Run, t: int) -> float:
@@ -81,6 +84,7 @@ def w_subproblem(run: Run, t: int) -> float:
     """
     started = time.perf_counter()
     for shard, pixels in run.bank.shards.items():
+        run.journal.may_leave()
         run.importance.update(t, shard, error_map(run.state.student, pixels, run.precision))
     return time.perf_counter() - started
 
@@ -95,18 +99,22 @@ def weigh(run: Run, t: int) -> np.ndarray:
     return run.group.sum(torch.from_numpy(counts)).numpy()
 
 
-def theta_subproblem(run: Run, t: int, done: int) -> float:
+def theta_subproblem(run: Run, t: int, epochs: int = 0, steps: int = 0) -> float:
     """Train the student under the weighted loss (Eq. 4), each epoch committed; returns the seconds taken.
+
+    So many epochs, and steps of the next, are done already.
 
     With all importance zero there is nothing to learn, and not even weight decay touches the student.
     """
     started = time.perf_counter()
     if t == 0 and run.config.initialisation == "zeros":
         return 0.0
-    for e in range(done, run.config.epochs):
+    for e in range(epochs, run.config.epochs):
         log = train_epoch(
-            run.state, run.bank, round=t, epoch=e, crops=run.crops, group=run.group, precision=run.precision
-        )
+            run.state, run.bank, round=t, epoch=e, crops=run.crops, group=run.group, precision=run.precision,
+            done=steps if e == epochs else 0,
+            after_step=lambda done, e=e: run.journal.may_leave(run.state, round=t, epoch=e, steps=done),  # type: ignore[misc]
+        )  # fmt: skip
         run.journal.commit_epoch(log, run.state)
     return time.perf_counter() - started
 

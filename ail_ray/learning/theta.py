@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,6 +22,10 @@ class NonFiniteLossError(RuntimeError):
     """The loss or its gradient is no longer finite; the weights of the step before are untouched."""
 
 
+AfterStep = Callable[[int], None]
+"""Told how many steps of the epoch are done, the optimizer's step included; may raise to end the run there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochLog:
     """What one epoch did. Losses are means over its crops' pixels on [0, 1] luma."""
@@ -37,10 +42,11 @@ class EpochLog:
 
 
 class TrainState:
-    """A student and its optimizer, and both as flat named arrays."""
+    """A student, its optimizer and the sums of the epoch it is in, and all three as flat named arrays."""
 
     def __init__(self, student: nn.Module, config: Protocol) -> None:
         self.student, self.config = student, config
+        self.sums = torch.zeros(2, dtype=torch.float64)  # over the epoch's steps so far: loss, squared error
         self.restart()
 
     def restart(self) -> None:
@@ -53,14 +59,14 @@ class TrainState:
         )
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """`student.<name>` and `optimizer.<parameter>.<name>`."""
+        """`student.<name>`, `optimizer.<parameter>.<name>` and `epoch.sums`."""
         arrays = {f"student.{name}": array for name, array in model_tensors(self.student).items()}
         for i, slots in self.optimizer.state_dict()["state"].items():
             arrays |= {f"optimizer.{i}.{slot}": value.cpu().contiguous().numpy() for slot, value in slots.items()}
-        return arrays
+        return arrays | {"epoch.sums": self.sums.cpu().numpy()}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from the arrays of `tensors`, bit for bit."""
+        """Continue from the arrays of `tensors`, bit for bit; from a student's alone, with a fresh optimizer."""
         weights: dict[str, torch.Tensor] = {}
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, array in arrays.items():
@@ -68,6 +74,8 @@ class TrainState:
             value = as_tensor(array).clone()
             if kind == "student":
                 weights[rest] = value
+            elif kind == "epoch":
+                self.sums = value
             else:
                 parameter, slot = rest.split(".", 1)
                 slots.setdefault(int(parameter), {})[slot] = value
@@ -107,13 +115,18 @@ def train_epoch(
     crops: int,
     group: Group,
     precision: Precision,
+    done: int = 0,
+    after_step: AfterStep = lambda done: None,
 ) -> EpochLog:
     """One epoch: `ceil(crops / batch)` steps on the global batches of this round and epoch.
 
     Every worker contributes the crops on its own shards; gradients are summed, then clipped, as one flat vector.
 
+    Args:
+        done: steps of this epoch that the state has taken already.
+
     Raises:
-        NonFiniteLossError: before the optimizer's step.
+        NonFiniteLossError: before the optimizer's step; names shard and record of the first crop to blame.
     """
     config, started = state.config, time.perf_counter()
     steps = math.ceil(crops / config.batch)
@@ -121,9 +134,9 @@ def train_epoch(
     device = parameters[0].device
     flat = torch.zeros(parameter_count(state.student) + 2, dtype=dtype_of(precision), device=device)
     gradients = flat[:-2].split([parameter.numel() for parameter in parameters])
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    state.sums = state.sums.to(device) if done else torch.zeros(2, dtype=torch.float64, device=device)
     state.student.train()
-    for step in range(steps):
+    for step in range(done, steps):
         batch = bank.crops(round=round, epoch=epoch, step=step, batch=config.batch)
         flat.zero_()
         if len(batch.hr):
@@ -134,17 +147,39 @@ def train_epoch(
         group.sum(flat)
         norm = flat[:-2].norm()
         if not torch.isfinite(norm + flat[-2]):
-            raise NonFiniteLossError(f"round {round}, epoch {epoch}, step {step}: the loss is {flat[-2].item()}")
+            counters = {"round": round, "epoch": epoch, "step": step, "batch": config.batch}
+            raise NonFiniteLossError(
+                f"round {round}, epoch {epoch}, step {step}: the loss is {flat[-2].item()}, the norm of its gradient "
+                f"{norm.item()}; {_to_blame(state.student, bank, counters, group, precision)}"
+            )
         flat[:-2] *= (config.clip / norm.clamp(min=1e-30)).clamp(max=1)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
         for options in state.optimizer.param_groups:
             options["lr"] = learning_rate(config, (epoch + step / steps) / config.epochs)
         state.optimizer.step()
-        sums += flat[-2:]
+        state.sums += flat[-2:]
+        after_step(step + 1)
     pixels = steps * config.batch * config.crop**2
-    loss_mean, error_mean = (sums / pixels).tolist()
+    loss_mean, error_mean = (state.sums / pixels).tolist()
     return EpochLog(
         round=round, epoch=epoch, loss=loss_mean, squared_error=error_mean,
         crops=steps * config.batch, seconds=time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _to_blame(student: nn.Module, bank: Bank, counters: dict[str, int], group: Group, precision: Precision) -> str:
+    """Which record of which shard gives the first crop of a global batch whose own loss is not finite."""
+    blamed = torch.zeros(counters["batch"], 2, dtype=torch.float64)  # shard and record, both + 1, by place in the batch
+    batch = bank.crops(**counters)
+    for i, (place, shard, record) in enumerate(bank.sources(**counters)):
+        crop = Crops(batch.inputs[i : i + 1], batch.hr[i : i + 1], batch.importance[i : i + 1])
+        with torch.no_grad():
+            loss, _ = weighted_loss(student, crop, precision)
+        if not torch.isfinite(loss):
+            blamed[place] = torch.tensor([shard + 1, record + 1])
+    found = group.sum(blamed).nonzero()
+    if not len(found):
+        return "every crop's own loss is finite: a smaller learning rate may help"
+    shard, record = (int(number) - 1 for number in blamed[found[0, 0]])
+    return f"first in shard {shard}, record {record}"

@@ -48,7 +48,7 @@ def start_own(**options: Any) -> None:
         _node_ip_address="127.0.0.1",
         dashboard_host="127.0.0.1",
         dashboard_port=port,
-        include_dashboard=True,  # to look at; and Ray Train asks it which trials live
+        include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
         log_to_driver=False,
         logging_level=logging.WARNING,
         **options,
@@ -71,14 +71,14 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
     """
     p = placement
     if max_workers is not None:
-        return max_workers // p.workers
+        return max(1, max_workers // p.most)
     there = ray.cluster_resources()
-    fits = min(int(there.get(kind, 0) // (need * p.workers)) for kind, need in p.worker_resources().items())
-    if fits < 1:
-        needs = " and ".join(f"{need * p.workers:g} {kind}" for kind, need in p.worker_resources().items())
+    workers = min(int(there.get(kind, 0) // need) for kind, need in p.worker_resources().items())
+    if workers < p.fewest:
+        needs = " and ".join(f"{need * p.fewest:g} {kind}" for kind, need in p.worker_resources().items())
         has = " and ".join(f"{there.get(kind, 0):g} {kind}" for kind in p.worker_resources())
         raise ConfigError(
             [f"a trial needs {needs}, the cluster has {has}: ask for fewer workers or threads, or, if it can grow, "
              f"say how far with --max-workers"]
         )  # fmt: skip
-    return fits
+    return max(1, workers // p.most)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ail_ray.learning.config import RunConfig, parameters
-from ail_ray.orchestration.rundir import RunDirectory, describe, mean_psnr
+from ail_ray.orchestration.rundir import Lease, RunDirectory, describe, mean_psnr
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
 
@@ -19,6 +19,7 @@ class Monitor:
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}
         self._told: dict[str, int] = {}
+        self._incidents: dict[str, int] = {}
 
     def started(self, plan: TrialPlan) -> None:
         """A trial begins, or goes on."""
@@ -26,11 +27,21 @@ class Monitor:
         self.plans[directory.path.name] = plan
         self._told[directory.path.name] = directory.last_round
         going_on = f", going on after round {directory.last_round}" if directory.last_round >= 0 else ""
+        self._incidents.setdefault(directory.path.name, len(directory.incidents()))
         self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
+        if holder := Lease(directory).worker():
+            self.waits(plan, holder)
+
+    def waits(self, plan: TrialPlan, holder: str) -> None:
+        """A trial cannot begin yet: another job works on the same run."""
+        self.say(f"[{title(plan.config)}] waits for {holder}, which works on the same run")
 
     def heard(self, plan: TrialPlan) -> None:
         """A trial has committed a round: print it, send it."""
         directory = RunDirectory(plan.directory)
+        for line in directory.incidents()[self._incidents[directory.path.name] :]:
+            self.say(f"[{title(plan.config)}] {line}")
+            self._incidents[directory.path.name] += 1
         for record in directory.records()[self._told[directory.path.name] + 1 :]:
             self.say(f"[{title(plan.config)}] {describe(record)}")
             self._told[directory.path.name] = record["round"]

@@ -1,22 +1,30 @@
 """The run directory: manifest, snapshots and round records of one AIL run; the only authority on what has happened.
 
 manifest.json                        what the run is, and the last commit; written last, so it never lies
-state/round-003-epoch-02.safetensors student and optimizer (the last two commits)
+manifest-previous.json               the one before, should that be damaged
+state/round-003-epoch-02-step-000000.safetensors  student and optimizer (the last two commits)
 importance/round-003/shard-0007.safetensors  W (round 0, the last two rounds, the best one)
 rounds/round-003.json                what the round measured
 rounds/round-003/*.png               what it looks like
 students/round-003.safetensors       the student at the end of a round
 student.safetensors, config.json     the result
+lease.json                           which job works on the run now
+failure.json                         why the last attempt cannot go on
 """
 
 import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
+import threading
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,21 +32,60 @@ from typing import Any
 import numpy as np
 from upath import UPath
 
-from ail_ray.files import FileError, is_local, read_json, read_tensors, write_bytes, write_json, write_tensors
+from ail_ray.files import (
+    FileError,
+    create,
+    digest_of,
+    is_local,
+    read_json,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.learning.weights import save_model
 
-FORMAT = 1
+FORMAT = 2
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """How far a run is: the round it is in, the epochs of that round done, and the steps of the next epoch."""
+
+    round: int
+    epochs: int
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not all(type(number) is int and 0 <= number < 10**9 for number in (self.round, self.epochs, self.steps)):
+            raise FileError(f"not a place in a run: {self}")
+
+    @property
+    def file(self) -> str:
+        """Name of the state there; made of numbers only, so it leads nowhere else."""
+        return f"round-{self.round:03d}-epoch-{self.epochs:02d}-step-{self.steps:06d}.safetensors"
+
+
+class Interrupted(SystemExit):
+    """The process was asked to leave, and leaves at a commit; its exit code is that of an ended process."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
 
 
 class RunDirectory:
     """Paths, commits and records of one run; any number may read, one worker (rank 0) commits."""
 
-    def __init__(self, path: UPath) -> None:
-        self.path = path
+    def __init__(self, path: UPath, holder: str | None = None) -> None:
+        """
+        Args:
+            holder: of the lease this process works under; commits under a lease that another has taken are refused.
+        """
+        self.path, self.holder = path, holder
 
     def create(self, config: RunConfig, **resolved: Any) -> dict[str, Any]:
         """The manifest: the recorded one if the run exists, else a new one with what was resolved for this run.
@@ -48,7 +95,7 @@ class RunDirectory:
             resolved: plain data: corpus and teacher digests, precision, threads, workers.
 
         Raises:
-            FileError: the directory was written by another format.
+            FileError: the directory was written by another format, or its manifest is damaged.
         """
         if (self.path / "manifest.json").exists():
             manifest = self.manifest()
@@ -60,20 +107,32 @@ class RunDirectory:
             "format": FORMAT, "run": self.path.name, "config": asdict(config), **resolved,
             "versions": {name: version(name) for name in ("torch", "ray", "numpy", "mlflow")},
             "machine": {"processor": _processor(), "python": platform.python_version(), "commit": _commit()},
-            "created": time.time(), "last_round": -1, "state": None, "epochs": [],
+            "created": time.time(), "last_round": -1, "places": [], "epochs": [], "incidents": [],
         }  # fmt: skip
         self._write_manifest(manifest)
         return manifest
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest.
+        """The manifest; the one before, if it is damaged.
 
         Raises:
-            FileError: missing, damaged, or of another format.
+            FileError: missing, damaged (with the one before), or of another format.
         """
-        manifest = read_json(self.path / "manifest.json")
+        try:
+            return self._manifest("manifest.json")
+        except FileError as damage:
+            with suppress(FileError):
+                return self._manifest("manifest-previous.json")
+            raise damage from None
+
+    def _manifest(self, name: str) -> dict[str, Any]:
+        manifest = read_json(self.path / name)
+        if not isinstance(manifest, dict):
+            raise FileError(f"{self.path / name}: damaged, not a manifest")
         if manifest.get("format") != FORMAT:
             raise FileError(f"{self.path}: format {manifest.get('format')}, this version reads {FORMAT}")
+        if manifest.pop("sha256", None) != digest_of(manifest, length=64):
+            raise FileError(f"{self.path / name}: damaged, its content differs from its checksum")
         return manifest
 
     @property
@@ -83,6 +142,12 @@ class RunDirectory:
             return int(self.manifest()["last_round"])
         except FileError:
             return -1
+
+    @property
+    def place(self) -> Place | None:
+        """Where the last commit stands."""
+        places = self.manifest()["places"]
+        return Place(*places[-1]) if places else None
 
     def records(self) -> list[dict[str, Any]]:
         """The records of all committed rounds, in order."""
@@ -102,20 +167,27 @@ class RunDirectory:
     def student_path(self, round: int) -> UPath:
         return self.path / "students" / f"round-{round:03d}.safetensors"
 
-    def load_state(self) -> tuple[dict[str, np.ndarray], int, int] | None:
-        """Student and optimizer of the last commit, its round, and the epochs of that round already trained."""
-        state = self.manifest()["state"]
-        if state is None:
+    def load_state(self) -> tuple[dict[str, np.ndarray], Place] | None:
+        """Student and optimizer of the last commit, and where it stands."""
+        manifest = self.manifest()
+        if manifest["places"]:
+            place = Place(*manifest["places"][-1])
+            return read_tensors(self.path / "state" / place.file)[0], place
+        if (t := manifest["last_round"]) < 0:
             return None
-        arrays, _ = read_tensors(self.path / "state" / state["file"])
-        return arrays, state["round"], state["epochs"]
+        student, _ = read_tensors(self.student_path(t))  # a round begins with a fresh optimizer: nothing is missing
+        return {f"student.{name}": array for name, array in student.items()}, Place(t, manifest["config"]["epochs"])
+
+    def commit_steps(self, place: Place, arrays: dict[str, np.ndarray]) -> None:
+        """Write the state within an epoch, then the manifest that points to it."""
+        self._commit_state(self.manifest(), place, arrays)
 
     def commit_epoch(self, log: EpochLog, arrays: dict[str, np.ndarray]) -> None:
         """Write the state after an epoch, then the manifest that points to it."""
         manifest = self.manifest()
         logs = [entry for entry in manifest["epochs"] if entry["round"] == log.round and entry["epoch"] < log.epoch]
         manifest["epochs"] = [*logs, log.as_dict()]
-        self._commit_state(manifest, log.round, log.epoch + 1, arrays)
+        self._commit_state(manifest, Place(log.round, log.epoch + 1), arrays)
 
     def commit_round(self, record: dict[str, Any], state: TrainState) -> dict[str, Any]:
         """Write record, student and state of a finished round, then the manifest; returns the whole record."""
@@ -135,7 +207,7 @@ class RunDirectory:
         save_model(self.student_path(t), state.student, {"round": str(t), "run": self.path.name})
         write_json(self.record_path(t), record)
         manifest["last_round"] = t
-        self._commit_state(manifest, t, manifest["config"]["epochs"], state.tensors())
+        self._commit_state(manifest, Place(t, manifest["config"]["epochs"]), state.tensors())
         self._prune()
         return record
 
@@ -143,22 +215,102 @@ class RunDirectory:
         """Write the result, the last round's student and the resolved configuration; safe to repeat."""
         manifest = self.manifest()
         write_bytes(self.path / "student.safetensors", self.student_path(manifest["last_round"]).read_bytes())
-        write_json(self.path / "config.json", {k: manifest[k] for k in manifest if k not in ("state", "epochs")})
+        write_json(self.path / "config.json", {k: manifest[k] for k in manifest if k not in ("places", "epochs")})
         return self.path / "student.safetensors"
 
-    def _commit_state(self, manifest: dict[str, Any], round: int, epochs: int, arrays: dict[str, np.ndarray]) -> None:
-        name = f"round-{round:03d}-epoch-{epochs:02d}.safetensors"
-        if manifest["state"] is None or manifest["state"]["file"] != name:  # the last epoch's is the round's too
-            write_tensors(self.path / "state" / name, arrays)
-        previous = manifest["state"]["file"] if manifest["state"] else name
-        manifest["state"] = {"round": round, "epochs": epochs, "file": name}
+    def mend(self, shards: int) -> list[str]:
+        """Go back to the last commit that is whole; returns what was damaged, a line each.
+
+        A damaged snapshot of importance is removed: it is computed again from the round before. To be called while
+        nobody works on the run.
+        """
+        manifest, lines = self.manifest(), list[str]()
+        try:
+            self._manifest("manifest.json")
+        except FileError as error:
+            lines.append(f"{error}; the one before is used")
+        if is_local(self.path):
+            for left in Path(str(self.path)).rglob(".*.tmp"):  # of processes that were killed while they wrote
+                left.unlink(missing_ok=True)
+
+        @cache
+        def importance(t: int) -> bool:
+            paths = [self.importance_path(t, s) for s in range(shards)]
+            damaged = [path for path in paths if path.exists() and not self._sound(path, lines)]
+            for path in damaged:
+                path.unlink()
+            return all(path.exists() for path in paths)
+
+        last = committed = manifest["last_round"]
+        finished = last >= manifest["config"]["rounds"]
+        while last >= 0 and not (
+            self._sound(self.record_path(last), lines)
+            and self._sound(self.student_path(last), lines)
+            and (finished or importance(last + 1) or importance(last))
+        ):
+            last, finished = last - 1, False
+        if last < committed:
+            lines.append(f"round {committed} is not whole; going on after round {last}")
+        going_on = not finished and importance(last + 1)
+        end = Place(last, manifest["config"]["epochs"]) if last >= 0 else None
+        places = [
+            place
+            for place in (Place(*numbers) for numbers in manifest["places"])
+            if (place == end or (going_on and place.round == last + 1))
+            and self._sound(self.path / "state" / place.file, lines)
+        ]
+        if lines:
+            manifest["last_round"], manifest["places"] = last, [[p.round, p.epochs, p.steps] for p in places]
+            manifest["incidents"] += lines
+            self._write_manifest(manifest)
+        return lines
+
+    def _sound(self, path: UPath, lines: list[str]) -> bool:
+        """Whether a file is whole; if not, a line says so."""
+        try:
+            read_json(path) if path.suffix == ".json" else read_tensors(path)
+        except FileError as error:
+            lines.append(str(error))
+            return False
+        return True
+
+    def incidents(self) -> list[str]:
+        """What was found damaged so far, a line each."""
+        with suppress(FileError):
+            return list(self.manifest()["incidents"])
+        return []
+
+    def fail(self, reason: str) -> None:
+        """Record why this attempt cannot go on, where trying again would only fail again."""
+        write_json(self.path / "failure.json", {"reason": reason})
+
+    def failure(self) -> str | None:
+        """Why the last attempt could not go on, if it could not."""
+        path = self.path / "failure.json"
+        return str(read_json(path)["reason"]) if path.exists() else None
+
+    def forget_failure(self) -> None:
+        """A new attempt begins."""
+        (self.path / "failure.json").unlink(missing_ok=True)
+
+    def _commit_state(self, manifest: dict[str, Any], place: Place, arrays: dict[str, np.ndarray]) -> None:
+        if self.holder is not None and (now := Lease(self).held_by()) != self.holder:
+            raise FileError(f"{self.path}: another job has taken this run over ({now})")
+        numbers = [place.round, place.epochs, place.steps]
+        if manifest["places"][-1:] != [numbers]:  # the last epoch's state is the round's too
+            write_tensors(self.path / "state" / place.file, arrays)
+            manifest["places"] = [*manifest["places"][-1:], numbers]
         self._write_manifest(manifest)
+        kept = {Place(*numbers).file for numbers in manifest["places"]}
         for path in (self.path / "state").glob("*.safetensors"):
-            if path.name not in (name, previous):
+            if path.name not in kept:
                 path.unlink(missing_ok=True)
 
     def _write_manifest(self, manifest: dict[str, Any]) -> None:
-        write_json(self.path / "manifest.json", manifest)
+        with suppress(FileError):
+            previous = self._manifest("manifest.json")
+            write_json(self.path / "manifest-previous.json", previous | {"sha256": digest_of(previous, length=64)})
+        write_json(self.path / "manifest.json", manifest | {"sha256": digest_of(manifest, length=64)})
 
     def _prune(self) -> None:
         """Keep the importance of round 0, of the last two rounds and of the best one."""
@@ -171,6 +323,93 @@ class RunDirectory:
                 remove_tree(folder)
 
 
+class Lease:
+    """Keeps two jobs off one run: whoever holds it renews a file, and a file that is not renewed any more is free.
+
+    Entering the block waits for the job that holds the run; one whose process has gone from this machine is not
+    waited for. Should two jobs ever both believe that they hold a run, the first commit of one of them is refused.
+    """
+
+    RENEWED, DEAD = 10.0, 45.0  # seconds
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.path = directory.path / "lease.json"
+        self.holder = uuid.uuid4().hex
+        self._left = threading.Event()
+
+    def held_by(self) -> str | None:
+        """The holder now, None if there is none."""
+        return (self._content() or {}).get("holder")
+
+    def worker(self) -> str | None:
+        """Process and machine of the holder, for people; None if there is none that lives."""
+        content = self._content()
+        return f"process {content.get('pid')} on {content.get('host')}" if content and not _gone(content) else None
+
+    def __enter__(self) -> "Lease":
+        seen, since = None, time.monotonic()
+        while True:
+            content = self._content()
+            if content != seen:
+                seen, since = content, time.monotonic()
+            if content is None:
+                if create(self.path, self._mine()):
+                    break
+            elif _gone(content) or time.monotonic() - since > self.DEAD:
+                write_bytes(self.path, self._mine())
+                time.sleep(0.5)  # another may just have done the same: the last one holds
+                if self.held_by() == self.holder:
+                    break
+            time.sleep(0.2)
+        self._renewal = threading.Thread(target=self._renew, daemon=True)
+        self._renewal.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._renewal.join()
+        if self.held_by() == self.holder:
+            self.path.unlink(missing_ok=True)
+
+    def _content(self) -> dict[str, Any] | None:
+        if not self.path.exists():
+            return None
+        try:
+            content = read_json(self.path)
+        except FileError:
+            content = None
+        return content if isinstance(content, dict) else {}  # damaged: as good as one that nobody renews
+
+    def _mine(self) -> bytes:
+        mine = {"holder": self.holder, "renewed": time.time(), "pid": os.getpid(), **(_process(os.getpid()) or {})}
+        return json.dumps(mine).encode()
+
+    def _renew(self) -> None:
+        while not self._left.wait(self.RENEWED):
+            with suppress(OSError):
+                if self.held_by() != self.holder:
+                    return
+                write_bytes(self.path, self._mine())
+
+
+def _process(pid: int) -> dict[str, str] | None:
+    """What tells this process from any other that has its number, here or elsewhere; None if there is no such one."""
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        space = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else {"host": socket.gethostname()}
+    return {"host": socket.gethostname(), "space": space, "started": started}
+
+
+def _gone(content: dict[str, Any]) -> bool:
+    """Whether the process that wrote a lease ran on this machine and does not any more."""
+    here, pid = _process(os.getpid()) or {}, content.get("pid")
+    if "space" not in here or content.get("space") != here["space"] or type(pid) is not int:
+        return False
+    return (_process(pid) or {}).get("started") != content.get("started")
+
+
 class RunJournal:
     """The algorithm's memory, kept in a run directory: rank 0 writes, everybody reads."""
 
@@ -181,22 +420,37 @@ class RunJournal:
         *,
         draw: Callable[[int], dict[str, bytes]],
         report: Callable[[dict[str, Any]], None],
+        asked: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
             draw: makes this worker's pictures of a round, as PNG by file name.
             report: told of every committed round, on every worker.
+            asked: whether this process, which then is the run's only one, has been asked to leave.
         """
-        self.directory, self.group, self.draw, self.report = directory, group, draw, report
+        self.directory, self.group, self.draw, self.report, self.asked = directory, group, draw, report, asked
 
-    def resume(self, state: TrainState) -> tuple[int, int]:
+    def resume(self, state: TrainState) -> tuple[int, int, int]:
         """Load the last commit, if any."""
         saved = self.directory.load_state()
         if saved is None:
-            return 0, 0
-        arrays, round, epochs = saved
+            return 0, 0, 0
+        arrays, place = saved
         state.load(arrays)
-        return (round + 1, 0) if round == self.directory.last_round else (round, epochs)
+        if place.round <= self.directory.last_round:
+            return place.round + 1, 0, 0
+        return place.round, place.epochs, place.steps
+
+    def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
+        """Commit the steps done and leave, if asked to.
+
+        Raises:
+            Interrupted: the process ends with it.
+        """
+        if self.asked():
+            if state is not None:
+                self.directory.commit_steps(Place(round, epoch, steps), state.tensors())
+            raise Interrupted
 
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         """Rank 0 writes."""
@@ -252,8 +506,3 @@ def describe(record: dict[str, Any]) -> str:
         f"round {record['round']}: {', '.join(rows)}; importance mean {importance['mean']:.3f}, "
         f"saturated {100 * importance['saturated']:.1f} %{speed}"
     )
-
-
-def as_json(content: Any) -> str:
-    """Plain data on one line."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False)

@@ -106,6 +106,11 @@ class ActorStore:
         """Write `W_0` of all shards, in parallel, where it is missing."""
         ray.get([self._owner(s).initialise.remote(s, count) for s, count in enumerate(pixels)])
 
+    def stop(self) -> None:
+        """End the actors; what they have acknowledged is on disk."""
+        for actor in self.actors:
+            ray.kill(actor)
+
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
         """Ask for an update and go on; `read` of the same shard waits for it and raises what went wrong."""
         self._pending[shard] = self._owner(shard).update.remote(round, shard, error)

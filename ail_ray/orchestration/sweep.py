@@ -1,9 +1,10 @@
 """A sweep: Ray Tune over AIL runs, mirrored into MLflow, with a summary that says what came of each trial."""
 
 import os
-import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,10 @@ import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, is_local, read_json, write_json
+from ail_ray.files import FileError, as_path, digest_of, is_local, read_json, write_json
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.cluster import IN_JOB, cluster, concurrency
@@ -37,7 +37,7 @@ from ail_ray.orchestration.prepare import (
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
 from ail_ray.orchestration.tracking import Tracker
-from ail_ray.orchestration.trial import Placement, TrialPlan, resolve_precision, run_local, run_on_ray
+from ail_ray.orchestration.trial import Placement, RunError, TrialPlan, resolve_precision, run_local, run_on_ray
 from ail_ray.orchestration.worker import reported
 
 
@@ -58,13 +58,20 @@ class SweepJob:
 
     def __post_init__(self) -> None:
         p, problems = self.placement, list[str]()
-        counts = {"workers": p.workers, "threads": p.threads, "store-actors": p.store_actors}
+        try:
+            fewest, most = p.fewest, p.most
+        except ValueError:
+            fewest = most = 1
+            problems.append(f"workers must be a number, or a range such as 1..4, got {p.workers}")
+        if fewest > most:
+            problems.append(f"workers must be a range from fewer to more, got {p.workers}")
+        counts = {"workers": fewest, "threads": p.threads, "store-actors": p.store_actors}
         problems += [f"{name} must be at least 1, got {count}" for name, count in counts.items() if count < 1]
-        if p.workers > self.sweep.shards:
+        if most > self.sweep.shards:
             problems.append(f"workers must not exceed the {self.sweep.shards} shards, got {p.workers}")
-        if self.max_workers is not None and self.max_workers < p.workers:
-            problems.append(f"max-workers is {self.max_workers}, but one trial needs {p.workers}")
-        if self.local and (p.workers > 1 or self.sweep.asha or self.sweep.search == "optuna"):
+        if self.max_workers is not None and self.max_workers < fewest:
+            problems.append(f"max-workers is {self.max_workers}, but one trial needs {fewest}")
+        if self.local and (most > 1 or self.sweep.asha or self.sweep.search == "optuna"):
             problems.append("local runs one process: it goes with neither workers > 1, asha nor search optuna")
         if IN_JOB:
             for name, value in (("out", self.out), ("storage", self.storage)):
@@ -222,15 +229,39 @@ def _train_here(plan: TrialPlan, threads: int, device: str) -> None:
 
 def _run_here(sweep: Sweep, monitor: Monitor) -> None:
     device = torch.device("cuda" if sweep.job.placement.gpu else "cpu")
-    for searched in proposals(sweep.job.sweep):
-        plan = sweep.plan(searched)
-        monitor.started(plan)
-        failure = None
-        try:
-            run_local(plan, sweep.job.placement.threads, device, lambda record, plan=plan: monitor.heard(plan))  # type: ignore[misc]
-        except Exception as error:  # as under Ray: one failed trial does not sink the others
-            failure = f"{type(error).__name__}: {error}"
-        monitor.ended(plan, failure)
+    with _asked_to_leave(monitor.say) as asked:
+        for searched in proposals(sweep.job.sweep):
+            plan = sweep.plan(searched)
+            monitor.started(plan)
+            failure = None
+            try:
+                run_local(
+                    plan, sweep.job.placement.threads, device,
+                    lambda record, plan=plan: monitor.heard(plan),  # type: ignore[misc]
+                    asked=asked,
+                )  # fmt: skip
+            except Exception as error:  # as under Ray: one failed trial does not sink the others
+                failure = f"{type(error).__name__}: {error}"
+            monitor.ended(plan, failure)
+
+
+@contextmanager
+def _asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGTERM (a spot machine's notice) or Ctrl-C into a wish, which a run grants at its next step."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        say("asked to leave: committing this step, the same command goes on from it (again: leave at once)")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_on_tune(sweep: Sweep, monitor: Monitor, *, name: str, at_once: int) -> None:
@@ -263,6 +294,7 @@ def _run_on_tune(sweep: Sweep, monitor: Monitor, *, name: str, at_once: int) -> 
         run_config=tune.RunConfig(
             name=f"tune-{name}", storage_path=str(sweep.prepared.storage / "ray"), callbacks=[callback],
             verbose=0,
+            failure_config=tune.FailureConfig(max_failures=5),  # of a trial's own process; its workers' are its affair
         ),
     ).fit()  # fmt: skip
 
@@ -274,20 +306,17 @@ def _trial(tuned: dict[str, Any], sweep: Sweep) -> None:
     directory = RunDirectory(plan.directory)
     for record in directory.records():
         tune.report(reported(record, plan.directory))
-    run_on_ray(plan, sweep.job.placement, in_tune=True)
+    try:
+        run_on_ray(plan, sweep.job.placement, in_tune=True)
+    except (RunError, FileError) as error:  # again would fail again; the sweep's callback reads it
+        directory.fail(str(error))
 
 
 class _Callback(tune.Callback):
-    """Tune's events as the monitor's.
-
-    It also gives back what a stopped trial held. Tune kills such a trial, and the placement group of its workers stays
-    behind: Ray Train's own cleaner asks the dashboard whether the trial lives, and for good gives up if that once does
-    not answer.
-    """
+    """Tune's events as the monitor's."""
 
     def __init__(self, sweep: Sweep, monitor: Monitor, recorded: UPath) -> None:
         self.sweep, self.monitor, self.recorded = sweep, monitor, recorded
-        self.held: dict[str, float] = {}  # placement groups of trials that ended, and when (seconds)
         self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -305,30 +334,14 @@ class _Callback(tune.Callback):
         self.monitor.heard(self._plan(trial))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self._ended(trial, None)
+        self.monitor.ended(self._plan(trial), RunDirectory(self._plan(trial).directory).failure())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         # `trial.get_error()` reads the storage path, where the file arrives only later.
         written = trial.error_file and Path(trial.error_file).exists()
         lines = Path(trial.error_file).read_text().splitlines() if written else []
         reason = [line.strip() for line in lines if line.strip()] or ["for a reason that Ray does not tell"]
-        self._ended(trial, reason[-1])
-
-    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        self._release(after=10)  # by then Tune has killed the trial, which would start its workers again
-
-    def on_experiment_end(self, trials: list[Any], **_: Any) -> None:
-        self._release(after=0)
-
-    def _ended(self, trial: Any, failure: str | None) -> None:
-        if group := (trial.last_result or {}).get("placement_group"):
-            self.held[group] = time.monotonic()
-        self.monitor.ended(self._plan(trial), failure)
-
-    def _release(self, after: float) -> None:
-        for group in [group for group, ended in self.held.items() if time.monotonic() >= ended + after]:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
-            del self.held[group]
+        self.monitor.ended(self._plan(trial), reason[-1])
 
     def _plan(self, trial: Any) -> TrialPlan:
         return self.sweep.plan(trial.config.get("searched", trial.config))

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 import torch
 from ray import train
+from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 from upath import UPath
@@ -16,25 +16,42 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.orchestration.prepare import Prepared
-from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.orchestration.rundir import Lease, RunDirectory
 from ail_ray.orchestration.store import ActorStore, ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
 
 GROUP_START_TIMEOUT = 1800  # seconds: a GPU node may have to boot first
+ATTEMPTS = 3  # in a row without a commit in between
+RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where a run runs; never part of its identity."""
 
-    workers: int = 1
-    """Train workers of one run; each holds its share of the shards."""
+    workers: int | str = 1
+    """Train workers of a run, each with its share of the shards; `1..4`: as many as there are just then."""
     threads: int = 1
     """CPU threads of a worker. Workers × threads × concurrent trials should be the cores there are."""
     gpu: bool = False
     """Give every worker a GPU."""
     store_actors: int = 2
     """Actors that hold and update the importance of one run."""
+
+    @property
+    def fewest(self) -> int:
+        """The workers a run needs to go on.
+
+        Raises:
+            ValueError: `workers` is neither a number nor a range.
+        """
+        return int(str(self.workers).partition("..")[0])
+
+    @property
+    def most(self) -> int:
+        """The workers a run can use; more than the fewest if it is elastic."""
+        first, dots, last = str(self.workers).partition("..")
+        return int(last if dots else first)
 
     def worker_resources(self) -> dict[str, float]:
         """What Ray must find free for a worker."""
@@ -60,24 +77,25 @@ class TrialPlan:
         )
         return self.prepared.storage / "runs" / digest
 
-    def open(self, placement: Placement) -> tuple[RunDirectory, dict[str, Any]]:
-        """The run directory and its manifest, made if the run is new; a recorded manifest decides."""
-        directory = RunDirectory(self.directory)
+    def open(self, directory: RunDirectory, placement: Placement) -> dict[str, Any]:
+        """The manifest of this run's directory, mended, or made if the run is new; a recorded one decides."""
         manifest = directory.create(
             self.config, corpus=self.prepared.corpus.digest, pairs=len(self.prepared.corpus.pairs),
             pixels=self.prepared.corpus.pixels, precision=self.precision, threads=placement.threads,
-            workers=placement.workers,
+            workers=placement.most,
         )  # fmt: skip
-        return directory, manifest
+        directory.forget_failure()
+        directory.mend(len(self.prepared.corpus.shards))
+        return manifest
 
-    def assignment(self, manifest: dict[str, Any], importance: Any) -> Assignment:
+    def assignment(self, manifest: dict[str, Any], importance: Any, holder: str) -> Assignment:
         """What the workers are told."""
         return Assignment(
             config=self.config, directory=self.directory, shards=self.prepared.shard_paths,
             validation=[file.path for file in self.prepared.validation],
             test=[file.path for file in self.prepared.test],
             crops=self.prepared.crops_per_epoch(self.config), precision=manifest["precision"],
-            threads=manifest["threads"], importance=importance,
+            threads=manifest["threads"], importance=importance, holder=holder,
         )  # fmt: skip
 
 
@@ -86,53 +104,88 @@ def resolve_precision(asked: str, device: str) -> Precision:
     return fastest(torch.device(device)) if asked == "auto" else asked  # type: ignore[return-value]
 
 
+class RunError(RuntimeError):
+    """A run that cannot go on; the message says why."""
+
+
 def run_local(
-    plan: TrialPlan, threads: int, device: torch.device, report: Callable[[dict[str, Any]], None]
+    plan: TrialPlan,
+    threads: int,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None],
+    *,
+    asked: Callable[[], bool] = lambda: False,
 ) -> RunDirectory:
-    """A run in this process, without Ray, into the same kind of run directory."""
-    directory, manifest = plan.open(Placement(threads=threads))
-    if directory.last_round < plan.config.rounds:
-        store = ImportanceStore(plan.directory, plan.config, plan.errors)
-        for s, pixels in enumerate(plan.prepared.shard_pixels):
-            store.initialise(s, pixels)
-        work(plan.assignment(manifest, store), Group(), device, report)
-    directory.finalise()
+    """A run in this process, without Ray, into the same kind of run directory.
+
+    Args:
+        report: told of every committed round.
+        asked: whether to leave at the next step, with everything committed (raises `Interrupted`).
+    """
+    directory = RunDirectory(plan.directory)
+    with Lease(directory) as lease:
+        manifest = plan.open(directory, Placement(threads=threads))
+        if directory.last_round < plan.config.rounds:
+            store = ImportanceStore(plan.directory, plan.config, plan.errors)
+            for s, pixels in enumerate(plan.prepared.shard_pixels):
+                store.initialise(s, pixels)
+            work(plan.assignment(manifest, store, lease.holder), Group(), device, report, asked)
+        directory.finalise()
     return directory
 
 
 def run_on_ray(plan: TrialPlan, placement: Placement, *, in_tune: bool) -> RunDirectory:
     """A run on the cluster this process is connected to; goes on where its run directory stands.
 
+    However often workers and nodes are lost, it goes on as long as it gets further in between.
+
     Args:
         in_tune: whether a Tune trial is to hear of every round.
+
+    Raises:
+        RunError: it failed several times at the same place, or the loss is no longer finite.
     """
-    directory, manifest = plan.open(placement)
-    if directory.last_round < plan.config.rounds:
-        store = ActorStore.start(
-            min(placement.store_actors, len(plan.prepared.shard_paths)),
-            plan.directory,
-            plan.config,
-            plan.errors,
-        )
-        store.initialise(plan.prepared.shard_pixels)
-        os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # else every report waits about two seconds
-        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(GROUP_START_TIMEOUT)
-        TorchTrainer(
-            train_worker,
-            train_loop_config={"assignment": plan.assignment(manifest, store)},
-            scaling_config=train.ScalingConfig(
-                num_workers=manifest["workers"], use_gpu=placement.gpu,
-                resources_per_worker=placement.worker_resources(),
-            ),
-            run_config=train.RunConfig(
-                name=directory.path.name,
-                storage_path=str(plan.prepared.storage / "ray"),
-                # The second limit is for groups that cannot start; by default Ray tries for ever.
-                failure_config=train.FailureConfig(max_failures=3, controller_failure_limit=10),  # type: ignore[call-arg]
-                callbacks=[TuneReportCallback()] if in_tune else [],  # type: ignore[list-item]
-            ),
-        ).fit()  # fmt: skip
-        for actor in store.actors:
-            ray.kill(actor)
-    directory.finalise()
+    directory = RunDirectory(plan.directory)
+    with Lease(directory) as lease:
+        manifest, pixels = plan.open(directory, placement), plan.prepared.shard_pixels
+        attempts = 0
+        while directory.last_round < plan.config.rounds:
+            before = directory.place
+            store = ActorStore.start(min(placement.store_actors, len(pixels)), plan.directory, plan.config, plan.errors)
+            store.initialise(pixels)
+            reason = _fit(plan, placement, manifest["workers"], plan.assignment(manifest, store, lease.holder), in_tune)
+            store.stop()
+            mended = directory.mend(len(pixels))
+            attempts = attempts + 1 if directory.place == before and not mended else 0
+            if (failure := directory.failure()) or attempts == ATTEMPTS:
+                raise RunError(failure or reason or "its workers ended without a word")
+        directory.finalise()
     return directory
+
+
+def _fit(plan: TrialPlan, placement: Placement, workers: int, assignment: Assignment, in_tune: bool) -> str | None:
+    """One `TorchTrainer.fit()` over all rounds that are left; why it ended early, if it did."""
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # else every report waits about two seconds
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(GROUP_START_TIMEOUT)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"assignment": assignment},
+        scaling_config=train.ScalingConfig(
+            num_workers=workers if placement.fewest == placement.most else (placement.fewest, placement.most),  # type: ignore[arg-type]
+            elastic_resize_monitor_interval_s=RESIZE_INTERVAL, use_gpu=placement.gpu,  # type: ignore[call-arg]
+            resources_per_worker=placement.worker_resources(),
+        ),
+        run_config=train.RunConfig(
+            name=plan.directory.name,
+            storage_path=str(plan.prepared.storage / "ray"),
+            # Not retried there: a controller that is killed while it starts a group leaves the group's resources held.
+            # The second limit is for groups that cannot start; by default Ray tries for ever.
+            failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
+            callbacks=[TuneReportCallback()] if in_tune else [],  # type: ignore[list-item]
+        ),
+    )  # fmt: skip
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        return " ".join(str(error).split())
+    return None

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import ray
 import ray.train
 import torch
 from ray.train.torch import get_device
@@ -21,7 +20,7 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.inference import predict
 from ail_ray.learning.models import build_model
 from ail_ray.learning.precision import Precision, placed
-from ail_ray.learning.theta import TrainState
+from ail_ray.learning.theta import NonFiniteLossError, TrainState
 from ail_ray.orchestration.rundir import RunDirectory, RunJournal, mean_psnr
 
 PICTURED_CROP = 96  # pixels
@@ -40,6 +39,7 @@ class Assignment:
     precision: Precision
     threads: int
     importance: Importance
+    holder: str  # of the lease that the run is worked on under
 
 
 def train_worker(job: dict[str, Assignment]) -> None:
@@ -47,9 +47,11 @@ def train_worker(job: dict[str, Assignment]) -> None:
     assignment = job["assignment"]
     context, device = ray.train.get_context(), get_device()
     group = Group(context.get_world_rank(), context.get_world_size(), str(device))
-    held = ray.util.get_current_placement_group()
-    extra = {"placement_group": held.id.hex()} if held else {}  # for the sweep, which gives it back
-    work(assignment, group, device, lambda record: ray.train.report(reported(record, assignment.directory) | extra))
+    try:
+        work(assignment, group, device, lambda record: ray.train.report(reported(record, assignment.directory)))
+    except NonFiniteLossError as error:  # on every worker at once; the same numbers would fail again
+        if group.rank == 0:
+            RunDirectory(assignment.directory).fail(str(error))
 
 
 def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
@@ -63,7 +65,13 @@ def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
     }
 
 
-def work(assignment: Assignment, group: Group, device: torch.device, report: Callable[[dict[str, Any]], None]) -> None:
+def work(
+    assignment: Assignment,
+    group: Group,
+    device: torch.device,
+    report: Callable[[dict[str, Any]], None],
+    asked: Callable[[], bool] = lambda: False,
+) -> None:
     """Algorithm 1 on the shards `s` with `s mod size == rank`."""
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
@@ -81,7 +89,9 @@ def work(assignment: Assignment, group: Group, device: torch.device, report: Cal
             config=config, state=state, crops=a.crops, precision=a.precision, group=group,
             bank=Bank(mine, total_shards=len(a.shards), crop=config.crop, seed=config.seed),
             importance=a.importance, validation=validation, test=test,
-            journal=RunJournal(RunDirectory(a.directory), group, draw=gallery.draw, report=report),
+            journal=RunJournal(
+                RunDirectory(a.directory, a.holder), group, draw=gallery.draw, report=report, asked=asked
+            ),
         )
     )  # fmt: skip
 

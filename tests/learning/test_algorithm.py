@@ -123,6 +123,24 @@ def test_a_stop_after_any_commit_leaves_no_trace(shards: dict[int, Shard], stop:
         np.testing.assert_array_equal(importance.held[key], w)
 
 
+@settings(max_examples=12)
+@given(round=st.integers(0, 2), epoch=st.integers(0, 1), steps=st.integers(1, 3), adam=st.booleans())
+def test_leaving_at_any_step_leaves_no_trace(
+    shards: dict[int, Shard], round: int, epoch: int, steps: int, adam: bool
+) -> None:
+    config = tiny(optimizer="adam" if adam else "sgd", learning_rate=3e-3 if adam else 0.01)
+    whole, _ = finished(shards, config)
+    journal, importance = MemoryJournal(leave_at=(round, epoch, steps)), MemoryImportance(config, shards)
+    with pytest.raises(StoppedError):
+        adaptive_importance_learning(tiny_run(shards, config, importance=importance, journal=journal))
+    assert journal.calls[-1] == ("steps", round, epoch, steps)
+    adaptive_importance_learning(tiny_run(shards, config, importance=importance, journal=journal))
+    assert_same_bits(journal.arrays, whole.arrays)
+    assert [(log.round, log.epoch, log.loss) for log in journal.logs] == [
+        (log.round, log.epoch, log.loss) for log in whole.logs
+    ]
+
+
 def test_a_stop_between_two_updates_repeats_the_first(shards: dict[int, Shard]) -> None:
     whole, _ = finished(shards)
     journal, importance = MemoryJournal(), MemoryImportance(TINY, shards)

@@ -59,31 +59,37 @@ class StoppedError(Exception):
 
 @dataclass
 class MemoryJournal:
-    """What was committed, as copies; `stop_after` commits the process is gone."""
+    """What was committed, as copies; after `stop_after` commits the process is gone, at step `leave_at` it leaves."""
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     stop_after: int | None = None
     arrays: dict[str, np.ndarray] | None = None
-    place: tuple[int, int] = (0, 0)
+    place: tuple[int, int, int] = (0, 0, 0)
+    leave_at: tuple[int, int, int] | None = None  # round, epoch, steps
     logs: list[EpochLog] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     students: list[dict[str, np.ndarray]] = field(default_factory=list)
 
-    def resume(self, state: TrainState) -> tuple[int, int]:
+    def resume(self, state: TrainState) -> tuple[int, int, int]:
         if self.arrays is not None:
             state.load(self.arrays)
         return self.place
 
+    def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
+        if state is not None and (round, epoch, steps) == self.leave_at:
+            self.stop_after, self.leave_at = 1, None
+            self._commit(("steps", round, epoch, steps), state, (round, epoch, steps))
+
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         self.logs.append(log)
-        self._commit(("epoch", log.round, log.epoch), state, (log.round, log.epoch + 1))
+        self._commit(("epoch", log.round, log.epoch), state, (log.round, log.epoch + 1, 0))
 
     def commit_round(self, record: dict[str, Any], state: TrainState) -> None:
         self.records.append(record)
         self.students.append(student_arrays(state))
-        self._commit(("round", record["round"]), state, (record["round"] + 1, 0))
+        self._commit(("round", record["round"]), state, (record["round"] + 1, 0, 0))
 
-    def _commit(self, call: tuple[Any, ...], state: TrainState, place: tuple[int, int]) -> None:
+    def _commit(self, call: tuple[Any, ...], state: TrainState, place: tuple[int, int, int]) -> None:
         self.calls.append(call)
         self.arrays = {name: array.copy() for name, array in state.tensors().items()}
         self.place = place

@@ -1,6 +1,13 @@
 """The run directory: what is committed is there, what is not needed any more is not, nothing of another format."""
 
 import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +21,7 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
-from ail_ray.orchestration.rundir import RunDirectory, RunJournal, describe
+from ail_ray.orchestration.rundir import Interrupted, Lease, Place, RunDirectory, RunJournal, describe
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -61,7 +68,7 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 def test_a_new_run_is_recorded_and_an_old_one_decides(directory: RunDirectory) -> None:
     manifest = directory.manifest()
-    assert (manifest["run"], manifest["last_round"], manifest["state"]) == ("0123abcd", -1, None)
+    assert (manifest["run"], manifest["last_round"], manifest["places"]) == ("0123abcd", -1, [])
     assert (manifest["precision"], manifest["threads"], manifest["workers"]) == ("fp64", 1, 2)
     assert manifest["config"]["width"] == 2
     assert set(manifest["versions"]) == {"torch", "ray", "numpy", "mlflow"}
@@ -83,11 +90,14 @@ def test_more_rounds_extend_a_run(directory: RunDirectory) -> None:
 def test_another_format_and_a_damaged_manifest_are_refused(directory: RunDirectory) -> None:
     path = directory.path / "manifest.json"
     manifest = read_json(path)
-    write_json(path, manifest | {"format": 2})
-    with pytest.raises(FileError, match=r"0123abcd: format 2, this version reads 1"):
+    write_json(path, manifest | {"format": 1})
+    with pytest.raises(FileError, match=r"0123abcd: format 1, this version reads 2"):
         directory.create(CONFIG)
-    assert read_json(path) == manifest | {"format": 2}
-    write_bytes(path, b'{"format": 1, "run')
+    assert read_json(path) == manifest | {"format": 1}
+    write_json(path, manifest | {"last_round": 3})
+    with pytest.raises(FileError, match=r"manifest.json: damaged, its content differs from its checksum"):
+        directory.create(CONFIG)
+    write_bytes(path, b'{"format": 2, "run')
     with pytest.raises(FileError, match="not valid JSON"):
         directory.manifest()
     with pytest.raises(FileError, match="no such file"):
@@ -98,13 +108,13 @@ def test_resuming_goes_on_after_the_last_commit(directory: RunDirectory) -> None
     journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None)
     fresh = state(99)
     before = fresh.tensors()
-    assert journal.resume(fresh) == (0, 0)
+    assert journal.resume(fresh) == (0, 0, 0)
     assert all(np.array_equal(fresh.tensors()[name], before[name]) for name in before)
     whole_round(directory, 0)
-    assert journal.resume(state(99)) == (1, 0)
+    assert journal.resume(state(99)) == (1, 0, 0)
     directory.commit_epoch(log(1, 0), state(10, steps=3).tensors())
     resumed, expected = state(99), state(10, steps=3).tensors()
-    assert journal.resume(resumed) == (1, 1)
+    assert journal.resume(resumed) == (1, 1, 0)
     assert resumed.tensors().keys() == expected.keys()
     assert any(name.startswith("optimizer.") for name in expected)
     for name, array in expected.items():
@@ -141,7 +151,7 @@ def test_a_round_that_trains_nothing_has_no_loss(directory: RunDirectory) -> Non
     assert (found["loss"], found["squared_error"], found["patches_per_second"]) == (None, None, None)
     assert found["epochs"] == []
     journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None)
-    assert journal.resume(state(5)) == (1, 0)
+    assert journal.resume(state(5)) == (1, 0, 0)
 
 
 def test_only_what_may_be_needed_is_kept(directory: RunDirectory) -> None:
@@ -151,7 +161,9 @@ def test_only_what_may_be_needed_is_kept(directory: RunDirectory) -> None:
         kept = {0, best if t >= best else 0, t - 1, t} - {-1}
         assert names(directory.path / "importance") == [f"round-{r:03d}" for r in sorted(kept)]
         assert 1 <= len(names(directory.path / "state")) <= 2
-        assert directory.manifest()["state"]["file"] in names(directory.path / "state")
+        place = directory.place
+        assert place is not None
+        assert place.file in names(directory.path / "state")
         assert directory.load_state() is not None
     assert len(names(directory.path / "students")) == 7
     assert [r["round"] for r in directory.records()] == list(range(7))
@@ -184,3 +196,148 @@ def test_finalising_again_changes_nothing(directory: RunDirectory) -> None:
     config = read_json(directory.path / "config.json")
     assert config["config"]["width"] == 2
     assert {"precision", "threads", "workers", "versions", "machine", "run"} <= set(config)
+
+
+def interrupted_round(directory: RunDirectory) -> None:
+    """Rounds 0 and 1 are committed; round 2 has its importance and one epoch."""
+    for t in (0, 1):
+        whole_round(directory, t)
+    write_tensors(directory.importance_path(2, 0), {"importance": np.full(9, 0.2, np.float16)})
+    directory.commit_epoch(log(2, 0), state(20).tensors())
+
+
+def damage(path: UPath) -> None:
+    """Turn one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) - len(data) // 3] ^= 1
+    path.write_bytes(bytes(data))
+
+
+DAMAGES: dict[str, tuple[list[str], tuple[int, int, int], str]] = {
+    "the last state": (["state/round-002-epoch-01-step-000000.safetensors"], (2, 0, 0), "epoch-01-step-000000"),
+    "both states": (["state/round-002-epoch-01-step-000000.safetensors",
+                     "state/round-001-epoch-02-step-000000.safetensors"], (2, 0, 0), "round-001-epoch-02"),
+    "the importance in use": (["importance/round-002/shard-0000.safetensors"], (2, 0, 0), "round-002/shard-0000"),
+    "and the one before": (["importance/round-002/shard-0000.safetensors",
+                            "importance/round-001/shard-0000.safetensors"], (1, 0, 0), "after round 0"),
+    "the last student": (["students/round-001.safetensors"], (1, 2, 0), "after round 0"),
+    "all students": (["students/round-001.safetensors", "students/round-000.safetensors"], (0, 0, 0), "after round -1"),
+    "the manifest": (["manifest.json"], (2, 0, 0), "manifest.json: .*; the one before is used"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_what_is_damaged_is_noticed_and_the_one_before_is_used(directory: RunDirectory, what: str) -> None:
+    paths, place, words = DAMAGES[what]
+    interrupted_round(directory)
+    for path in paths:
+        damage(directory.path / path)
+    lines = directory.mend(shards=1)
+    assert re.search(words, "\n".join(lines)), lines
+    assert directory.incidents() == lines
+    assert directory.mend(shards=1) == [], "mended once, it is whole"
+    resumed = state(99)
+    assert RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None).resume(resumed) == place
+    if place == (2, 0, 0):
+        assert np.array_equal(bits_of(resumed), bits_of(state(11)))
+
+
+def bits_of(made: TrainState) -> np.ndarray:
+    return made.tensors()["student.layers.0.weight"]
+
+
+def test_nothing_is_mended_in_a_whole_run_and_what_a_kill_left_is_swept_up(directory: RunDirectory) -> None:
+    interrupted_round(directory)
+    left = directory.path / "importance" / "round-002" / ".shard-0001.safetensors.0a1b2c3d.tmp"
+    left.write_bytes(b"half")
+    before = directory.manifest()
+    assert directory.mend(shards=1) == []
+    assert directory.manifest() == before
+    assert not left.exists()
+    assert directory.place == Place(2, 1)
+
+
+@pytest.mark.parametrize("number", [-1, 1.5, "../../secret", True, None, 10**12])
+def test_a_manifest_cannot_lead_out_of_its_folder(directory: RunDirectory, number: object) -> None:
+    whole_round(directory, 0)
+    manifest = directory.manifest()
+    manifest["places"] = [[number, 0, 0]]
+    directory._write_manifest(manifest)  # with a right checksum, as an attacker would
+    for reading in (directory.load_state, lambda: directory.mend(1), lambda: directory.place):
+        with pytest.raises(FileError, match="not a place in a run"):
+            reading()
+
+
+def test_an_interrupted_epoch_is_gone_on_with(directory: RunDirectory) -> None:
+    whole_round(directory, 0)
+    asked = iter([False, True, True])
+    journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None, asked=lambda: next(asked))
+    working = state(7, steps=3)
+    journal.may_leave(working, round=1, epoch=0, steps=2)
+    assert directory.place == Place(0, 2)
+    with pytest.raises(Interrupted) as leaving:
+        journal.may_leave(working, round=1, epoch=0, steps=3)
+    assert leaving.value.code == 143
+    with pytest.raises(Interrupted):
+        journal.may_leave()  # nothing to commit there
+    resumed = state(99)
+    assert journal.resume(resumed) == (1, 0, 3)
+    assert {k: v.tobytes() for k, v in resumed.tensors().items()} == {
+        k: v.tobytes() for k, v in working.tensors().items()
+    }
+
+
+def test_a_lease_keeps_a_second_job_waiting_until_the_first_is_done(directory: RunDirectory) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with Lease(directory):
+            order.append("second")
+
+    waiter = threading.Thread(target=second)
+    with Lease(directory) as lease:
+        waiter.start()
+        assert Lease(directory).worker() == f"process {os.getpid()} on {socket.gethostname()}"
+        waiter.join(1)
+        assert waiter.is_alive()
+        assert lease.held_by() == lease.holder
+        order.append("first")
+    waiter.join(10)
+    assert order == ["first", "second"]
+    assert lease.held_by() is None
+
+
+def test_a_lease_of_a_process_that_was_killed_is_free_at_once(directory: RunDirectory) -> None:
+    script = (
+        "import sys, time\nfrom upath import UPath\nfrom ail_ray.orchestration.rundir import Lease, RunDirectory\n"
+        "with Lease(RunDirectory(UPath(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(directory.path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert Lease(directory).worker() == f"process {holder.pid} on {socket.gethostname()}"
+        holder.kill()
+    assert Lease(directory).worker() is None
+    began = time.monotonic()
+    with Lease(directory) as lease:
+        assert lease.held_by() == lease.holder
+    assert time.monotonic() - began < Lease.DEAD / 2
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"holder": 1, "pid": "x", "renewed": null}', b"\xff"])
+def test_a_lease_that_nobody_renews_is_free_after_a_while(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.setattr(Lease, "DEAD", 0.5)
+    (directory.path / "lease.json").write_bytes(content)
+    with Lease(directory) as lease:
+        assert lease.held_by() == lease.holder
+
+
+def test_a_job_whose_lease_another_has_taken_cannot_commit(directory: RunDirectory) -> None:
+    with Lease(directory) as lease:
+        RunDirectory(directory.path, lease.holder).commit_epoch(log(0, 0), state(1).tensors())
+        overtaken = RunDirectory(directory.path, "an older job")
+        with pytest.raises(FileError, match="another job has taken this run over"):
+            overtaken.commit_epoch(log(0, 1), state(2).tensors())
+    assert directory.place == Place(0, 1)

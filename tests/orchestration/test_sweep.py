@@ -171,7 +171,7 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     failed = next(t for t in summary["trials"] if t["status"] == "failed")
     assert (failed["rounds"], failed["weights"], failed["validation"]) == (-1, None, [])
     assert "λ=0.8" in printed
-    assert "format 99, this version reads 1" in printed
+    assert "format 99, this version reads 2" in printed
     after = traces(bench)
     assert before.items() <= after.items()
     new = {Path(path).relative_to(bench.folder / "out" / "runs").parts[0] for path in after.keys() - before.keys()}
