@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench mutants clean
+.PHONY: demo test lint bench mutants faults soak clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -25,6 +25,14 @@ bench: $(INSTALLED)
 # Break the code in known ways and see that the tests notice.
 mutants: $(INSTALLED)
 	$(BIN)/python tests/mutants.py
+
+# Kill every part of a run and compare what is left with an uninterrupted one.
+faults: $(INSTALLED)
+	$(BIN)/python tests/orchestration/faults.py
+
+# Kill runs over and over, for at most half an hour.
+soak: $(INSTALLED)
+	$(BIN)/python tests/orchestration/soak.py
 
 # Remove what the other targets made: environment, caches, outputs.
 clean:

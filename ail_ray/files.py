@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import uuid
 import warnings
@@ -118,6 +119,14 @@ def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if recorded is not None and recorded != checksum(tensors):
         raise FileError(f"{path}: damaged, its content differs from its checksum")
     return tensors, metadata
+
+
+def remove_tree(folder: UPath) -> None:
+    """Remove a folder and all in it."""
+    if is_local(folder):
+        shutil.rmtree(str(folder), ignore_errors=True)
+    else:
+        folder.fs.rm(folder.path, recursive=True)
 
 
 def checksum(tensors: dict[str, np.ndarray]) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ail_ray.learning.config import RunConfig, parameters
-from ail_ray.orchestration.rundir import Lease, RunDirectory, describe, mean_psnr
+from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.rundir import RunDirectory, describe, mean_psnr
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
 
@@ -29,7 +30,7 @@ class Monitor:
         going_on = f", going on after round {directory.last_round}" if directory.last_round >= 0 else ""
         self._incidents.setdefault(directory.path.name, len(directory.incidents()))
         self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
-        if holder := Lease(directory).worker():
+        if holder := Lease(plan.directory).worker():
             self.waits(plan, holder)
 
     def waits(self, plan: TrialPlan, holder: str) -> None:

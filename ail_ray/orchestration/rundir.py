@@ -12,16 +12,10 @@ lease.json                           which job works on the run now
 failure.json                         why the last attempt cannot go on
 """
 
-import json
 import os
 import platform
-import shutil
-import socket
 import subprocess
-import threading
 import time
-import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -34,20 +28,20 @@ from upath import UPath
 
 from ail_ray.files import (
     FileError,
-    create,
     digest_of,
     is_local,
     read_json,
     read_tensors,
+    remove_tree,
     write_bytes,
     write_json,
     write_tensors,
 )
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.group import Group
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.learning.weights import save_model
+from ail_ray.orchestration.lease import Lease
 
 FORMAT = 2
 
@@ -70,11 +64,8 @@ class Place:
         return f"round-{self.round:03d}-epoch-{self.epochs:02d}-step-{self.steps:06d}.safetensors"
 
 
-class Interrupted(SystemExit):
-    """The process was asked to leave, and leaves at a commit; its exit code is that of an ended process."""
-
-    def __init__(self) -> None:
-        super().__init__(143)
+class OtherFormatError(FileError):
+    """A run directory that another version of this program has written."""
 
 
 class RunDirectory:
@@ -101,7 +92,7 @@ class RunDirectory:
             manifest = self.manifest()
             if manifest["config"]["rounds"] != config.rounds:
                 manifest["config"]["rounds"] = config.rounds
-                self._write_manifest(manifest)
+                self.write_manifest(manifest)
             return manifest
         manifest = {
             "format": FORMAT, "run": self.path.name, "config": asdict(config), **resolved,
@@ -109,7 +100,7 @@ class RunDirectory:
             "machine": {"processor": _processor(), "python": platform.python_version(), "commit": _commit()},
             "created": time.time(), "last_round": -1, "places": [], "epochs": [], "incidents": [],
         }  # fmt: skip
-        self._write_manifest(manifest)
+        self.write_manifest(manifest)
         return manifest
 
     def manifest(self) -> dict[str, Any]:
@@ -120,6 +111,8 @@ class RunDirectory:
         """
         try:
             return self._manifest("manifest.json")
+        except OtherFormatError:
+            raise
         except FileError as damage:
             with suppress(FileError):
                 return self._manifest("manifest-previous.json")
@@ -130,7 +123,7 @@ class RunDirectory:
         if not isinstance(manifest, dict):
             raise FileError(f"{self.path / name}: damaged, not a manifest")
         if manifest.get("format") != FORMAT:
-            raise FileError(f"{self.path}: format {manifest.get('format')}, this version reads {FORMAT}")
+            raise OtherFormatError(f"{self.path}: format {manifest.get('format')}, this version reads {FORMAT}")
         if manifest.pop("sha256", None) != digest_of(manifest, length=64):
             raise FileError(f"{self.path / name}: damaged, its content differs from its checksum")
         return manifest
@@ -262,7 +255,7 @@ class RunDirectory:
         if lines:
             manifest["last_round"], manifest["places"] = last, [[p.round, p.epochs, p.steps] for p in places]
             manifest["incidents"] += lines
-            self._write_manifest(manifest)
+            self.write_manifest(manifest)
         return lines
 
     def _sound(self, path: UPath, lines: list[str]) -> bool:
@@ -294,19 +287,20 @@ class RunDirectory:
         (self.path / "failure.json").unlink(missing_ok=True)
 
     def _commit_state(self, manifest: dict[str, Any], place: Place, arrays: dict[str, np.ndarray]) -> None:
-        if self.holder is not None and (now := Lease(self).held_by()) != self.holder:
+        if self.holder is not None and (now := Lease(self.path).held_by()) != self.holder:
             raise FileError(f"{self.path}: another job has taken this run over ({now})")
         numbers = [place.round, place.epochs, place.steps]
         if manifest["places"][-1:] != [numbers]:  # the last epoch's state is the round's too
             write_tensors(self.path / "state" / place.file, arrays)
             manifest["places"] = [*manifest["places"][-1:], numbers]
-        self._write_manifest(manifest)
+        self.write_manifest(manifest)
         kept = {Place(*numbers).file for numbers in manifest["places"]}
         for path in (self.path / "state").glob("*.safetensors"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
-    def _write_manifest(self, manifest: dict[str, Any]) -> None:
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest with its checksum; the one there becomes the one before."""
         with suppress(FileError):
             previous = self._manifest("manifest.json")
             write_json(self.path / "manifest-previous.json", previous | {"sha256": digest_of(previous, length=64)})
@@ -323,163 +317,9 @@ class RunDirectory:
                 remove_tree(folder)
 
 
-class Lease:
-    """Keeps two jobs off one run: whoever holds it renews a file, and a file that is not renewed any more is free.
-
-    Entering the block waits for the job that holds the run; one whose process has gone from this machine is not
-    waited for. Should two jobs ever both believe that they hold a run, the first commit of one of them is refused.
-    """
-
-    RENEWED, DEAD = 10.0, 45.0  # seconds
-
-    def __init__(self, directory: RunDirectory) -> None:
-        self.path = directory.path / "lease.json"
-        self.holder = uuid.uuid4().hex
-        self._left = threading.Event()
-
-    def held_by(self) -> str | None:
-        """The holder now, None if there is none."""
-        return (self._content() or {}).get("holder")
-
-    def worker(self) -> str | None:
-        """Process and machine of the holder, for people; None if there is none that lives."""
-        content = self._content()
-        return f"process {content.get('pid')} on {content.get('host')}" if content and not _gone(content) else None
-
-    def __enter__(self) -> "Lease":
-        seen, since = None, time.monotonic()
-        while True:
-            content = self._content()
-            if content != seen:
-                seen, since = content, time.monotonic()
-            if content is None:
-                if create(self.path, self._mine()):
-                    break
-            elif _gone(content) or time.monotonic() - since > self.DEAD:
-                write_bytes(self.path, self._mine())
-                time.sleep(0.5)  # another may just have done the same: the last one holds
-                if self.held_by() == self.holder:
-                    break
-            time.sleep(0.2)
-        self._renewal = threading.Thread(target=self._renew, daemon=True)
-        self._renewal.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._left.set()
-        self._renewal.join()
-        if self.held_by() == self.holder:
-            self.path.unlink(missing_ok=True)
-
-    def _content(self) -> dict[str, Any] | None:
-        if not self.path.exists():
-            return None
-        try:
-            content = read_json(self.path)
-        except FileError:
-            content = None
-        return content if isinstance(content, dict) else {}  # damaged: as good as one that nobody renews
-
-    def _mine(self) -> bytes:
-        mine = {"holder": self.holder, "renewed": time.time(), "pid": os.getpid(), **(_process(os.getpid()) or {})}
-        return json.dumps(mine).encode()
-
-    def _renew(self) -> None:
-        while not self._left.wait(self.RENEWED):
-            with suppress(OSError):
-                if self.held_by() != self.holder:
-                    return
-                write_bytes(self.path, self._mine())
-
-
-def _process(pid: int) -> dict[str, str] | None:
-    """What tells this process from any other that has its number, here or elsewhere; None if there is no such one."""
-    try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-        space = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else {"host": socket.gethostname()}
-    return {"host": socket.gethostname(), "space": space, "started": started}
-
-
-def _gone(content: dict[str, Any]) -> bool:
-    """Whether the process that wrote a lease ran on this machine and does not any more."""
-    here, pid = _process(os.getpid()) or {}, content.get("pid")
-    if "space" not in here or content.get("space") != here["space"] or type(pid) is not int:
-        return False
-    return (_process(pid) or {}).get("started") != content.get("started")
-
-
-class RunJournal:
-    """The algorithm's memory, kept in a run directory: rank 0 writes, everybody reads."""
-
-    def __init__(
-        self,
-        directory: RunDirectory,
-        group: Group,
-        *,
-        draw: Callable[[int], dict[str, bytes]],
-        report: Callable[[dict[str, Any]], None],
-        asked: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """
-        Args:
-            draw: makes this worker's pictures of a round, as PNG by file name.
-            report: told of every committed round, on every worker.
-            asked: whether this process, which then is the run's only one, has been asked to leave.
-        """
-        self.directory, self.group, self.draw, self.report, self.asked = directory, group, draw, report, asked
-
-    def resume(self, state: TrainState) -> tuple[int, int, int]:
-        """Load the last commit, if any."""
-        saved = self.directory.load_state()
-        if saved is None:
-            return 0, 0, 0
-        arrays, place = saved
-        state.load(arrays)
-        if place.round <= self.directory.last_round:
-            return place.round + 1, 0, 0
-        return place.round, place.epochs, place.steps
-
-    def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
-        """Commit the steps done and leave, if asked to.
-
-        Raises:
-            Interrupted: the process ends with it.
-        """
-        if self.asked():
-            if state is not None:
-                self.directory.commit_steps(Place(round, epoch, steps), state.tensors())
-            raise Interrupted
-
-    def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
-        """Rank 0 writes."""
-        if self.group.rank == 0:
-            self.directory.commit_epoch(log, state.tensors())
-
-    def commit_round(self, record: dict[str, Any], state: TrainState) -> None:
-        """Everybody draws, rank 0 commits, nobody goes on before."""
-        folder = self.directory.record_path(record["round"]).with_suffix("")
-        for name, png in self.draw(record["round"]).items():
-            write_bytes(folder / name, png)
-        self.group.barrier()
-        if self.group.rank == 0:
-            record = self.directory.commit_round(record, state)
-        self.group.barrier()
-        self.report(record)
-
-
 def mean_psnr(rows: list[dict[str, Any]]) -> float:
     """Mean PSNR (dB) over a record's rows; 0 where there are none."""
     return sum(row["psnr"] for row in rows) / len(rows) if rows else 0.0
-
-
-def remove_tree(folder: UPath) -> None:
-    """Remove a folder and all in it."""
-    if is_local(folder):
-        shutil.rmtree(str(folder), ignore_errors=True)
-    else:
-        folder.fs.rm(folder.path, recursive=True)
 
 
 def _processor() -> str:

@@ -1,10 +1,8 @@
 """A sweep: Ray Tune over AIL runs, mirrored into MLflow, with a summary that says what came of each trial."""
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from ail_ray.files import FileError, as_path, digest_of, is_local, read_json, wr
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.cluster import IN_JOB, cluster, concurrency
+from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.prepare import (
     Everywhere,
@@ -165,7 +164,10 @@ def run_sweep(
         "tracking_uri": job.tracking_uri.rpartition("@")[2],
     }  # fmt: skip
     write_json(out / "summary.json", summary)
-    tracker.close(out / "summary.json", failed=any(trial["status"] == "failed" for trial in trials))
+    try:
+        tracker.close(out / "summary.json", failed=any(trial["status"] == "failed" for trial in trials))
+    except Exception as error:  # all results are on the storage path
+        say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {error}")
     return summary
 
 
@@ -229,7 +231,7 @@ def _train_here(plan: TrialPlan, threads: int, device: str) -> None:
 
 def _run_here(sweep: Sweep, monitor: Monitor) -> None:
     device = torch.device("cuda" if sweep.job.placement.gpu else "cpu")
-    with _asked_to_leave(monitor.say) as asked:
+    with asked_to_leave(monitor.say) as asked:
         for searched in proposals(sweep.job.sweep):
             plan = sweep.plan(searched)
             monitor.started(plan)
@@ -243,25 +245,6 @@ def _run_here(sweep: Sweep, monitor: Monitor) -> None:
             except Exception as error:  # as under Ray: one failed trial does not sink the others
                 failure = f"{type(error).__name__}: {error}"
             monitor.ended(plan, failure)
-
-
-@contextmanager
-def _asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGTERM (a spot machine's notice) or Ctrl-C into a wish, which a run grants at its next step."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        say("asked to leave: committing this step, the same command goes on from it (again: leave at once)")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run_on_tune(sweep: Sweep, monitor: Monitor, *, name: str, at_once: int) -> None:

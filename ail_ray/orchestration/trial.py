@@ -15,8 +15,9 @@ from upath import UPath
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
+from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.prepare import Prepared
-from ail_ray.orchestration.rundir import Lease, RunDirectory
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ActorStore, ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
 
@@ -123,7 +124,7 @@ def run_local(
         asked: whether to leave at the next step, with everything committed (raises `Interrupted`).
     """
     directory = RunDirectory(plan.directory)
-    with Lease(directory) as lease:
+    with Lease(plan.directory) as lease:
         manifest = plan.open(directory, Placement(threads=threads))
         if directory.last_round < plan.config.rounds:
             store = ImportanceStore(plan.directory, plan.config, plan.errors)
@@ -146,7 +147,7 @@ def run_on_ray(plan: TrialPlan, placement: Placement, *, in_tune: bool) -> RunDi
         RunError: it failed several times at the same place, or the loss is no longer finite.
     """
     directory = RunDirectory(plan.directory)
-    with Lease(directory) as lease:
+    with Lease(plan.directory) as lease:
         manifest, pixels = plan.open(directory, placement), plan.prepared.shard_pixels
         attempts = 0
         while directory.last_round < plan.config.rounds:

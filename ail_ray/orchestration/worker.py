@@ -21,7 +21,8 @@ from ail_ray.learning.inference import predict
 from ail_ray.learning.models import build_model
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import NonFiniteLossError, TrainState
-from ail_ray.orchestration.rundir import RunDirectory, RunJournal, mean_psnr
+from ail_ray.orchestration.journal import RunJournal
+from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 
 PICTURED_CROP = 96  # pixels
 

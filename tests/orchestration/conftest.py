@@ -69,7 +69,11 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
 @pytest.fixture(scope="session")
 def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> TinyFiles:
     """Six training images, two others to validate on, and a network that errs a little as the teacher."""
-    folder = tmp_path_factory.mktemp("tiny")
+    return make_tiny_files(tmp_path_factory.mktemp("tiny"))
+
+
+def make_tiny_files(folder: Path) -> TinyFiles:
+    """The same files every time, in a folder of one's own."""
     files = TinyFiles(folder / "train", folder / "val", folder / "teacher.safetensors")
     for path, sides, first in ((files.train, SIDES, 0), (files.validation, SIDES[:2], 100)):
         path.mkdir()

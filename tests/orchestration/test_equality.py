@@ -14,7 +14,8 @@ import torch
 from ray.util.state import list_actors
 
 from ail_ray.files import read_json, read_tensors
-from ail_ray.orchestration.rundir import RunDirectory, RunJournal
+from ail_ray.orchestration.journal import RunJournal
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.trial import Placement, TrialPlan, run_local, run_on_ray
 

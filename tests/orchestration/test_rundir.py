@@ -21,7 +21,9 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
-from ail_ray.orchestration.rundir import Interrupted, Lease, Place, RunDirectory, RunJournal, describe
+from ail_ray.orchestration.journal import Interrupted, RunJournal
+from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.rundir import Place, RunDirectory, describe
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -262,7 +264,7 @@ def test_a_manifest_cannot_lead_out_of_its_folder(directory: RunDirectory, numbe
     whole_round(directory, 0)
     manifest = directory.manifest()
     manifest["places"] = [[number, 0, 0]]
-    directory._write_manifest(manifest)  # with a right checksum, as an attacker would
+    directory.write_manifest(manifest)  # with a right checksum, as an attacker would
     for reading in (directory.load_state, lambda: directory.mend(1), lambda: directory.place):
         with pytest.raises(FileError, match="not a place in a run"):
             reading()
@@ -291,13 +293,13 @@ def test_a_lease_keeps_a_second_job_waiting_until_the_first_is_done(directory: R
     order: list[str] = []
 
     def second() -> None:
-        with Lease(directory):
+        with Lease(directory.path):
             order.append("second")
 
     waiter = threading.Thread(target=second)
-    with Lease(directory) as lease:
+    with Lease(directory.path) as lease:
         waiter.start()
-        assert Lease(directory).worker() == f"process {os.getpid()} on {socket.gethostname()}"
+        assert Lease(directory.path).worker() == f"process {os.getpid()} on {socket.gethostname()}"
         waiter.join(1)
         assert waiter.is_alive()
         assert lease.held_by() == lease.holder
@@ -309,17 +311,17 @@ def test_a_lease_keeps_a_second_job_waiting_until_the_first_is_done(directory: R
 
 def test_a_lease_of_a_process_that_was_killed_is_free_at_once(directory: RunDirectory) -> None:
     script = (
-        "import sys, time\nfrom upath import UPath\nfrom ail_ray.orchestration.rundir import Lease, RunDirectory\n"
-        "with Lease(RunDirectory(UPath(sys.argv[1]))):\n    print('held', flush=True)\n    time.sleep(600)\n"
+        "import sys, time\nfrom upath import UPath\nfrom ail_ray.orchestration.lease import Lease\n"
+        "with Lease(UPath(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(directory.path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert Lease(directory).worker() == f"process {holder.pid} on {socket.gethostname()}"
+        assert Lease(directory.path).worker() == f"process {holder.pid} on {socket.gethostname()}"
         holder.kill()
-    assert Lease(directory).worker() is None
+    assert Lease(directory.path).worker() is None
     began = time.monotonic()
-    with Lease(directory) as lease:
+    with Lease(directory.path) as lease:
         assert lease.held_by() == lease.holder
     assert time.monotonic() - began < Lease.DEAD / 2
 
@@ -330,12 +332,12 @@ def test_a_lease_that_nobody_renews_is_free_after_a_while(
 ) -> None:
     monkeypatch.setattr(Lease, "DEAD", 0.5)
     (directory.path / "lease.json").write_bytes(content)
-    with Lease(directory) as lease:
+    with Lease(directory.path) as lease:
         assert lease.held_by() == lease.holder
 
 
 def test_a_job_whose_lease_another_has_taken_cannot_commit(directory: RunDirectory) -> None:
-    with Lease(directory) as lease:
+    with Lease(directory.path) as lease:
         RunDirectory(directory.path, lease.holder).commit_epoch(log(0, 0), state(1).tensors())
         overtaken = RunDirectory(directory.path, "an older job")
         with pytest.raises(FileError, match="another job has taken this run over"):

@@ -103,7 +103,7 @@ def test_without_ray_too_a_failed_trial_does_not_sink_the_others(tiny_files: Tin
     assert {t["parameters"]["lam"]: t["status"] for t in done["trials"]} == dict.fromkeys((0.1, 0.2, 0.3), "finished")
     statuses = {t["parameters"]["lam"]: t["status"] for t in again["trials"]}
     assert statuses == {0.1: "finished", 0.2: "failed", 0.3: "finished"}
-    assert len([line for line in said if "failed: FileError: " in line and "format 99" in line]) == 1
+    assert len([line for line in said if "failed: OtherFormatError: " in line and "format 99" in line]) == 1
 
 
 def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:

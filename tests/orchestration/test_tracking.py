@@ -36,7 +36,7 @@ def commit(directory: RunDirectory, t: int) -> None:
     write_json(directory.record_path(t), record(t))
     write_bytes(directory.record_path(t).with_suffix("") / "importance-0.png", b"picture of round %d" % t)
     manifest = directory.manifest()
-    write_json(directory.path / "manifest.json", manifest | {"last_round": t})
+    directory.write_manifest(manifest | {"last_round": t})
 
 
 @pytest.fixture

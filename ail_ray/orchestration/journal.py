@@ -1,0 +1,97 @@
+"""The journal of Algorithm 1, kept in a run directory."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ail_ray.files import write_bytes
+from ail_ray.learning.group import Group
+from ail_ray.learning.theta import EpochLog, TrainState
+from ail_ray.orchestration.rundir import Place, RunDirectory
+
+
+class Interrupted(SystemExit):
+    """The process was asked to leave, and leaves at a commit; its exit code is that of an ended process."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+@contextmanager
+def asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Turn the first SIGTERM (a spot machine's notice) or Ctrl-C into a wish, which a run grants at its next step."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        say("asked to leave: committing this step, the same command goes on from it (again: leave at once)")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class RunJournal:
+    """The algorithm's memory, kept in a run directory: rank 0 writes, everybody reads."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        group: Group,
+        *,
+        draw: Callable[[int], dict[str, bytes]],
+        report: Callable[[dict[str, Any]], None],
+        asked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        Args:
+            draw: makes this worker's pictures of a round, as PNG by file name.
+            report: told of every committed round, on every worker.
+            asked: whether this process, which then is the run's only one, has been asked to leave.
+        """
+        self.directory, self.group, self.draw, self.report, self.asked = directory, group, draw, report, asked
+
+    def resume(self, state: TrainState) -> tuple[int, int, int]:
+        """Load the last commit, if any."""
+        saved = self.directory.load_state()
+        if saved is None:
+            return 0, 0, 0
+        arrays, place = saved
+        state.load(arrays)
+        if place.round <= self.directory.last_round:
+            return place.round + 1, 0, 0
+        return place.round, place.epochs, place.steps
+
+    def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
+        """Commit the steps done and leave, if asked to.
+
+        Raises:
+            Interrupted: the process ends with it.
+        """
+        if self.asked():
+            if state is not None:
+                self.directory.commit_steps(Place(round, epoch, steps), state.tensors())
+            raise Interrupted
+
+    def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
+        """Rank 0 writes."""
+        if self.group.rank == 0:
+            self.directory.commit_epoch(log, state.tensors())
+
+    def commit_round(self, record: dict[str, Any], state: TrainState) -> None:
+        """Everybody draws, rank 0 commits, nobody goes on before."""
+        folder = self.directory.record_path(record["round"]).with_suffix("")
+        for name, png in self.draw(record["round"]).items():
+            write_bytes(folder / name, png)
+        self.group.barrier()
+        if self.group.rank == 0:
+            record = self.directory.commit_round(record, state)
+        self.group.barrier()
+        self.report(record)

@@ -1,0 +1,102 @@
+"""The lease on a run directory: one job works on a run at a time, on whichever machine."""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from ail_ray.files import FileError, create, read_json, write_bytes
+
+
+class Lease:
+    """Keeps two jobs off one run: whoever holds it renews a file, and a file that is not renewed any more is free.
+
+    Entering the block waits for the job that holds the run; one whose process has gone from this machine is not
+    waited for. Should two jobs ever both believe that they hold a run, the first commit of one of them is refused.
+    """
+
+    RENEWED, DEAD = 10.0, 45.0  # seconds
+
+    def __init__(self, directory: UPath) -> None:
+        self.path = directory / "lease.json"
+        self.holder = uuid.uuid4().hex
+        self._left = threading.Event()
+
+    def held_by(self) -> str | None:
+        """The holder now, None if there is none."""
+        return (self._content() or {}).get("holder")
+
+    def worker(self) -> str | None:
+        """Process and machine of the holder, for people; None if there is none that lives."""
+        content = self._content()
+        return f"process {content.get('pid')} on {content.get('host')}" if content and not _gone(content) else None
+
+    def __enter__(self) -> "Lease":
+        seen, since = None, time.monotonic()
+        while True:
+            content = self._content()
+            if content != seen:
+                seen, since = content, time.monotonic()
+            if content is None:
+                if create(self.path, self._mine()):
+                    break
+            elif _gone(content) or time.monotonic() - since > self.DEAD:
+                write_bytes(self.path, self._mine())
+                time.sleep(0.5)  # another may just have done the same: the last one holds
+                if self.held_by() == self.holder:
+                    break
+            time.sleep(0.2)
+        self._renewal = threading.Thread(target=self._renew, daemon=True)
+        self._renewal.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._renewal.join()
+        if self.held_by() == self.holder:
+            self.path.unlink(missing_ok=True)
+
+    def _content(self) -> dict[str, Any] | None:
+        if not self.path.exists():
+            return None
+        try:
+            content = read_json(self.path)
+        except FileError:
+            content = None
+        return content if isinstance(content, dict) else {}  # damaged: as good as one that nobody renews
+
+    def _mine(self) -> bytes:
+        mine = {"holder": self.holder, "renewed": time.time(), "pid": os.getpid(), **(_process(os.getpid()) or {})}
+        return json.dumps(mine).encode()
+
+    def _renew(self) -> None:
+        while not self._left.wait(self.RENEWED):
+            with suppress(OSError):
+                if self.held_by() != self.holder:
+                    return
+                write_bytes(self.path, self._mine())
+
+
+def _process(pid: int) -> dict[str, str] | None:
+    """What tells this process from any other that has its number, here or elsewhere; None if there is no such one."""
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        space = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except FileNotFoundError:
+        return None if Path("/proc/self/stat").exists() else {"host": socket.gethostname()}
+    return {"host": socket.gethostname(), "space": space, "started": started}
+
+
+def _gone(content: dict[str, Any]) -> bool:
+    """Whether the process that wrote a lease ran on this machine and does not any more."""
+    here, pid = _process(os.getpid()) or {}, content.get("pid")
+    if "space" not in here or content.get("space") != here["space"] or type(pid) is not int:
+        return False
+    return (_process(pid) or {}).get("started") != content.get("started")

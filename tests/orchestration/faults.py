@@ -1,0 +1,387 @@
+"""Kill every part of a run, look at what the same command makes of it afterwards: `make faults`.
+
+Each fault is a SIGKILL (or SIGTERM, a full disk, a lost server) of another process at a named point; the run goes on by
+itself or by the same command. The table gives the point, the process, how often it was hit, the seconds from there to
+the next commit, and the SHA-256 over student and importance beside that of an uninterrupted run. Exit code 1: they
+differ somewhere.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import heads
+import numpy as np
+from conftest import TinyFiles, as_options, make_tiny_files
+from mlflow import MlflowClient
+from upath import UPath
+
+from ail_ray.files import FileError, read_json, read_tensors
+from ail_ray.orchestration.rundir import RunDirectory
+
+INJECTOR = Path(__file__).parent / "injector"
+PATIENCE = 400  # seconds, for one command
+ROUNDS = 3
+HALTS = {  # point and the call of it, counted in each process, at which the first to come there is killed
+    "θ": 14, "error pass": 2, "report": 2, "checkpoint": 4, "before an update": 5, "in an update": 4,
+    "after an update": 4,
+}  # fmt: skip
+
+
+@dataclass
+class Case:
+    """A folder with a run of its own, and what was done to it."""
+
+    folder: Path
+    files: TinyFiles
+    local: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    points: dict[str, float] = field(default_factory=dict)
+    hits: list[int] = field(default_factory=list)  # pids
+    recoveries: list[float] = field(default_factory=list)  # seconds
+
+    def arguments(self) -> list[str]:
+        values = {
+            **self.files.protocol(), "rounds": ROUNDS, "width": (3,), "lam": (0.05,), "rule": ("eq7",),
+            "teacher": (str(self.files.teacher),), **self.options,
+        }  # fmt: skip
+        where = ["--local"] if self.local else ["--workers", str(values.pop("workers", 2))]
+        return ["demo", *as_options(values), *where, "--out", str(self.folder / "out")]
+
+    def environment(self) -> dict[str, str]:
+        fault = json.dumps({"folder": str(self.folder), "points": self.points}) if self.points else "{}"
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_TRACKING"))}
+        return {**inherited, "PYTHONPATH": str(INJECTOR), "AIL_FAULT": fault, "PYTHONUNBUFFERED": "1"}
+
+    def start(self, **environment: str) -> subprocess.Popen[bytes]:
+        """The command a user types."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(heads.REPOSITORY / "jobs" / "ail_sweep.py"), *self.arguments()],
+                cwd=self.folder, env=self.environment() | environment, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def finish(self, process: subprocess.Popen[bytes], *, code: int = 0) -> None:
+        """Wait for the end of the command, killing whoever halts on the way."""
+        self.until(lambda: process.poll() is not None)
+        assert process.returncode == code, f"exit code {process.returncode}: {self.log()}"
+
+    def until(self, what: Callable[[], bool]) -> None:
+        """Wait for something, killing whoever halts on the way."""
+        deadline = time.monotonic() + PATIENCE
+        while not what():
+            for point in set(HALTS) & set(self.points):
+                halted = self.folder / point
+                if halted.exists() and (pid := halted.read_text()) and halted.stat().st_size:
+                    self.kill(int(pid))
+                    halted.write_text("")  # exists, so that nobody halts here again
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
+    def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
+        """Kill a process that is not this one, and note it."""
+        assert pid != os.getpid()
+        self._place_hit, self._hit = self.place(), time.monotonic()
+        os.kill(pid, number)
+        self.hits.append(pid)
+
+    def recovered(self, code: Callable[[], bool]) -> bool:
+        """Whether there is a commit since the kill, and how long that took, or the command is over."""
+        if self.place() != self._place_hit:
+            self.recoveries.append(time.monotonic() - self._hit)
+            return True
+        return code()
+
+    def run(self) -> RunDirectory | None:
+        runs = [path for path in (self.folder / "out" / "runs").glob("*") if (path / "manifest.json").exists()]
+        return RunDirectory(UPath(runs[0])) if runs else None
+
+    def place(self) -> tuple[int, Any]:
+        with contextlib.suppress(FileError):
+            if run := self.run():
+                return run.last_round, run.place
+        return -1, None
+
+    def log(self) -> str:
+        return f"{self.folder / 'log'}: {(self.folder / 'log').read_text()[-2000:]}"
+
+    def digest(self) -> str:
+        """SHA-256 over the student and every snapshot of importance that is kept."""
+        run = self.run()
+        assert run is not None, "no run directory"
+        digest = hashlib.sha256()
+        for path in [run.path / "student.safetensors", *sorted(Path(str(run.path / "importance")).rglob("*.safe*"))]:
+            digest.update(Path(str(path)).read_bytes())
+        return digest.hexdigest()
+
+    def rounds_in_mlflow(self, uri: str | None = None) -> list[int]:
+        """The steps of every child run, of which there must be one."""
+        client = MlflowClient(uri or f"sqlite:///{self.folder / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("ail_ray")
+        runs = client.search_runs([experiment.experiment_id])
+        (child,) = [run for run in runs if run.data.tags["ail.run"] != "parent"]
+        return [metric.step for metric in client.get_metric_history(child.info.run_id, "importance/mean")]
+
+
+def killed_in_a_worker(case: Case, point: str) -> None:
+    """The first process that comes to the point; the sweep goes on without being told to."""
+    case.points = {point: HALTS[point]}
+    process = case.start()
+    case.until(lambda: bool(case.hits) or process.poll() is not None)
+    assert case.hits, f"{point} was not reached: {case.log()}"
+    case.until(lambda: case.recovered(lambda: process.poll() is not None))
+    case.finish(process)
+
+
+def trial_killed(case: Case) -> None:
+    """The process of the trial, which holds the lease."""
+    case.points = {"slow": 0.3}
+    process = case.start()
+    case.until(lambda: case.place()[0] >= 1 or process.poll() is not None)
+    run = case.run()
+    assert run is not None
+    case.kill(read_json(run.path / "lease.json")["pid"])
+    case.until(lambda: case.recovered(lambda: process.poll() is not None))
+    case.finish(process)
+
+
+def driver_killed(case: Case) -> None:
+    """The command itself; then the same command again."""
+    case.points = {"slow": 0.3}
+    process = case.start()
+    case.until(lambda: case.place()[0] >= 1 or process.poll() is not None)
+    case.kill(process.pid)
+    process.wait()
+    again = case.start()
+    case.until(lambda: case.recovered(lambda: again.poll() is not None))
+    case.finish(again)
+
+
+def terminated(case: Case) -> None:
+    """A spot machine's notice: the command commits the step it is in and leaves with 143; then again."""
+    case.points = {"slow": 0.3}
+    process = case.start()
+    case.until(lambda: case.place()[0] >= 1 or process.poll() is not None)
+    time.sleep(1)
+    case.kill(process.pid, signal.SIGTERM)
+    case.finish(process, code=143)
+    steps = case.place()[1].steps
+    assert steps > 0, "left between epochs"
+    again = case.start()
+    case.until(lambda: case.recovered(lambda: again.poll() is not None))
+    case.finish(again)
+
+
+def two_at_once(case: Case) -> None:
+    """The second waits for the first, then finds everything done."""
+    case.points = {"slow": 0.3}
+    first = case.start()
+    case.until(lambda: case.place()[0] >= 0 or first.poll() is not None)
+    second = case.start()
+    case.hits.append(second.pid)
+    case.finish(first)
+    case.finish(second)
+    assert "which works on the same run" in case.log()
+
+
+def disk_full(case: Case) -> None:
+    """Writing the third state fails for want of space, every time; the commit before stands."""
+    case.points = {"disk full": 3}
+    process = case.start()
+    case.finish(process, code=1)
+    assert "No space left on device" in case.log()
+    last, place = case.place()
+    assert (last, place.round, place.epochs) == (0, 0, 2)
+    case.hits.append(process.pid)
+    case.points = {}
+    case._place_hit, case._hit = case.place(), time.monotonic()
+    again = case.start()
+    case.until(lambda: case.recovered(lambda: again.poll() is not None))
+    case.finish(again)
+
+
+def head_killed(case: Case) -> None:
+    """The head with all that runs on it; then the job submitted again to a new one."""
+    case.points = {"slow": 0.3}
+    with heads.head(**case.environment()) as head:
+        head.submit("job", case.arguments())
+        case.until(lambda: case.place()[0] >= 1 or not head.running("job"))
+        case.kill(head.process.pid)
+        heads.end_tree(head.process)
+    with heads.head(**case.environment()) as head:
+        head.submit("job", case.arguments())
+        case.until(lambda: case.recovered(lambda: not head.running("job")))
+        job = head.result("job")
+        assert job["status"] == "SUCCEEDED", job["logs"]
+
+
+def node_replaced(case: Case) -> None:
+    """The node with the workers goes, another comes."""
+    case.points = {"slow": 0.3}
+    with heads.head(0, **case.environment()) as head:
+        with head.node(2) as node:
+            head.submit("job", [*case.arguments(), "--max-workers", "2"])
+            case.until(lambda: case.place()[0] >= 1 or not head.running("job"))
+            case.kill(node.pid)
+            heads.end_tree(node)
+        with head.node(2):
+            case.until(lambda: case.recovered(lambda: not head.running("job")))
+            job = head.result("job")
+            assert job["status"] == "SUCCEEDED", job["logs"]
+
+
+def server_away(case: Case) -> None:
+    """MLflow is gone for a minute; afterwards every round is there once."""
+    case.points = {"slow": 3.0}
+    port = heads.free_ports(1)[0]
+    uri = f"http://127.0.0.1:{port}"
+    with mlflow_server(case.folder, port) as server:
+        process = case.start(MLFLOW_TRACKING_URI=uri)
+        case.until(lambda: case.place()[0] >= 0 or process.poll() is not None)
+        case.kill(server.pid)
+        heads.end_tree(server)
+        gone = time.monotonic()
+        case.until(lambda: time.monotonic() - gone > 60 or process.poll() is not None)
+    with mlflow_server(case.folder, port):
+        case.until(lambda: case.recovered(lambda: process.poll() is not None))
+        case.finish(process)
+        assert case.rounds_in_mlflow(uri) == list(range(ROUNDS + 1))
+
+
+@contextlib.contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A tracking server on the loopback."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+                *("--workers", "1"),
+                *("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "artifacts"),
+            ],
+            cwd=folder, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    deadline = time.monotonic() + 120
+    try:
+        while True:
+            with contextlib.suppress(Exception):
+                MlflowClient(f"http://127.0.0.1:{port}").search_experiments()
+                break
+            assert time.monotonic() < deadline, (folder / "server.log").read_text()
+            time.sleep(0.5)
+        yield server
+    finally:
+        heads.end_tree(server)
+
+
+def elastic(case: Case) -> None:
+    """Three workers, then one, then three again; with a rule that adds 1/16, every pixel has had exactly T updates."""
+    case.options = {"workers": "1..3", "teacher": ("none",)}
+    case.points = {"slow": 0.5, "count": 1}
+    seen = set()
+
+    def workers() -> bool:
+        run = case.run()
+        with contextlib.suppress(FileError):
+            if run is not None:
+                seen.update(record["workers"] for record in run.records())
+        return False
+
+    with heads.head(1, **case.environment()) as head:
+        with head.node(2) as node:
+            head.submit("job", [*case.arguments(), "--max-workers", "3"])
+            case.until(lambda: case.place()[0] >= 1 or not head.running("job"))
+            case.kill(node.pid)
+            heads.end_tree(node)
+        case.until(lambda: case.recovered(lambda: not head.running("job")))
+        with head.node(2):
+            case.until(lambda: workers() or not head.running("job"))
+            job = head.result("job")
+            assert job["status"] == "SUCCEEDED", job["logs"]
+    run = case.run()
+    assert run is not None
+    assert run.last_round == ROUNDS
+    for path in Path(str(run.path / "importance" / f"round-{ROUNDS:03d}")).glob("*.safetensors"):
+        importance = read_tensors(UPath(path))[0]["importance"]
+        assert np.all(importance == np.float16(ROUNDS / 16)), np.unique(importance)
+    assert len(seen) > 1, f"always {seen} workers"
+
+
+CASES: dict[str, tuple[Callable[[Case], None], bool]] = {  # what is done, and whether without Ray
+    **{f"killed: {point}": (lambda case, point=point: killed_in_a_worker(case, point), False) for point in HALTS},
+    "killed: trial driver": (trial_killed, False),
+    "killed: Tune driver": (driver_killed, False),
+    "killed: head, submitted again": (head_killed, False),
+    "killed: node, another added": (node_replaced, False),
+    "MLflow gone for a minute": (server_away, False),
+    "disk full at a checkpoint": (disk_full, False),
+    "SIGTERM, without Ray": (terminated, True),
+    "two at once, without Ray": (two_at_once, True),
+    "elastic 1..3, node lost and added": (elastic, False),
+}
+
+
+def main() -> int:
+    """Run all cases, or those whose name holds one of the words given; print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", help="run only the cases whose names hold one of these")
+    words = parser.parse_args().words
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    files = make_tiny_files(folder)
+    whole: dict[bool, str] = {}
+    wrong = 0
+    print(f"{'fault':36}{'process':>9}{'hits':>5}{'seconds':>9}  {'student + importance':22}{'uninterrupted':16}")
+    for number, (name, (do, local)) in enumerate(CASES.items()):
+        if words and not any(word in name for word in words):
+            continue
+        if local not in whole and do is not elastic:
+            whole[local] = uninterrupted(folder / f"whole-{local}", files, local)
+        case = Case(folder / f"case-{number}", files, local)
+        try:
+            line, right = attempt(case, do, whole.get(local, ""))
+        except AssertionError as error:
+            line, right = f"{'FAILED':16}  {error}", False
+        wrong += not right
+        seconds = f"{case.recoveries[0]:.1f}" if case.recoveries else "-"
+        print(f"{name:36}{case.hits[0] if case.hits else '-':>9}{len(case.hits):>5}{seconds:>9}  {line}", flush=True)
+    print(f"{wrong} wrong; uninterrupted: " + ", ".join(f"{digest[:12]}" for digest in whole.values()))
+    if not wrong:
+        shutil.rmtree(folder)
+    return int(wrong > 0)
+
+
+def uninterrupted(folder: Path, files: TinyFiles, local: bool) -> str:
+    """The digest of a run that nothing happens to."""
+    case = Case(folder, files, local)
+    case.finish(case.start())
+    return case.digest()
+
+
+def attempt(case: Case, do: Callable[[Case], None], expected: str) -> tuple[str, bool]:
+    """Do it; what to print, and whether all is as it must be."""
+    do(case)
+    assert case.hits, "nothing was hit"
+    if do is elastic:
+        return f"{'every pixel':16}  {ROUNDS} updates of every pixel", True
+    found = case.digest()
+    if do not in (head_killed, node_replaced, server_away):  # there MLflow is elsewhere, or looked at already
+        steps = case.rounds_in_mlflow()
+        assert steps == list(range(ROUNDS + 1)), f"in MLflow: {steps}"
+    return f"{found[:12]:22}{expected[:12]:16}{'equal' if found == expected else 'DIFFERENT'}", found == expected
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Heads and nodes of a Ray cluster on the loopback, as processes of their own, and jobs submitted to them."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+PATIENCE = 400  # seconds; a quiet machine needs 30
+EXCLUDES = [".git", "tests", "docs", "*.db", "ail_out", "mlruns", ".venv"]
+RAY = (sys.executable, "-m", "ray.scripts.scripts")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that asks for a token."""
+
+    address: str
+    gcs: str
+    token: str
+    environment: dict[str, str]
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    def ask(self, path: str, token: str | None = None) -> Any:
+        request = urllib.request.Request(
+            self.address + path, headers={"Authorization": f"Bearer {token or self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def submit(self, name: str, arguments: list[str]) -> None:
+        """Submit the sweep and go on."""
+        submission = subprocess.run(
+            [
+                *(*RAY, "job", "submit", "--address", self.address, "--no-wait"),
+                *("--submission-id", name, "--working-dir", str(REPOSITORY)),
+                *("--runtime-env-json", json.dumps({"excludes": EXCLUDES})),
+                *("--", sys.executable, "jobs/ail_sweep.py", *arguments),
+            ],
+            env=self.environment, check=False, capture_output=True, text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert submission.returncode == 0, submission.stderr
+
+    def running(self, name: str) -> bool:
+        """Whether a submitted job has not ended yet."""
+        return self.ask(f"/api/jobs/{name}")["status"] in ("PENDING", "RUNNING")
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Wait for a job's end; what the head says of it, its log included."""
+        deadline = time.monotonic() + PATIENCE
+        while self.running(name):
+            assert time.monotonic() < deadline, self.ask(f"/api/jobs/{name}/logs")["logs"]
+            time.sleep(1)
+        return {**self.ask(f"/api/jobs/{name}"), **self.ask(f"/api/jobs/{name}/logs")}
+
+    @contextlib.contextmanager
+    def node(self, cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+        """Another node of this head's cluster, until the end of the block; `end_tree` kills it before."""
+        name = f"--temp-dir={self.folder / 'ray'}"
+        with (self.folder / "node.log").open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    *(*RAY, "start", f"--address={self.gcs}", "--block", f"--num-cpus={cpus}"),
+                    *("--node-ip-address=127.0.0.1", name),
+                ],
+                env=self.environment, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield process
+        finally:
+            end_tree(process)
+
+
+@contextlib.contextmanager
+def head(cpus: int = 2, **environment: str) -> Iterator[Head]:
+    """A head on the loopback that asks for a token, ended with all its descendants at the end of the block."""
+    folder = Path(tempfile.mkdtemp(prefix="ail"))  # short: Ray puts sockets there
+    token = folder / "token"
+    token.write_text("a-token-of-this-test-0123456789abcdef")
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_"))}
+    environment = inherited | environment | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # 0: stays on the loopback
+    }  # fmt: skip
+    with (folder / "head.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(*RAY, "start", "--head", "--block", f"--num-cpus={cpus}"),
+                *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder / 'ray'}"),
+                *(f"--{name}={port}" for name, port in ports.items()),
+            ],
+            env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    try:
+        made = Head(address, f"127.0.0.1:{ports['port']}", token.read_text(), environment, folder, process)
+        wait_for_agent(made, process, folder / "head.log")
+        yield made
+    finally:
+        end_tree(process, str(folder))
+        shutil.rmtree(folder)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def wait_for_agent(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the head lists its jobs (there are none)."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            assert head.ask("/api/jobs/") == []
+            return
+        time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+def end_tree(process: subprocess.Popen[bytes], folder: str | None = None) -> None:
+    """Kill a head or node and all its descendants, by process and never by name; of its folder nothing may be left."""
+    while family := descendants(process.pid):
+        for pid in (process.pid, *family):  # parents first, so that nobody is started again
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if process.poll() is not None:
+            break
+    process.kill()
+    process.wait(30)
+    deadline = time.monotonic() + 30
+    while folder and (left := [pid for pid, words in command_lines().items() if folder in words]):
+        assert time.monotonic() < deadline, f"left running: {left}"
+        time.sleep(0.2)
+
+
+def descendants(pid: int) -> list[int]:
+    """Children and their children, nearest first."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    family = [pid]
+    for parent in family:
+        family += [child for child, its in parents.items() if its == parent]
+    return family[1:]
+
+
+def command_lines() -> dict[int, str]:
+    lines = {}
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines[int(entry.parent.name)] = entry.read_text()
+    return lines
