@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench mutants faults soak clean
+.PHONY: demo test lint bench mutants faults soak fuzz clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -33,6 +33,10 @@ faults: $(INSTALLED)
 # Kill runs over and over, for at most half an hour.
 soak: $(INSTALLED)
 	$(BIN)/python tests/orchestration/soak.py
+
+# Ten thousand wrong commands, images, weights and manifests.
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/fuzz.py
 
 # Remove what the other targets made: environment, caches, outputs.
 clean:

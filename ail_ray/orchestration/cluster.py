@@ -3,13 +3,17 @@
 import logging
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from upath import UPath
 
 from ail_ray.errors import ConfigError
+from ail_ray.files import is_local, write_bytes
 from ail_ray.orchestration.trial import Placement
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
@@ -82,3 +86,36 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
              f"say how far with --max-workers"]
         )  # fmt: skip
     return max(1, workers // p.most)
+
+
+def check_shared(folder: UPath) -> None:
+    """See that every node there is now reads what this one writes.
+
+    Raises:
+        ConfigError: a line for each node that does not.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if not is_local(folder) or len(nodes) == 1:
+        return
+    probe = folder / f".shared-{uuid.uuid4().hex}"
+    write_bytes(probe, b"is this file seen everywhere?")
+    try:
+        seen = {
+            node["NodeManagerAddress"]: ray.remote(num_cpus=0)(_sees)
+            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(str(probe))
+            for node in nodes
+        }
+        problems = [
+            f"storage {folder}: not the same folder on node {address}; it must be a shared file system or a bucket"
+            for address, answer in seen.items()
+            if not ray.get(answer)
+        ]
+    finally:
+        probe.unlink()
+    if problems:
+        raise ConfigError(problems)
+
+
+def _sees(path: str) -> bool:
+    return os.path.exists(path)

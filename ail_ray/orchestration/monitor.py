@@ -7,7 +7,7 @@ from typing import Any
 
 from ail_ray.learning.config import RunConfig, parameters
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.rundir import RunDirectory, describe, mean_psnr
+from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
 
@@ -100,3 +100,14 @@ def title(config: RunConfig) -> str:
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("set", "scale", "psnr", "ssim")}
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One line about a round, fit for a log."""
+    rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*record["validation"], *record["test"])]
+    importance = record["importance"]
+    speed = f", {record['patches_per_second']:.0f} patches/s" if record.get("patches_per_second") else ""
+    return (
+        f"round {record['round']}: {', '.join(rows)}; importance mean {importance['mean']:.3f}, "
+        f"saturated {100 * importance['saturated']:.1f} %{speed}"
+    )

@@ -12,14 +12,10 @@ lease.json                           which job works on the run now
 failure.json                         why the last attempt cannot go on
 """
 
-import os
-import platform
-import subprocess
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +38,7 @@ from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.machine import machine, versions
 
 FORMAT = 2
 
@@ -56,7 +53,7 @@ class Place:
 
     def __post_init__(self) -> None:
         if not all(type(number) is int and 0 <= number < 10**9 for number in (self.round, self.epochs, self.steps)):
-            raise FileError(f"not a place in a run: {self}")
+            raise ValueError(f"not a place in a run: {self}")
 
     @property
     def file(self) -> str:
@@ -96,8 +93,8 @@ class RunDirectory:
             return manifest
         manifest = {
             "format": FORMAT, "run": self.path.name, "config": asdict(config), **resolved,
-            "versions": {name: version(name) for name in ("torch", "ray", "numpy", "mlflow")},
-            "machine": {"processor": _processor(), "python": platform.python_version(), "commit": _commit()},
+            "versions": versions(),
+            "machine": machine(),
             "created": time.time(), "last_round": -1, "places": [], "epochs": [], "incidents": [],
         }  # fmt: skip
         self.write_manifest(manifest)
@@ -126,6 +123,10 @@ class RunDirectory:
             raise OtherFormatError(f"{self.path}: format {manifest.get('format')}, this version reads {FORMAT}")
         if manifest.pop("sha256", None) != digest_of(manifest, length=64):
             raise FileError(f"{self.path / name}: damaged, its content differs from its checksum")
+        try:
+            _check(manifest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{self.path / name}: damaged, not a manifest ({type(error).__name__}: {error})") from None
         return manifest
 
     @property
@@ -317,32 +318,22 @@ class RunDirectory:
                 remove_tree(folder)
 
 
+def _check(manifest: dict[str, Any]) -> None:
+    """Whoever writes on the storage path could write a checksum too: look at all that this program relies on."""
+    counts = [manifest["config"]["rounds"], manifest["config"]["epochs"], manifest["last_round"] + 1,
+              manifest["threads"], manifest["workers"]]  # fmt: skip
+    if not all(type(count) is int and 0 <= count < 10**6 for count in counts):
+        raise ValueError(f"counts {counts}")
+    for place in manifest["places"]:
+        Place(*place)
+    texts = [manifest["run"], manifest["precision"], *manifest["incidents"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("texts that are none")
+    for log in manifest["epochs"]:
+        if not all(isinstance(log[name], int | float) for name in ("round", "epoch", "seconds", "crops")):
+            raise ValueError("an epoch without its numbers")
+
+
 def mean_psnr(rows: list[dict[str, Any]]) -> float:
     """Mean PSNR (dB) over a record's rows; 0 where there are none."""
     return sum(row["psnr"] for row in rows) / len(rows) if rows else 0.0
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} × {os.cpu_count()}"
-
-
-def _commit() -> str | None:
-    """The commit of the code, if it runs from a repository."""
-    git = subprocess.run(
-        ["git", "rev-parse", "--short=12", "HEAD"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return git.stdout.strip() or None
-
-
-def describe(record: dict[str, Any]) -> str:
-    """One line about a round, fit for a log."""
-    rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*record["validation"], *record["test"])]
-    importance = record["importance"]
-    speed = f", {record['patches_per_second']:.0f} patches/s" if record.get("patches_per_second") else ""
-    return (
-        f"round {record['round']}: {', '.join(rows)}; importance mean {importance['mean']:.3f}, "
-        f"saturated {100 * importance['saturated']:.1f} %{speed}"
-    )

@@ -18,7 +18,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, as_path, digest_of, is_local, read_json, write_json
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.precision import Precision
-from ail_ray.orchestration.cluster import IN_JOB, cluster, concurrency
+from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.prepare import (
@@ -149,6 +149,8 @@ def run_sweep(
     monitor = Monitor(tracker, say)
     try:
         with nullcontext() if job.local else cluster():
+            if not job.local:
+                check_shared(job.storage_path)
             at_once = 1 if job.local else concurrency(job.placement, job.max_workers)
             sweep = _build(job, prepared, weights, say)
             if job.local:

@@ -363,9 +363,9 @@ def main() -> int:
     return int(wrong > 0)
 
 
-def uninterrupted(folder: Path, files: TinyFiles, local: bool) -> str:
+def uninterrupted(folder: Path, files: TinyFiles, local: bool, **options: Any) -> str:
     """The digest of a run that nothing happens to."""
-    case = Case(folder, files, local)
+    case = Case(folder, files, local, options)
     case.finish(case.start())
     return case.digest()
 

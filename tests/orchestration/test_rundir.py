@@ -23,7 +23,8 @@ from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.orchestration.journal import Interrupted, RunJournal
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.rundir import Place, RunDirectory, describe
+from ail_ray.orchestration.monitor import describe
+from ail_ray.orchestration.rundir import Place, RunDirectory
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -262,9 +263,14 @@ def test_nothing_is_mended_in_a_whole_run_and_what_a_kill_left_is_swept_up(direc
 @pytest.mark.parametrize("number", [-1, 1.5, "../../secret", True, None, 10**12])
 def test_a_manifest_cannot_lead_out_of_its_folder(directory: RunDirectory, number: object) -> None:
     whole_round(directory, 0)
-    manifest = directory.manifest()
-    manifest["places"] = [[number, 0, 0]]
-    directory.write_manifest(manifest)  # with a right checksum, as an attacker would
+    directory.write_manifest(directory.manifest() | {"places": [[number, 0, 0]]})  # with a right checksum
+    saved = directory.load_state()
+    assert saved is not None
+    assert saved[1] == Place(0, 2), "that of the manifest before"
+    assert re.search("not a place in a run.*the one before is used", directory.mend(1)[0])
+    (directory.path / "manifest-previous.json").unlink()
+    directory.write_manifest(directory.manifest() | {"places": [[number, 0, 0]]})
+    (directory.path / "manifest-previous.json").unlink()
     for reading in (directory.load_state, lambda: directory.mend(1), lambda: directory.place):
         with pytest.raises(FileError, match="not a place in a run"):
             reading()

@@ -1,0 +1,32 @@
+"""What a record says of the machine and of the code that made it."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+
+def machine() -> dict[str, str | None]:
+    """Processor and number of cores, Python, and the commit, if the code runs from a repository."""
+    return {"processor": _processor(), "python": platform.python_version(), "commit": _commit()}
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that results depend on."""
+    return {name: version(name) for name in ("torch", "ray", "numpy", "mlflow")}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} × {os.cpu_count()}"
+
+
+def _commit() -> str | None:
+    """The commit of the code, if it runs from a repository."""
+    git = subprocess.run(
+        ["git", "rev-parse", "--short=12", "HEAD"],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return git.stdout.strip() or None
