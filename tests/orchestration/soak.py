@@ -45,10 +45,11 @@ def main() -> int:
         case.points = SLOW
         uri, left = soak(case, kills, generator)
         found, steps = case.digest(), case.rounds_in_mlflow(uri)
+        recovery = median(case.recoveries or [0])
         print(
             f"{name}: {len(case.hits)} kills; {found[:12]} {'equal' if found == whole else 'DIFFERENT'} {whole[:12]}; "
             f"rounds in MLflow {'each once' if steps == list(range(ROUNDS + 1)) else steps}; "
-            f"left behind: {left or 'nothing'}; median seconds from a kill to the next commit: {median(case.recoveries or [0]):.1f}",
+            f"left behind: {left or 'nothing'}; median seconds from a kill to a commit: {recovery:.1f}",
             flush=True,
         )  # fmt: skip
         problems += left

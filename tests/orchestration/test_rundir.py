@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ail_ray.orchestration.journal import Interrupted, RunJournal
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.monitor import describe
 from ail_ray.orchestration.rundir import Place, RunDirectory
+from ail_ray.orchestration.trial import TrialPlan, run_local
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -349,3 +351,18 @@ def test_a_job_whose_lease_another_has_taken_cannot_commit(directory: RunDirecto
         with pytest.raises(FileError, match="another job has taken this run over"):
             overtaken.commit_epoch(log(0, 1), state(2).tensors())
     assert directory.place == Place(0, 1)
+
+
+def test_ten_rounds_stay_within_the_stated_bound(make_plan: Callable[..., TrialPlan], tmp_path: Path) -> None:
+    """docs/OPERATIONS.md: four snapshots of two bytes a pixel, and per round a student, a record and pictures."""
+    plan = make_plan(tmp_path, rounds=10, epochs=1)
+    run_local(plan, 1, torch.device("cpu"), lambda record: None)
+    sizes = {path: path.stat().st_size for path in Path(str(plan.directory)).rglob("*") if path.is_file()}
+    importance = sum(size for path, size in sizes.items() if "importance" in path.parts)
+    shards, pixels = len(plan.prepared.corpus.shards), plan.prepared.corpus.pixels
+    assert 2 * 2 * pixels < importance <= 4 * (2 * pixels + 512 * shards)
+    student = (plan.directory / "student.safetensors").stat().st_size
+    states = sum(size for path, size in sizes.items() if "state" in path.parts)
+    assert states <= 2 * (4 * student + 8192)
+    pictures = 4 * (4 * 96 * 96 + 3 * 80 * 96 + 20_000)
+    assert sum(sizes.values()) <= importance + states + 11 * (student + 8192 + pictures) + 65_536
