@@ -14,7 +14,8 @@ import sys
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import PRESETS
-from ail_ray.orchestration.sweep import SweepJob, run_sweep
+from ail_ray.orchestration.job import SweepJob, costs
+from ail_ray.orchestration.sweep import run_sweep
 from ail_ray.reporting.tables import trials_table
 
 
@@ -27,6 +28,9 @@ def main(arguments: list[str]) -> int:
     default = SweepJob(sweep=PRESETS[preset]())
     job = parse(SweepJob, options, default=default, prog=f"ail_sweep.py {preset}", description=__doc__ or "")
     try:
+        if job.plan:
+            say("\n".join(costs(job)))
+            return 0
         summary = run_sweep(job, name=preset, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
     except ConfigError as error:
         refuse(error.problems)

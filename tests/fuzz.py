@@ -35,9 +35,9 @@ from ail_ray.imaging.images import ImageError, image_size, luma, read_image
 from ail_ray.learning.config import PRESETS, RunConfig
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.weights import load_model, model_tensors
+from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.prepare import plan_data
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.sweep import SweepJob
 
 REFUSALS = (ConfigError, ImageError, FileError, DatasetError)
 HANG = 20.0  # seconds

@@ -23,6 +23,9 @@ from ail_ray.learning.theta import EpochLog, TrainState, train_epoch
 class Importance(Protocol):
     """The importance W of every shard, by round."""
 
+    def initialise(self, shard: int, pixels: int) -> None:
+        """Make `W_0` of a shard, unless it is there."""
+
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
         """Solve the W-subproblem of a shard from `|y - s|` (pixels,) float16. Asked again, it does nothing."""
 
@@ -64,6 +67,8 @@ class Run:
 
 def adaptive_importance_learning(run: Run) -> None:
     """Rounds 0..T: solve for W, then for θ; each round measured and committed before the next begins."""
+    for shard, pixels in run.bank.shards.items():
+        run.importance.initialise(shard, pixels.pixels)
     first, epochs, steps = run.journal.resume(run.state)
     for t in range(first, run.config.rounds + 1):
         seconds = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
 from ail_ray.files import read_tensors, write_tensors
@@ -90,36 +91,34 @@ class ImportanceStore:
 
 
 class ActorStore:
-    """The store as a worker sees it: shard `s` is asked of actor `s mod n`; updates of different shards overlap."""
+    """The store as a Train worker sees it: an actor on its node owns its shards and updates them while it goes on.
 
-    def __init__(self, actors: list[Any]) -> None:
-        self.actors = actors
+    Only errors travel, by the node's shared memory. Snapshots are mapped from storage, so W is nowhere held twice and
+    no node is kept for the objects on it. The actor ends with the worker; the next one, wherever it is, has its own.
+    """
+
+    def __init__(self, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> None:
+        """As `ImportanceStore`; starts the actor."""
+        node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ImportanceStore)
+        self.actor: Any = remote.options(scheduling_strategy=node).remote(directory, config, teacher_errors)
+        self._snapshots = ImportanceStore(directory, config, teacher_errors)
         self._pending: dict[int, Any] = {}
 
-    @classmethod
-    def start(cls, actors: int, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> "ActorStore":
-        """Start that many actors; they end with the process that started them."""
-        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ImportanceStore)
-        return cls([remote.remote(directory, config, teacher_errors) for _ in range(actors)])
-
-    def initialise(self, pixels: list[int]) -> None:
-        """Write `W_0` of all shards, in parallel, where it is missing."""
-        ray.get([self._owner(s).initialise.remote(s, count) for s, count in enumerate(pixels)])
-
     def stop(self) -> None:
-        """End the actors; what they have acknowledged is on disk."""
-        for actor in self.actors:
-            ray.kill(actor)
+        """End the actor; what it has acknowledged is on disk."""
+        ray.kill(self.actor)
+
+    def initialise(self, shard: int, pixels: int) -> None:
+        """Ask for `W_0` of a shard and go on."""
+        self._pending[shard] = self.actor.initialise.remote(shard, pixels)
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
         """Ask for an update and go on; `read` of the same shard waits for it and raises what went wrong."""
-        self._pending[shard] = self._owner(shard).update.remote(round, shard, error)
+        self._pending[shard] = self.actor.update.remote(round, shard, error)
 
     def read(self, round: int, shard: int) -> np.ndarray:
-        """`W_round`, zero-copy from the node's shared memory."""
+        """`W_round`, mapped from its snapshot."""
         if shard in self._pending:
             ray.get(self._pending.pop(shard))
-        return ray.get(self._owner(shard).read.remote(round, shard))
-
-    def _owner(self, shard: int) -> Any:
-        return self.actors[shard % len(self.actors)]
+        return self._snapshots.read(round, shard)

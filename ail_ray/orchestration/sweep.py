@@ -1,9 +1,8 @@
 """A sweep: Ray Tune over AIL runs, mirrored into MLflow, with a summary that says what came of each trial."""
 
-import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from upath import UPath
 
-from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, as_path, digest_of, is_local, read_json, write_json
-from ail_ray.learning.config import SweepConfig
+from ail_ray.files import FileError, as_path, digest_of, read_json, write_json
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency
+from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.prepare import (
@@ -26,9 +24,7 @@ from ail_ray.orchestration.prepare import (
     OnCluster,
     Prepared,
     build_data,
-    find_teacher,
     here,
-    plan_data,
     said,
     teacher_errors,
     tiny_teacher,
@@ -36,64 +32,8 @@ from ail_ray.orchestration.prepare import (
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
 from ail_ray.orchestration.tracking import Tracker
-from ail_ray.orchestration.trial import Placement, RunError, TrialPlan, resolve_precision, run_local, run_on_ray
+from ail_ray.orchestration.trial import RunError, TrialPlan, resolve_precision, run_local, run_on_ray
 from ail_ray.orchestration.worker import reported
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepJob:
-    """A sweep, where it runs, and where its results go."""
-
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    placement: Placement = field(default_factory=Placement)
-    out: str | None = None
-    """Folder for summary.json; ./ail_out by default. A submitted job needs an absolute one, or takes ~/ail_out."""
-    storage: str | None = None
-    """Folder or address (s3://, gs://), shared by all nodes, of runs, shards and teacher errors; --out by default."""
-    max_workers: int | None = None
-    """Train workers the cluster can grow to, all trials together; by default as many as it has CPUs or GPUs for."""
-    local: bool = False
-    """One trial after the other in this process, without Ray."""
-
-    def __post_init__(self) -> None:
-        p, problems = self.placement, list[str]()
-        try:
-            fewest, most = p.fewest, p.most
-        except ValueError:
-            fewest = most = 1
-            problems.append(f"workers must be a number, or a range such as 1..4, got {p.workers}")
-        if fewest > most:
-            problems.append(f"workers must be a range from fewer to more, got {p.workers}")
-        counts = {"workers": fewest, "threads": p.threads, "store-actors": p.store_actors}
-        problems += [f"{name} must be at least 1, got {count}" for name, count in counts.items() if count < 1]
-        if most > self.sweep.shards:
-            problems.append(f"workers must not exceed the {self.sweep.shards} shards, got {p.workers}")
-        if self.max_workers is not None and self.max_workers < fewest:
-            problems.append(f"max-workers is {self.max_workers}, but one trial needs {fewest}")
-        if self.local and (most > 1 or self.sweep.asha or self.sweep.search == "optuna"):
-            problems.append("local runs one process: it goes with neither workers > 1, asha nor search optuna")
-        if IN_JOB:
-            for name, value in (("out", self.out), ("storage", self.storage)):
-                if value is not None and "://" not in value and not Path(value).expanduser().is_absolute():
-                    problems.append(f"{name} must be an absolute path in a submitted job, got {value}")
-        if problems:
-            raise ConfigError(problems)
-
-    @property
-    def out_path(self) -> UPath:
-        """Where summary.json goes."""
-        return as_path(self.out or ("~/ail_out" if IN_JOB else "ail_out"))
-
-    @property
-    def storage_path(self) -> UPath:
-        """Where runs, shards and errors lie."""
-        return as_path(self.storage) if self.storage else self.out_path
-
-    @property
-    def tracking_uri(self) -> str:
-        """MLFLOW_TRACKING_URI, else a database where the user stands (in a submitted job: in the out folder)."""
-        folder = self.out_path if IN_JOB else as_path(".")
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +71,7 @@ def run_sweep(
     Raises:
         ConfigError: a bad set, image, teacher, storage path or tracking server; nothing has been started then.
     """
-    prepared, weights = _check(job)
+    prepared, weights = check(job)
     out = job.out_path
     say(
         f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
@@ -171,34 +111,6 @@ def run_sweep(
     except Exception as error:  # all results are on the storage path
         say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {error}")
     return summary
-
-
-def _check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None]]:
-    """All that can be wrong and can be known before anything starts."""
-    problems: list[str] = []
-    weights: dict[str, UPath | None] = {}
-    storage = job.storage_path
-    prepared = None
-    try:
-        prepared = plan_data(job.sweep, storage)
-    except ConfigError as error:
-        problems += error.problems
-    for teacher in job.sweep.teacher if set(job.sweep.rule) != {"uniform"} else ():
-        try:
-            weights[teacher] = find_teacher(teacher)
-        except ConfigError as error:
-            problems += error.problems
-    for folder in {storage, job.out_path}:
-        if is_local(folder):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                if not os.access(str(folder), os.W_OK):
-                    problems.append(f"{folder}: not writable")
-            except OSError as error:
-                problems.append(f"{folder}: cannot be created ({error.strerror})")
-    if problems or prepared is None:
-        raise ConfigError(problems)
-    return prepared, weights
 
 
 def _build(job: SweepJob, prepared: Prepared, weights: dict[str, UPath | None], say: Callable[[str], None]) -> Sweep:

@@ -18,7 +18,7 @@ from ail_ray.learning.precision import Precision, fastest
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.prepare import Prepared
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.store import ActorStore, ImportanceStore
+from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
 
 GROUP_START_TIMEOUT = 1800  # seconds: a GPU node may have to boot first
@@ -36,8 +36,6 @@ class Placement:
     """CPU threads of a worker. Workers × threads × concurrent trials should be the cores there are."""
     gpu: bool = False
     """Give every worker a GPU."""
-    store_actors: int = 2
-    """Actors that hold and update the importance of one run."""
 
     @property
     def fewest(self) -> int:
@@ -89,14 +87,14 @@ class TrialPlan:
         directory.mend(len(self.prepared.corpus.shards))
         return manifest
 
-    def assignment(self, manifest: dict[str, Any], importance: Any, holder: str) -> Assignment:
+    def assignment(self, manifest: dict[str, Any], holder: str) -> Assignment:
         """What the workers are told."""
         return Assignment(
             config=self.config, directory=self.directory, shards=self.prepared.shard_paths,
             validation=[file.path for file in self.prepared.validation],
             test=[file.path for file in self.prepared.test],
             crops=self.prepared.crops_per_epoch(self.config), precision=manifest["precision"],
-            threads=manifest["threads"], importance=importance, holder=holder,
+            threads=manifest["threads"], teacher_errors=self.errors, holder=holder,
         )  # fmt: skip
 
 
@@ -128,9 +126,7 @@ def run_local(
         manifest = plan.open(directory, Placement(threads=threads))
         if directory.last_round < plan.config.rounds:
             store = ImportanceStore(plan.directory, plan.config, plan.errors)
-            for s, pixels in enumerate(plan.prepared.shard_pixels):
-                store.initialise(s, pixels)
-            work(plan.assignment(manifest, store, lease.holder), Group(), device, report, asked)
+            work(plan.assignment(manifest, lease.holder), store, Group(), device, report, asked)
         directory.finalise()
     return directory
 
@@ -148,15 +144,12 @@ def run_on_ray(plan: TrialPlan, placement: Placement, *, in_tune: bool) -> RunDi
     """
     directory = RunDirectory(plan.directory)
     with Lease(plan.directory) as lease:
-        manifest, pixels = plan.open(directory, placement), plan.prepared.shard_pixels
+        manifest = plan.open(directory, placement)
         attempts = 0
         while directory.last_round < plan.config.rounds:
             before = directory.place
-            store = ActorStore.start(min(placement.store_actors, len(pixels)), plan.directory, plan.config, plan.errors)
-            store.initialise(pixels)
-            reason = _fit(plan, placement, manifest["workers"], plan.assignment(manifest, store, lease.holder), in_tune)
-            store.stop()
-            mended = directory.mend(len(pixels))
+            reason = _fit(plan, placement, manifest["workers"], plan.assignment(manifest, lease.holder), in_tune)
+            mended = directory.mend(len(plan.prepared.corpus.shards))
             attempts = attempts + 1 if directory.place == before and not mended else 0
             if (failure := directory.failure()) or attempts == ATTEMPTS:
                 raise RunError(failure or reason or "its workers ended without a word")

@@ -23,13 +23,14 @@ from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import NonFiniteLossError, TrainState
 from ail_ray.orchestration.journal import RunJournal
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+from ail_ray.orchestration.store import ActorStore
 
 PICTURED_CROP = 96  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What every worker of a run is told; plain data and a handle to the store."""
+    """What every worker of a run is told; plain data."""
 
     config: RunConfig
     directory: UPath
@@ -39,7 +40,7 @@ class Assignment:
     crops: int
     precision: Precision
     threads: int
-    importance: Importance
+    teacher_errors: UPath | None
     holder: str  # of the lease that the run is worked on under
 
 
@@ -48,11 +49,14 @@ def train_worker(job: dict[str, Assignment]) -> None:
     assignment = job["assignment"]
     context, device = ray.train.get_context(), get_device()
     group = Group(context.get_world_rank(), context.get_world_size(), str(device))
+    store = ActorStore(assignment.directory, assignment.config, assignment.teacher_errors)
     try:
-        work(assignment, group, device, lambda record: ray.train.report(reported(record, assignment.directory)))
+        work(assignment, store, group, device, lambda record: ray.train.report(reported(record, assignment.directory)))
     except NonFiniteLossError as error:  # on every worker at once; the same numbers would fail again
         if group.rank == 0:
             RunDirectory(assignment.directory).fail(str(error))
+    finally:
+        store.stop()
 
 
 def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
@@ -68,6 +72,7 @@ def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
 
 def work(
     assignment: Assignment,
+    importance: Importance,
     group: Group,
     device: torch.device,
     report: Callable[[dict[str, Any]], None],
@@ -82,14 +87,14 @@ def work(
     mine = {s: Shard(path, device) for s, path in enumerate(a.shards) if s % group.size == group.rank}
     validation, test = ([EvaluationImages.load(path) for path in paths] for paths in (a.validation, a.test))
     gallery = Gallery(
-        state, mine, a.importance, total_shards=len(a.shards), precision=a.precision,
+        state, mine, importance, total_shards=len(a.shards), precision=a.precision,
         evaluation=[*validation, *test] if group.rank == 0 else [],
     )  # fmt: skip
     adaptive_importance_learning(
         Run(
             config=config, state=state, crops=a.crops, precision=a.precision, group=group,
             bank=Bank(mine, total_shards=len(a.shards), crop=config.crop, seed=config.seed),
-            importance=a.importance, validation=validation, test=test,
+            importance=importance, validation=validation, test=test,
             journal=RunJournal(
                 RunDirectory(a.directory, a.holder), group, draw=gallery.draw, report=report, asked=asked
             ),

@@ -27,7 +27,11 @@ class MemoryImportance:
     def __init__(self, config: RunConfig, shards: dict[int, Shard], calls: list[tuple[Any, ...]] | None = None) -> None:
         self.config, self.calls = config, [] if calls is None else calls
         self.errors: dict[tuple[int, int], np.ndarray] = {}
-        self.held = {(0, s): self._first(s, shard) for s, shard in shards.items()}
+        self.shards, self.held = shards, dict[tuple[int, int], np.ndarray]()
+
+    def initialise(self, shard: int, pixels: int) -> None:
+        assert pixels == self.shards[shard].pixels
+        self.held.setdefault((0, shard), self._first(shard, self.shards[shard]))
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
         self.calls.append(("update", round, shard))

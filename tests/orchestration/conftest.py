@@ -16,9 +16,9 @@ from upath import UPath
 from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.weights import save_model
+from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.prepare import build_data, here, plan_data, teacher_errors
-from ail_ray.orchestration.sweep import SweepJob
-from ail_ray.orchestration.trial import Placement, TrialPlan
+from ail_ray.orchestration.trial import TrialPlan
 
 SIDES = [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)]  # (height, width), pixels
 
@@ -121,7 +121,6 @@ class Bench:
         config = SweepConfig(**self.values(**sweep))
         return SweepJob(
             sweep=config, out=str(self.folder / out), local=local, max_workers=max_workers,
-            placement=Placement(store_actors=1),  # a process less to start
         )  # fmt: skip
 
     def runs(self, sweep: str) -> list[Run]:

@@ -10,7 +10,8 @@ from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from ail_ray.learning.config import SweepConfig
-from ail_ray.orchestration.sweep import SweepJob, run_sweep
+from ail_ray.orchestration.job import SweepJob
+from ail_ray.orchestration.sweep import run_sweep
 
 
 @pytest.fixture

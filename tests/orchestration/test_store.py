@@ -150,8 +150,8 @@ def test_snapshots_carry_round_and_shard_and_a_damaged_one_is_noticed(folder: UP
         restarted.read(5, 2)
 
 
-def started(path: UPath, actors: int) -> tuple[ActorStore, list[int]]:
-    """As `ActorStore.start`, with actors that say in which process they live; and these processes."""
+def started(path: UPath, workers: int) -> list[ActorStore]:
+    """As many stores as a run with so many workers has, with actors that say in which process they live."""
 
     class Watched(ImportanceStore):
         def pid(self) -> int:
@@ -159,22 +159,23 @@ def started(path: UPath, actors: int) -> tuple[ActorStore, list[int]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ail_ray.orchestration.store.ImportanceStore", Watched)
-        store = ActorStore.start(actors, path, config(), None)
-    store.initialise(PIXELS)
-    return store, processes(store)
+        stores = [ActorStore(path, config(), None) for _ in range(workers)]
+    for s, pixels in enumerate(PIXELS):
+        stores[s % workers].initialise(s, pixels)
+    return stores
 
 
-def processes(store: ActorStore) -> list[int]:
-    return ray.get([actor.pid.remote() for actor in store.actors])
+def processes(stores: list[ActorStore]) -> list[int]:
+    return ray.get([store.actor.pid.remote() for store in stores])
 
 
-def run_rounds(store: ActorStore, before_round: Callable[[int], None] = lambda t: None) -> np.ndarray:
-    """All rounds of all shards, as the algorithm asks for them; returns the whole of the last `W`."""
+def run_rounds(stores: list[ActorStore], before_round: Callable[[int], None] = lambda t: None) -> np.ndarray:
+    """All rounds of all shards, as the workers of a run ask for them; returns the whole of the last `W`."""
     for t in range(1, ROUNDS + 1):
         before_round(t)
         for s in range(len(PIXELS)):
-            store.update(t, s, errors(t, s))
-        last = [store.read(t, s) for s in range(len(PIXELS))]
+            stores[s % len(stores)].update(t, s, errors(t, s))
+        last = [stores[s % len(stores)].read(t, s) for s in range(len(PIXELS))]
     return np.concatenate(last)
 
 
@@ -185,26 +186,30 @@ def test_actors_agree_with_each_other_and_with_a_plain_store(tmp_path: Path, loc
             plain.update(t, s, errors(t, s))
     for count in (1, 4):
         path = UPath(tmp_path / f"{count} actors")
-        store, pids = started(path, count)
-        below = (run_rounds(store) < 1).mean()
+        stores = started(path, count)
+        below = (run_rounds(stores) < 1).mean()
         assert 0.1 < below < 0.9
-        assert len(set(pids)) == count
-        assert os.getpid() not in pids
+        assert len({os.getpid(), *processes(stores)}) == count + 1
         assert snapshots(path) == snapshots(UPath(tmp_path / "plain"))
-        read = store.read(ROUNDS, 3)
-        assert not read.flags.writeable
-        assert not read.flags.owndata
-        with pytest.raises(ValueError, match="read-only"):
-            read[0] = 0
-        for actor in store.actors:
-            ray.kill(actor)
+        for store in stores:
+            store.stop()
+
+
+def test_what_a_worker_reads_is_mapped_and_read_only(folder: UPath, local_ray: None) -> None:
+    (store,) = started(folder, 1)
+    read = store.read(0, 3)
+    assert not read.flags.owndata
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(folder / "importance" / "round-000" / "shard-0003.safetensors") in mapped
+    store.stop()
 
 
 def test_a_killed_actor_comes_back_and_goes_on_to_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
     undisturbed, killed = UPath(tmp_path / "undisturbed"), UPath(tmp_path / "killed")
-    store, _ = started(undisturbed, 2)
-    run_rounds(store)
-    victims, old = started(killed, 2)
+    stores = started(undisturbed, 2)
+    run_rounds(stores)
+    victims = started(killed, 2)
+    old = processes(victims)
 
     def kill_one(t: int) -> None:
         if t == 3:
@@ -215,5 +220,5 @@ def test_a_killed_actor_comes_back_and_goes_on_to_the_same_bytes(tmp_path: Path,
     assert new[0] == old[0]
     assert new[1] != old[1]
     assert snapshots(killed) == snapshots(undisturbed)
-    for actor in (*store.actors, *victims.actors):
-        ray.kill(actor)
+    for store in (*stores, *victims):
+        store.stop()

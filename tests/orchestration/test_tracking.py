@@ -42,7 +42,7 @@ def commit(directory: RunDirectory, t: int) -> None:
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(UPath(tmp_path / "runs" / "0123abcd"))
-    made.create(RunConfig(rounds=3))
+    made.create(RunConfig(rounds=3), precision="fp32", threads=1, workers=1)
     return made
 
 

@@ -1,0 +1,117 @@
+"""What a user asks for: a sweep, where it runs and where its results go; and all that can be wrong with that."""
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.files import as_path, is_local
+from ail_ray.learning.config import SweepConfig
+from ail_ray.orchestration.cluster import IN_JOB
+from ail_ray.orchestration.plan import describe_plan, plan_sweep
+from ail_ray.orchestration.prepare import Prepared, find_teacher, plan_data
+from ail_ray.orchestration.trial import Placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepJob:
+    """A sweep, where it runs, and where its results go."""
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    placement: Placement = field(default_factory=Placement)
+    out: str | None = None
+    """Folder for summary.json; ./ail_out by default. A submitted job needs an absolute one, or takes ~/ail_out."""
+    storage: str | None = None
+    """Folder or address (s3://, gs://), shared by all nodes, of runs, shards and teacher errors; --out by default."""
+    max_workers: int | None = None
+    """Train workers the cluster can grow to, all trials together; by default as many as it has CPUs or GPUs for."""
+    local: bool = False
+    """One trial after the other in this process, without Ray."""
+    plan: bool = False
+    """Only say what the sweep would cost: trials, crops, hours, memory, disk; measured here for some seconds."""
+    price: float | None = None
+    """With --plan: of an hour of one worker (of its GPU), in any currency."""
+
+    def __post_init__(self) -> None:
+        p, problems = self.placement, list[str]()
+        try:
+            fewest, most = p.fewest, p.most
+        except ValueError:
+            fewest = most = 1
+            problems.append(f"workers must be a number, or a range such as 1..4, got {p.workers}")
+        if fewest > most:
+            problems.append(f"workers must be a range from fewer to more, got {p.workers}")
+        counts = {"workers": fewest, "threads": p.threads}
+        problems += [f"{name} must be at least 1, got {count}" for name, count in counts.items() if count < 1]
+        if most > self.sweep.shards:
+            problems.append(f"workers must not exceed the {self.sweep.shards} shards, got {p.workers}")
+        if self.max_workers is not None and self.max_workers < fewest:
+            problems.append(f"max-workers is {self.max_workers}, but one trial needs {fewest}")
+        if self.price is not None and not 0 < self.price < math.inf:
+            problems.append(f"price must be positive, got {self.price}")
+        if self.local and (most > 1 or self.sweep.asha or self.sweep.search == "optuna"):
+            problems.append("local runs one process: it goes with neither workers > 1, asha nor search optuna")
+        if IN_JOB:
+            for name, value in (("out", self.out), ("storage", self.storage)):
+                if value is not None and "://" not in value and not Path(value).expanduser().is_absolute():
+                    problems.append(f"{name} must be an absolute path in a submitted job, got {value}")
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def out_path(self) -> UPath:
+        """Where summary.json goes."""
+        return as_path(self.out or ("~/ail_out" if IN_JOB else "ail_out"))
+
+    @property
+    def storage_path(self) -> UPath:
+        """Where runs, shards and errors lie."""
+        return as_path(self.storage) if self.storage else self.out_path
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLFLOW_TRACKING_URI, else a database where the user stands (in a submitted job: in the out folder)."""
+        folder = self.out_path if IN_JOB else as_path(".")
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def costs(job: SweepJob) -> list[str]:
+    """What the sweep would cost, as lines; starts nothing.
+
+    Raises:
+        ConfigError: as `run_sweep`, or it cannot fit.
+    """
+    prepared, weights = check(job)
+    plan = plan_sweep(job.sweep, prepared, job.placement, weights, max_workers=job.max_workers, local=job.local)
+    return describe_plan(plan, job.placement, job.price)
+
+
+def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None]]:
+    """All that can be wrong and can be known before anything starts."""
+    problems: list[str] = []
+    weights: dict[str, UPath | None] = {}
+    storage = job.storage_path
+    prepared = None
+    try:
+        prepared = plan_data(job.sweep, storage)
+    except ConfigError as error:
+        problems += error.problems
+    for teacher in job.sweep.teacher if set(job.sweep.rule) != {"uniform"} else ():
+        try:
+            weights[teacher] = find_teacher(teacher)
+        except ConfigError as error:
+            problems += error.problems
+    for folder in {storage, job.out_path}:
+        if is_local(folder):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if not os.access(str(folder), os.W_OK):
+                    problems.append(f"{folder}: not writable")
+            except OSError as error:
+                problems.append(f"{folder}: cannot be created ({error.strerror})")
+    if problems or prepared is None:
+        raise ConfigError(problems)
+    return prepared, weights

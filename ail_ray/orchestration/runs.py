@@ -1,0 +1,163 @@
+"""The runs on a storage path: how far each is, what one measured, and which files nobody needs any more."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from upath import UPath
+
+from ail_ray.files import FileError, remove_tree
+from ail_ray.learning.config import RunConfig
+from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.monitor import describe, title
+from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """One run, as its directory says."""
+
+    run: str
+    name: str
+    corpus: str
+    state: str  # finished, failed, interrupted, unreadable, or who works on it
+    round: int  # last committed
+    rounds: int
+    best: float  # dB, mean over the validation images; over the test images if there are none; 0 before round 0
+    seconds_left: float  # 0 when it is over
+    age: float  # seconds since the last commit
+    reason: str  # why it failed or cannot be read
+
+    @property
+    def works(self) -> bool:
+        return self.state.startswith("process")
+
+
+def statuses(storage: UPath) -> list[Status]:
+    """All runs, the one that was committed last first."""
+    folder = storage / "runs"
+    runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+    return sorted((status(path) for path in runs), key=lambda found: (found.age, found.run))
+
+
+def status(path: UPath) -> Status:
+    """How far a run is."""
+    directory = RunDirectory(path)
+    try:
+        manifest, records = directory.manifest(), directory.records()
+        config = RunConfig(**_tuples(manifest["config"]))
+    except (FileError, TypeError, ValueError) as error:
+        return Status(
+            run=path.name, name="", corpus="", state="unreadable", round=-1, rounds=0, best=0.0, seconds_left=0.0,
+            age=float("inf"), reason=" ".join(str(error).split()),
+        )  # fmt: skip
+    finished, failure = directory.last_round >= config.rounds, directory.failure()
+    worker = Lease(path).worker()
+    state = "finished" if finished else worker or ("failed" if failure else "interrupted")
+    times = [manifest["created"], *(record["time"] for record in records)]
+    rounds = [sum(record["seconds"].values()) for record in records]
+    return Status(
+        run=path.name, name=title(config), corpus=manifest["corpus"], state=state, round=len(records) - 1,
+        rounds=config.rounds, best=max((mean_psnr(r["validation"] or r["test"]) for r in records), default=0.0),
+        seconds_left=0.0 if finished or not rounds else median(rounds) * (config.rounds + 1 - len(records)),
+        age=time.time() - times[-1], reason="" if finished else failure or "",
+    )  # fmt: skip
+
+
+def table(found: list[Status]) -> Iterator[str]:
+    """The runs as lines."""
+    yield f"{'run':18}{'state':14}{'round':>8}{'best':>10}{'left':>9}{'commit':>9}  trial"
+    for s in found:
+        best, state = f"{s.best:.2f} dB" if s.best else "-", "working" if s.works else s.state
+        left, age = _time(s.seconds_left) if s.seconds_left else "-", _time(s.age) if s.age < 1e9 else "-"
+        of = f"{s.round} of {s.rounds}" if s.rounds or s.name else "-"
+        yield f"{s.run:18}{state:14}{of:>8}{best:>10}{left:>9}{age:>9}  {s.name or s.reason}"
+        if s.name and s.reason:
+            yield f"{'':18}{s.reason}"
+
+
+def rounds(path: UPath) -> Iterator[str]:
+    """One run, a line a round."""
+    found = status(path)
+    worker = f", {found.state} works on it" if found.works else f", {found.state}"
+    yield f"{found.name or path.name}{worker}{': ' + found.reason if found.reason else ''}"
+    for line in RunDirectory(path).incidents():
+        yield f"incident: {line}"
+    if found.name:
+        yield from (describe(record) for record in RunDirectory(path).records())
+
+
+@dataclass(frozen=True)
+class Rubbish:
+    """A folder or file that nobody needs, and why."""
+
+    path: UPath
+    reason: str
+    bytes: int
+
+
+def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[str, ...] = ()) -> list[Rubbish]:
+    """What can go: runs that failed, are older or are named, then shards and errors that no run left behind needs.
+
+    Args:
+        failed: runs that failed, or that cannot be read.
+        older: runs whose last commit was more than so many seconds ago.
+        names: of runs that can go in any case.
+
+    A run that somebody works on never can, nor what it needs.
+    """
+    found, goes = statuses(storage), []
+    kept = list[Status]()
+    for s in found:
+        reasons = {
+            "failed": failed and s.state in ("failed", "unreadable"),
+            "old": older is not None and s.age > older,
+            "named": s.run in names,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds and not s.works), None)
+        if reason is None:
+            kept.append(s)
+        else:
+            goes.append(_rubbish(storage / "runs" / s.run, f"{reason}: {s.name or s.reason}"))
+    if any(s.state == "unreadable" for s in kept):
+        return goes  # who knows what these need
+    needed = {s.corpus for s in kept}
+    for path in _children(storage / "corpora"):
+        if path.name not in needed:
+            goes.append(_rubbish(path, "shards that no run needs; built again from the images"))
+    for path in _children(storage / "errors"):
+        if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed:
+            goes.append(_rubbish(path, "teacher errors that no run needs; computed again"))
+    for path in _children(storage / "ray"):
+        if not any(s.works for s in kept):
+            goes.append(_rubbish(path, "what Ray wrote about jobs that are over"))
+    return goes
+
+
+def remove(goes: list[Rubbish]) -> None:
+    """Remove folders, runs by their manifest first, so that a half-removed one is none."""
+    for each in goes:
+        (each.path / "manifest.json").unlink(missing_ok=True)
+        remove_tree(each.path)
+
+
+def _rubbish(path: UPath, reason: str) -> Rubbish:
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Rubbish(path, reason, size)
+
+
+def _children(folder: UPath) -> list[UPath]:
+    return sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.name) if folder.exists() else []
+
+
+def _tuples(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

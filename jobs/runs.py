@@ -1,0 +1,57 @@
+"""The runs on a storage path: list them, look at one, remove what nobody needs.
+
+python jobs/runs.py                                      all runs under ./ail_out: state, rounds, best PSNR, time left
+python jobs/runs.py --show 9923ddf8fbc0636f              one run, round by round
+python jobs/runs.py --storage s3://bucket/ail --prune --older 30 --failed        what could go; with --yes it goes
+"""
+
+import sys
+from dataclasses import dataclass
+
+from ail_ray.commandline import parse, refuse
+from ail_ray.files import as_path
+from ail_ray.orchestration.runs import remove, rounds, rubbish, statuses, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to look at, or to remove."""
+
+    storage: str = "ail_out"
+    """Folder or address of the runs: the sweep's --storage, or its --out."""
+    show: str | None = None
+    """Name of a run to look at."""
+    prune: bool = False
+    """List what could go: runs chosen by the three options below, and caches that no other run needs."""
+    older: float | None = None
+    """To prune: runs without a commit for so many days."""
+    failed: bool = False
+    """To prune: runs that failed or cannot be read."""
+    run: tuple[str, ...] = ()
+    """To prune: names of runs."""
+    yes: bool = False
+    """Remove what could go."""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, look, print; returns the exit code."""
+    o = parse(Options, arguments, default=Options(), prog="runs.py", description=__doc__ or "")
+    storage = as_path(o.storage)
+    missing = [name for name in (o.show, *o.run) if name and not (storage / "runs" / name / "manifest.json").exists()]
+    if missing:
+        refuse([f"{storage / 'runs'}: no run {name}" for name in missing])
+    if o.prune or o.older is not None or o.failed or o.run:
+        goes = rubbish(storage, failed=o.failed, older=None if o.older is None else o.older * 86400, names=o.run)
+        for each in goes:
+            print(f"{each.bytes / 2**20:10.1f} MiB  {each.path}  ({each.reason})")
+        if o.yes:
+            remove(goes)
+        total = sum(each.bytes for each in goes) / 2**20
+        print(f"{total:10.1f} MiB  {'removed' if o.yes else 'could go: --yes removes it'}")
+    else:
+        print("\n".join(rounds(storage / "runs" / o.show) if o.show else table(statuses(storage))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,194 @@
+"""The cluster files: accepted by those who read them, refused when broken, and as careful as they say."""
+
+import copy
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+from ail_ray.commandline import parse
+from ail_ray.learning.config import paper
+from ail_ray.orchestration.job import SweepJob
+
+FOLDER = Path(__file__).parents[2] / "cluster"
+RAY_UP = ("aws.yaml", "gcp.yaml", "onprem.yaml")
+KUBERNETES = ("kuberay-rayjob.yaml", "mlflow.yaml")
+KUBERNETES_VERSION = "1.33"
+RAYJOB = json.loads((Path(__file__).parent / "rayjob.schema.json").read_text())
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+
+
+def check_ray_up(config: dict[str, Any]) -> dict[str, Any]:
+    """As `ray up` does before it touches a cloud."""
+    whole = prepare_config(copy.deepcopy(config))
+    validate_config(whole)
+    return whole
+
+
+def check_kubernetes(document: dict[str, Any]) -> None:
+    """Against Kubernetes' own schemas, unknown fields refused; a RayJob against ours, its pods against Kubernetes'."""
+    if document["kind"] != "RayJob":
+        kubernetes_validate.validate(document, KUBERNETES_VERSION, strict=True)
+        return
+    jsonschema.validate(document, RAYJOB)
+    for template in pod_templates(document):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
+        kubernetes_validate.validate(pod, KUBERNETES_VERSION, strict=True)
+
+
+def pod_templates(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if document["kind"] == "RayJob":
+        cluster = document["spec"]["rayClusterSpec"]
+        yield from (group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
+    elif document["kind"] in ("Deployment", "StatefulSet"):
+        yield document["spec"]["template"]
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_ray_up_accepts(name: str) -> None:
+    (config,) = documents(name)
+    assert check_ray_up(config)["cluster_name"] == "ail"
+
+
+def unknown_key(config: dict[str, Any]) -> None:
+    config["min_worker"] = 0
+
+
+def unknown_docker_key(config: dict[str, Any]) -> None:
+    config["docker"]["imag"] = "x"
+
+
+def text_for_a_number(config: dict[str, Any]) -> None:
+    config["idle_timeout_minutes"] = "five"
+
+
+def no_provider(config: dict[str, Any]) -> None:
+    del config["provider"]
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+@pytest.mark.parametrize("mutate", [unknown_key, unknown_docker_key, text_for_a_number, no_provider])
+def test_ray_up_refuses_a_broken_copy(name: str, mutate: Callable[[dict[str, Any]], None]) -> None:
+    (config,) = documents(name)
+    mutate(config)
+    with pytest.raises((jsonschema.ValidationError, KeyError, ValueError)):
+        check_ray_up(config)
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kubernetes_accepts(name: str) -> None:
+    for document in documents(name):
+        check_kubernetes(document)
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_kubernetes_refuses_a_broken_copy(name: str) -> None:
+    """In turn every key of every document is misspelt, but for those that may have any name."""
+    free = ("labels", "matchLabels", "data", "nodeSelector", "requests", "limits", "rayStartParams", "selector")
+    broken = 0
+    for document in documents(name):
+        for path in keys(document):
+            if any(part in free for part in path[:-1]) or path[:1] == ("metadata",) or path[-1] in ("kind", "selector"):
+                continue
+            copied = copy.deepcopy(document)
+            owner = copied
+            for part in path[:-1]:
+                owner = owner[part]
+            owner[str(path[-1]) + "x"] = owner.pop(path[-1])
+            assert refused(copied), f"{document['kind']}: {path} may be misspelt"
+            broken += 1
+    assert broken > 60
+
+
+def refused(document: dict[str, Any]) -> bool:
+    try:
+        check_kubernetes(document)
+    except (jsonschema.ValidationError, kubernetes_validate.ValidationError, KeyError):
+        return True
+    return False
+
+
+def keys(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for part, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if isinstance(node, dict):
+            yield (*path, part)
+        yield from keys(child, (*path, part))
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_a_ray_up_cluster_is_closed_and_shares_its_token(name: str) -> None:
+    (config,) = documents(name)
+    (start,) = [command for command in config["head_start_ray_commands"] if "--head" in command]
+    assert "--dashboard-host=127.0.0.1" in start
+    assert config["file_mounts"] == {"/home/ray/.ray/auth_token": "~/.ray/auth_token"}
+    assert "RAY_AUTH_MODE=token" in (FOLDER / "Dockerfile").read_text()
+    assert config["setup_commands"] == []  # nothing is fetched when a node starts
+
+
+@pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
+def test_a_cloud_cluster_grows_from_nothing_on_spot_machines_first(name: str) -> None:
+    (config,) = documents(name)
+    types = config["available_node_types"]
+    assert list(types) == ["head", "gpu-spot", "gpu-on-demand"]
+    assert types["head"]["resources"] == {"CPU": 0}
+    for kind in ("gpu-spot", "gpu-on-demand"):
+        assert types[kind]["resources"]["GPU"] == 1
+        assert types[kind]["min_workers"] == 0
+        assert types[kind]["max_workers"] <= config["max_workers"]
+    spot, other = (json.dumps(types[kind]["node_config"]) for kind in ("gpu-spot", "gpu-on-demand"))
+    assert "spot" in spot or "preemptible" in spot
+    assert "spot" not in other
+    assert "preemptible" not in other
+    assert config["idle_timeout_minutes"] <= 10
+
+
+@pytest.mark.parametrize("name", KUBERNETES)
+def test_pods_are_confined_and_limited(name: str) -> None:
+    templates = [template for document in documents(name) for template in pod_templates(document)]
+    assert len(templates) >= 2
+    for template in templates:
+        spec = template["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+
+
+def test_the_kubernetes_sweep_grows_from_nothing_and_cleans_up() -> None:
+    job = documents("kuberay-rayjob.yaml")[0]["spec"]
+    cluster = job["rayClusterSpec"]
+    assert job["shutdownAfterJobFinishes"] is True
+    assert job["backoffLimit"] > 0
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert [group["replicas"] for group in cluster["workerGroupSpecs"]] == [0, 0]
+    assert sum(group["maxReplicas"] for group in cluster["workerGroupSpecs"]) >= 8
+
+
+def test_the_kubernetes_sweep_is_a_command_that_the_job_accepts() -> None:
+    words = shlex.split(documents("kuberay-rayjob.yaml")[0]["spec"]["entrypoint"])
+    assert words[:3] == ["python", "jobs/ail_sweep.py", "paper"]
+    job = parse(SweepJob, words[3:], default=SweepJob(sweep=paper()), prog="", description="")
+    assert job.placement.gpu
+    assert job.max_workers == 8
+
+
+@pytest.mark.parametrize("name", [*RAY_UP, *KUBERNETES, "Dockerfile"])
+def test_no_secret_is_written_down(name: str) -> None:
+    for line in (FOLDER / name).read_text().splitlines():
+        key, _, value = line.partition(":")
+        if "password" in key.lower():
+            assert not value.strip().strip("'\""), line
