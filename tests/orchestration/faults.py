@@ -344,6 +344,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="run only the cases whose names hold one of these")
     words = parser.parse_args().words
+    heads.enter_private_network()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     files = make_tiny_files(folder)
     whole: dict[bool, str] = {}

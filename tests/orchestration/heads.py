@@ -1,4 +1,8 @@
-"""Heads and nodes of a Ray cluster on the loopback, as processes of their own, and jobs submitted to them."""
+"""Heads and nodes of a Ray cluster as processes of their own, and jobs submitted to them.
+
+A head alone listens on the loopback. A node beside it needs an address of its own, and gets it in a private network:
+a network namespace with nothing but a loopback of its own, which `enter_private_network` moves the program into.
+"""
 
 import contextlib
 import json
@@ -20,6 +24,21 @@ REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 400  # seconds; a quiet machine needs 30
 EXCLUDES = [".git", "tests", "docs", "*.db", "ail_out", "mlruns", ".venv"]
 RAY = (sys.executable, "-m", "ray.scripts.scripts")
+PRIVATE = "AIL_PRIVATE_NETWORK"
+
+
+def enter_private_network() -> None:
+    """Start this program again where no packet leaves, and give its loopback the addresses of a head and nodes."""
+    if PRIVATE not in os.environ:
+        unshare = ["unshare", "--net", "--map-root-user", sys.executable, *sys.argv]
+        os.execvpe(unshare[0], unshare, os.environ | {PRIVATE: "1"})
+    for words in ("link set lo up", *(f"address add 10.77.0.{host}/32 dev lo" for host in range(1, 10))):
+        subprocess.run(["ip", *words.split()], check=True)
+
+
+def address_of(host: int) -> str:
+    """Of the head (1) or a node (2..9)."""
+    return f"10.77.0.{host}" if PRIVATE in os.environ else "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -66,14 +85,14 @@ class Head:
         return {**self.ask(f"/api/jobs/{name}"), **self.ask(f"/api/jobs/{name}/logs")}
 
     @contextlib.contextmanager
-    def node(self, cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+    def node(self, cpus: int, host: int = 2) -> Iterator[subprocess.Popen[bytes]]:
         """Another node of this head's cluster, until the end of the block; `end_tree` kills it before."""
-        name = f"--temp-dir={self.folder / 'ray'}"
+        assert PRIVATE in os.environ, "nodes need a private network"
         with (self.folder / "node.log").open("ab") as log:
             process = subprocess.Popen(
                 [
                     *(*RAY, "start", f"--address={self.gcs}", "--block", f"--num-cpus={cpus}"),
-                    *("--node-ip-address=127.0.0.1", name),
+                    f"--node-ip-address={address_of(host)}",
                 ],
                 env=self.environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -85,7 +104,7 @@ class Head:
 
 @contextlib.contextmanager
 def head(cpus: int = 2, **environment: str) -> Iterator[Head]:
-    """A head on the loopback that asks for a token, ended with all its descendants at the end of the block."""
+    """A head that asks for a token, ended with all its descendants at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="ail"))  # short: Ray puts sockets there
     token = folder / "token"
     token.write_text("a-token-of-this-test-0123456789abcdef")
@@ -94,20 +113,22 @@ def head(cpus: int = 2, **environment: str) -> Iterator[Head]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_"))}
     environment = inherited | environment | {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # 0: stays on the loopback
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(PRIVATE in os.environ)),  # 0: stays on the loopback
     }  # fmt: skip
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
             [
                 *(*RAY, "start", "--head", "--block", f"--num-cpus={cpus}"),
-                *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder / 'ray'}"),
+                *(f"--node-ip-address={address_of(1)}", f"--dashboard-host={address_of(1)}"),
+                f"--temp-dir={folder / 'ray'}",
                 *(f"--{name}={port}" for name, port in ports.items()),
             ],
             env=environment, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    address = f"http://{address_of(1)}:{ports['dashboard-port']}"
     try:
-        made = Head(address, f"127.0.0.1:{ports['port']}", token.read_text(), environment, folder, process)
+        made = Head(address, f"{address_of(1)}:{ports['port']}", token.read_text(), environment, folder, process)
         wait_for_agent(made, process, folder / "head.log")
         yield made
     finally:
@@ -118,7 +139,7 @@ def head(cpus: int = 2, **environment: str) -> Iterator[Head]:
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
-        each.bind(("127.0.0.1", 0))
+        each.bind((address_of(1), 0))
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
