@@ -200,13 +200,10 @@ def _trial(tuned: dict[str, Any], sweep: Sweep) -> None:
     """The function of one Tune trial: rounds that are committed already are only reported."""
     torch.set_num_threads(1)
     plan = sweep.plan(tuned.get("searched", tuned))
-    directory = RunDirectory(plan.directory)
-    for record in directory.records():
-        tune.report(reported(record, plan.directory))
     try:
-        run_on_ray(plan, sweep.job.placement, in_tune=True)
+        run_on_ray(plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)))
     except (RunError, FileError) as error:  # again would fail again; the sweep's callback reads it
-        directory.fail(str(error))
+        RunDirectory(plan.directory).fail(str(error))
 
 
 class _Callback(tune.Callback):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 from ray import train
 from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
-from ray.tune.integration.ray_train import TuneReportCallback
 from upath import UPath
 
 from ail_ray.learning.config import RunConfig
@@ -24,6 +24,7 @@ from ail_ray.orchestration.worker import Assignment, train_worker, work
 GROUP_START_TIMEOUT = 1800  # seconds: a GPU node may have to boot first
 ATTEMPTS = 3  # in a row without a commit in between
 RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic run
+LOOK = 1.0  # seconds between looks for rounds that were committed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,24 +132,33 @@ def run_local(
     return directory
 
 
-def run_on_ray(plan: TrialPlan, placement: Placement, *, in_tune: bool) -> RunDirectory:
+def run_on_ray(plan: TrialPlan, placement: Placement, report: Callable[[dict[str, Any]], None]) -> RunDirectory:
     """A run on the cluster this process is connected to; goes on where its run directory stands.
 
     However often workers and nodes are lost, it goes on as long as it gets further in between.
 
     Args:
-        in_tune: whether a Tune trial is to hear of every round.
+        report: told of every round, those included that were committed before.
 
     Raises:
         RunError: it failed several times at the same place, or the loss is no longer finite.
     """
-    directory = RunDirectory(plan.directory)
+    directory, told = RunDirectory(plan.directory), 0
+
+    def tell() -> None:
+        nonlocal told
+        for record in directory.records()[told:] if directory.last_round >= told else ():
+            told += 1
+            report(record)
+
+    tell()
     with Lease(plan.directory) as lease:
         manifest = plan.open(directory, placement)
         attempts = 0
         while directory.last_round < plan.config.rounds:
             before = directory.place
-            reason = _fit(plan, placement, manifest["workers"], plan.assignment(manifest, lease.holder), in_tune)
+            trainer = _trainer(plan, placement, manifest["workers"], plan.assignment(manifest, lease.holder))
+            reason = _fit(trainer, tell)
             mended = directory.mend(len(plan.prepared.corpus.shards))
             attempts = attempts + 1 if directory.place == before and not mended else 0
             if (failure := directory.failure()) or attempts == ATTEMPTS:
@@ -157,11 +167,11 @@ def run_on_ray(plan: TrialPlan, placement: Placement, *, in_tune: bool) -> RunDi
     return directory
 
 
-def _fit(plan: TrialPlan, placement: Placement, workers: int, assignment: Assignment, in_tune: bool) -> str | None:
-    """One `TorchTrainer.fit()` over all rounds that are left; why it ended early, if it did."""
+def _trainer(plan: TrialPlan, placement: Placement, workers: int, assignment: Assignment) -> TorchTrainer:
+    """Of all rounds that are left."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # else every report waits about two seconds
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(GROUP_START_TIMEOUT)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment},
         scaling_config=train.ScalingConfig(
@@ -175,11 +185,22 @@ def _fit(plan: TrialPlan, placement: Placement, workers: int, assignment: Assign
             # Not retried there: a controller that is killed while it starts a group leaves the group's resources held.
             # The second limit is for groups that cannot start; by default Ray tries for ever.
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
-            callbacks=[TuneReportCallback()] if in_tune else [],  # type: ignore[list-item]
         ),
     )  # fmt: skip
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        return " ".join(str(error).split())
-    return None
+
+
+def _fit(trainer: TorchTrainer, tell: Callable[[], None]) -> str | None:
+    """Fit, telling of every round as soon as it is committed; why it ended early, if it did.
+
+    Ray's own way from Train to Tune (`TuneReportCallback`) waits for ever when a trial ends while its last report is
+    still on the way. The run directory knows all rounds anyway.
+    """
+    with ThreadPoolExecutor(1) as aside:
+        fitting = aside.submit(trainer.fit)
+        while not fitting.done():
+            wait([fitting], timeout=LOOK)
+            tell()
+    error = fitting.exception()
+    if error is not None and not isinstance(error, TrainingFailedError):
+        raise error
+    return " ".join(str(error).split()) if error else None

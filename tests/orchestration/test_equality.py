@@ -51,7 +51,7 @@ def on_ray(plan: TrialPlan, workers: int) -> Route:
         return {actor.actor_id: actor for actor in list_actors(here, limit=10_000, detail=True)}
 
     before = actors()
-    directory = run_on_ray(plan, Placement(workers=workers), in_tune=False)
+    directory = run_on_ray(plan, Placement(workers=workers), lambda record: None)
     new = [actor for key, actor in actors().items() if key not in before]
     return Route(directory, tuple(actor.pid for actor in new if actor.class_name == "RayTrainWorker"))
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ail_ray.orchestration.sweep import run_sweep
 from jobs.ail_sweep import main
 
 Summary = dict[str, Any]
-WIDTHS, LAMBDAS = (2, 3), (0.05, 0.2)
+WIDTHS, LAMBDAS = (2, 3), (0.05,)
 
 
 def grid(bench: Bench) -> dict[str, Any]:
@@ -29,8 +30,8 @@ def grid(bench: Bench) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def first(bench: Bench) -> Summary:
-    """Two widths × two λ × two teachers."""
-    return run_sweep(bench.job(**grid(bench)), name="tiny", command="the command")
+    """Two widths × two teachers; whoever listens is slow, so that trials end while their last round is on its way."""
+    return run_sweep(bench.job(**grid(bench)), name="tiny", command="the command", say=lambda line: time.sleep(1))
 
 
 def history(client: mlflow.MlflowClient, run: str, metric: str) -> list[int]:
@@ -41,7 +42,7 @@ def test_the_summary_names_every_trial_and_its_result(first: Summary, bench: Ben
     assert json.loads((bench.folder / "out" / "summary.json").read_text()) == first
     trials = first["trials"]
     asked = {(w, lam, t) for w in WIDTHS for lam in LAMBDAS for t in (str(bench.files.teacher), "none")}
-    assert len(trials) == 8
+    assert len(trials) == 4
     assert {tuple(trial["parameters"][k] for k in ("width", "lam", "teacher")) for trial in trials} == asked
     for trial in trials:
         assert (trial["status"], trial["rounds"]) == ("finished", 1)
@@ -52,7 +53,7 @@ def test_the_summary_names_every_trial_and_its_result(first: Summary, bench: Ben
         weights = Path(trial["weights"])
         assert weights.is_absolute()
         assert read_tensors(UPath(weights))[0]["layers.0.weight"].shape[0] == trial["parameters"]["width"]
-    assert len({trial["mlflow_run_id"] for trial in trials}) == 8
+    assert len({trial["mlflow_run_id"] for trial in trials}) == 4
     order = [(-trial["validation"][0]["psnr"], trial["name"]) for trial in trials]
     assert order == sorted(order)
 
@@ -148,7 +149,7 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     assert run_sweep(bench.job(**grid(bench)), name="tiny", command="the command") == first
     assert traces(bench) == before
     client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
-    assert len(bench.runs(first["sweep"])) == 9
+    assert len(bench.runs(first["sweep"])) == 5
     for trial in first["trials"]:
         assert history(client, trial["mlflow_run_id"], "importance/mean") == [0, 1]
 
@@ -166,7 +167,7 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     printed = capsys.readouterr().out
     summary = read_json(UPath(bench.folder / "out" / "summary.json"))
     assert {t["parameters"]["lam"]: t["status"] for t in summary["trials"]} == {
-        0.05: "finished", 0.2: "finished", 0.4: "finished", 0.8: "failed",
+        0.05: "finished", 0.4: "finished", 0.8: "failed",
     }  # fmt: skip
     failed = next(t for t in summary["trials"] if t["status"] == "failed")
     assert (failed["rounds"], failed["weights"], failed["validation"]) == (-1, None, [])
@@ -179,7 +180,7 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     assert run in new
     statuses = {r.data.tags["ail.run"]: r.info.status for r in bench.runs(summary["sweep"])}
     assert statuses.pop("parent") == statuses.pop(run) == "FAILED"
-    assert list(statuses.values()) == ["FINISHED"] * 3
+    assert list(statuses.values()) == ["FINISHED"] * 2
 
 
 def test_without_ray_the_same_sweep_gives_the_same_bytes(first: Summary, bench: Bench) -> None:
