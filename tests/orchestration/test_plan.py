@@ -1,0 +1,90 @@
+"""What a sweep will cost: the counts exactly, the times in proportion, and what cannot fit is refused."""
+
+import os
+from typing import Any
+
+import pytest
+from conftest import TinyFiles, as_options
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.models import VDSR, parameter_count
+from ail_ray.orchestration import plan as planning
+from ail_ray.orchestration.plan import ASSUMED_SPEED, BANK, ROUND, START, Plan, describe_plan, plan_sweep
+from ail_ray.orchestration.prepare import plan_data
+from ail_ray.orchestration.trial import Placement
+from jobs.ail_sweep import main
+
+PIXELS = sum(height * width for height, width in [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)])
+
+
+def planned(tiny_files: TinyFiles, placement: Placement, max_workers: int | None = None, **changes: Any) -> Plan:
+    values = {"width": (2, 3), "lam": (0.05,), "teacher": ("none", str(tiny_files.teacher)), **changes}
+    sweep = SweepConfig(**{**tiny_files.protocol(), **values})
+    prepared = plan_data(sweep, UPath("/nowhere"))
+    teachers = {"none": None, str(tiny_files.teacher): UPath(tiny_files.teacher)}
+    return plan_sweep(sweep, prepared, placement, teachers, max_workers=max_workers, local=False)
+
+
+@pytest.fixture(scope="module")
+def gpus(tiny_files: TinyFiles) -> Plan:
+    """Two GPUs that are not there, so that nothing is measured: 4 trials, 2 at once."""
+    return planned(tiny_files, Placement(gpu=True), max_workers=2)
+
+
+def test_the_counts_are_those_of_the_sweep(gpus: Plan) -> None:
+    assert (gpus.pixels, gpus.pairs, gpus.at_once, len(gpus.trials)) == (PIXELS, 6, 2, 4)
+    assert gpus.evaluation_pixels == 64 * 64 + 64 * 80
+    crops = {(trial.config.student_width, trial.config.teacher == "none"): trial.crops for trial in gpus.trials}
+    whole = 4 * 2 * 32  # rounds 0..3 of 2 epochs of 32 crops; without a teacher round 0 trains nothing
+    assert crops == {(2, False): whole, (3, False): whole, (2, True): whole * 3 // 4, (3, True): whole * 3 // 4}
+    assert {trial.error_passes for trial in gpus.trials} == {3}
+
+
+def test_an_assumed_speed_counts_multiply_accumulates(gpus: Plan) -> None:
+    """By hand, for VDSR-f3 of depth 3: 9 (3 + 9 + 3) = 135 weights, each used once a pixel."""
+    trial = next(t for t in gpus.trials if t.config.student_width == 3 and t.config.teacher != "none")
+    macs = 135 / ASSUMED_SPEED
+    training = 4 * 2 * 4 * (3 * macs * 16 * 16 * 8)  # rounds × epochs × steps × forward and backward
+    passes = 3 * PIXELS * macs + 4 * gpus.evaluation_pixels * 4 * macs
+    assert parameter_count(VDSR(3, 3)) == 135
+    assert trial.seconds == pytest.approx(START + 4 * ROUND + training + passes, rel=1e-9)
+    assert trial.memory - trial.speed.memory == BANK * PIXELS + 5 * gpus.evaluation_pixels
+
+
+def test_trials_share_what_runs_at_once(gpus: Plan) -> None:
+    each = [trial.seconds for trial in gpus.trials]
+    assert gpus.seconds == pytest.approx(sum(each) / 2, rel=0.01)
+    assert gpus.worker_hours == pytest.approx((sum(each) + sum(gpus.teachers.values())) / 3600)
+
+
+def test_the_words_say_hours_and_price(gpus: Plan) -> None:
+    lines = describe_plan(gpus, Placement(gpu=True), 3.0)
+    assert "4, 2 at once, 1 workers × 1 threads each" in lines[0]
+    assert any("assumed at 3 T multiply-accumulates/s" in line for line in lines)
+    assert f"{gpus.worker_hours * 3:.2f} at 3 for a GPU-hour" in lines[-1]
+
+
+def test_more_workers_share_the_corpus_and_the_batch(tiny_files: TinyFiles) -> None:
+    one, four = (planned(tiny_files, Placement(gpu=True, workers=n), width=(3,)) for n in (1, 4))
+    assert four.trials[0].speed.step == pytest.approx(one.trials[0].speed.step / 4)
+    shares = [made.trials[0].memory - made.trials[0].speed.memory - 5 * made.evaluation_pixels for made in (one, four)]
+    assert shares == [BANK * PIXELS, BANK * PIXELS // 4]
+
+
+def test_here_it_is_measured(tiny_files: TinyFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {**tiny_files.protocol(), "width": (3,), "teacher": (str(tiny_files.teacher),), "rule": ("eq7",)}
+    assert main(["demo", *as_options(values), "--plan", "--price", "0.5", "--out", "/nowhere/else"]) == 0
+    printed = capsys.readouterr().out
+    assert "measured here" in printed
+    assert "for a worker-hour" in printed
+
+
+def test_what_cannot_fit_is_refused(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(os, "sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 4096)
+    monkeypatch.setattr(planning, "_median", lambda work, device: 1.0)
+    with pytest.raises(ConfigError, match=r"2 workers .* need .* GiB of memory, this machine has 0\.0"):
+        planned(tiny_files, Placement(workers=2), width=(3,))
+    assert pages > 1000

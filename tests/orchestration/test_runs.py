@@ -1,0 +1,118 @@
+"""Runs on a storage path: their states, one round by round, and what can be removed without losing anything."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from upath import UPath
+
+from ail_ray.files import write_json
+from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.orchestration.runs import remove, rounds, rubbish, status, statuses, table
+from ail_ray.orchestration.trial import TrialPlan, run_local
+from jobs.runs import main
+
+PlanMaker = Callable[..., TrialPlan]
+
+
+class StoppedError(Exception):
+    """The process is gone."""
+
+
+@pytest.fixture
+def storage(make_plan: PlanMaker, tmp_path: Path) -> UPath:
+    """A finished run, one that was interrupted after round 1, one that failed, and a folder that is none."""
+
+    def stop(record: dict[str, object]) -> None:
+        if record["round"] == 1:
+            raise StoppedError
+
+    run(make_plan(tmp_path, lam=0.1))
+    with pytest.raises(StoppedError):
+        run_local(make_plan(tmp_path, lam=0.2), 1, torch.device("cpu"), stop)
+    failed = make_plan(tmp_path, lam=0.3)
+    with pytest.raises(StoppedError):
+        run_local(failed, 1, torch.device("cpu"), stop)
+    RunDirectory(failed.directory).fail("the loss is nan")
+    write_json(UPath(tmp_path / "runs" / "strange" / "manifest.json"), {"format": 99})
+    return UPath(tmp_path)
+
+
+def run(plan: TrialPlan) -> RunDirectory:
+    return run_local(plan, 1, torch.device("cpu"), lambda record: None)
+
+
+def named(storage: UPath) -> dict[str, str]:
+    """Names of the runs, by λ."""
+    return {s.name.split("λ=")[1].split()[0] if s.name else "": s.run for s in statuses(storage)}
+
+
+def test_each_run_has_its_state(storage: UPath) -> None:
+    found = {s.run: s for s in statuses(storage)}
+    runs = named(storage)
+    finished, interrupted, failed, strange = (found[runs[lam]] for lam in ("0.1", "0.2", "0.3", ""))
+    assert [s.state for s in (finished, interrupted, failed, strange)] == [
+        "finished", "interrupted", "failed", "unreadable",
+    ]  # fmt: skip
+    assert [(s.round, s.rounds) for s in (finished, interrupted, failed)] == [(3, 3), (1, 3), (1, 3)]
+    assert finished.seconds_left == 0 < interrupted.seconds_left < 60
+    records = RunDirectory(storage / "runs" / finished.run).records()
+    assert finished.best == max(record["validation"][0]["psnr"] for record in records)
+    lines = list(table(statuses(storage)))
+    assert len(lines) == 1 + 4 + 1  # a heading, the runs, why one failed
+    assert any("the loss is nan" in line for line in lines)
+    assert any("1 of 3" in line and f"{interrupted.best:.2f} dB" in line for line in lines)
+
+
+def test_one_run_is_shown_round_by_round(storage: UPath, capsys: pytest.CaptureFixture[str]) -> None:
+    run_name = named(storage)["0.2"]
+    assert main(["--storage", str(storage), "--show", run_name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == list(rounds(storage / "runs" / run_name))
+    assert lines[0].endswith("interrupted")
+    assert [line.split(":")[0] for line in lines[1:]] == ["round 0", "round 1"]
+
+
+def test_a_run_that_is_not_there_is_refused(storage: UPath, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--storage", str(storage), "--show", "nobody", "--run", "neither"])
+    assert refused.value.code == 2
+    assert capsys.readouterr().err.count("no run") == 2
+
+
+def test_pruning_shows_first_and_removes_what_was_chosen(storage: UPath, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = named(storage)
+    before = {path.name for path in (storage / "runs").iterdir()}
+    assert main(["--storage", str(storage), "--failed"]) == 0
+    assert "could go" in capsys.readouterr().out
+    assert {path.name for path in (storage / "runs").iterdir()} == before
+    assert main(["--storage", str(storage), "--failed", "--yes"]) == 0
+    assert {path.name for path in (storage / "runs").iterdir()} == before - {runs["0.3"], "strange"}
+    assert len(list((storage / "corpora").iterdir())) == 1  # the runs that are left need it
+
+
+def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(make_plan: PlanMaker, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    first = run(plan).finalise().read_bytes()
+    goes = rubbish(UPath(tmp_path), failed=False, older=0.0)
+    assert {each.path.parent.name for each in goes} == {"runs", "corpora", "errors"}
+    assert sum(each.bytes for each in goes) > 100_000
+    remove(goes)
+    assert statuses(UPath(tmp_path)) == []
+    assert run(make_plan(tmp_path)).finalise().read_bytes() == first
+
+
+def test_a_run_that_somebody_works_on_stays_with_what_it_needs(make_plan: PlanMaker, tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    run(plan)
+    manifest = RunDirectory(plan.directory).manifest()
+    manifest["config"]["rounds"] = 9  # not finished
+    RunDirectory(plan.directory).write_manifest(manifest)
+    with Lease(plan.directory):
+        found = status(plan.directory)
+        assert found.works
+        assert f"process {os.getpid()}" in found.state
+        assert rubbish(UPath(tmp_path), failed=True, older=0.0, names=(plan.directory.name,)) == []
