@@ -94,8 +94,12 @@ class Case:
     def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
         """Kill a process that is not this one, and note it."""
         assert pid != os.getpid()
-        self._place_hit, self._hit = self.place(), time.monotonic()
+        self.note(pid)
         os.kill(pid, number)
+
+    def note(self, pid: int) -> None:
+        """Something happens to a process now."""
+        self._place_hit, self._hit = self.place(), time.monotonic()
         self.hits.append(pid)
 
     def recovered(self, code: Callable[[], bool]) -> bool:
@@ -210,9 +214,8 @@ def disk_full(case: Case) -> None:
     assert "No space left on device" in case.log()
     last, place = case.place()
     assert (last, place.round, place.epochs) == (0, 0, 2)
-    case.hits.append(process.pid)
     case.points = {}
-    case._place_hit, case._hit = case.place(), time.monotonic()
+    case.note(process.pid)
     again = case.start()
     case.until(lambda: case.recovered(lambda: again.poll() is not None))
     case.finish(again)
@@ -246,6 +249,43 @@ def node_replaced(case: Case) -> None:
             case.until(lambda: case.recovered(lambda: not head.running("job")))
             job = head.result("job")
             assert job["status"] == "SUCCEEDED", job["logs"]
+
+
+def host_cut_off(case: Case) -> None:
+    """Of three hosts two work on a run; the cable of one of them is pulled, and the third takes its place."""
+    case.points = {"slow": 0.3}
+    with contextlib.ExitStack() as stack:
+        head = stack.enter_context(heads.head(0, **case.environment()))
+        nodes = {host: stack.enter_context(head.node(1, host)) for host in (2, 3, 4)}
+        head.submit("job", [*case.arguments(), "--max-workers", "2"])
+        case.until(lambda: case.place()[0] >= 1 or not head.running("job"))
+        busy = [
+            host
+            for host, node in nodes.items()
+            if any("RayTrainWorker" in heads.command_lines().get(pid, "") for pid in heads.descendants(node.pid))
+        ]
+        assert len(busy) == 2, f"hosts with a worker: {busy}"
+        case.note(nodes[busy[0]].pid)
+        heads.ip(f"-n h{busy[0]} link set eth0 down")
+        case.until(lambda: case.recovered(lambda: not head.running("job")))
+        job = head.result("job")
+        assert job["status"] == "SUCCEEDED", job["logs"]
+
+
+def job_stopped(case: Case) -> None:
+    """`ray job stop` in round 2, and the job submitted again."""
+    case.points = {"slow": 0.3}
+    with heads.head(**case.environment()) as head:
+        head.submit("job", case.arguments())
+        case.until(lambda: case.place()[0] >= 1 or not head.running("job"))
+        lines = heads.command_lines()
+        case.note(next(pid for pid in heads.descendants(head.process.pid) if "ail_sweep" in lines.get(pid, "")))
+        head.stop("job")
+        assert head.result("job")["status"] == "STOPPED"
+        head.submit("again", case.arguments())
+        case.until(lambda: case.recovered(lambda: not head.running("again")))
+        job = head.result("again")
+        assert job["status"] == "SUCCEEDED", job["logs"]
 
 
 def server_away(case: Case) -> None:
@@ -331,6 +371,8 @@ CASES: dict[str, tuple[Callable[[Case], None], bool]] = {  # what is done, and w
     "killed: Tune driver": (driver_killed, False),
     "killed: head, submitted again": (head_killed, False),
     "killed: node, another added": (node_replaced, False),
+    "a host of three cut off": (host_cut_off, False),
+    "job stopped, submitted again": (job_stopped, False),
     "MLflow gone for a minute": (server_away, False),
     "disk full at a checkpoint": (disk_full, False),
     "SIGTERM, without Ray": (terminated, True),
@@ -383,8 +425,9 @@ def attempt(case: Case, do: Callable[[Case], None], expected: str) -> tuple[str,
     if do is elastic:
         return f"{'every pixel':16}  {ROUNDS} updates of every pixel", True
     found = case.digest()
-    if do not in (head_killed, node_replaced, server_away):  # there MLflow is elsewhere, or looked at already
-        steps = case.rounds_in_mlflow()
+    if do is not server_away:  # which looks at MLflow itself
+        job = case.folder / "out" / "mlflow.db"
+        steps = case.rounds_in_mlflow(f"sqlite:///{job}" if job.exists() else None)
         assert steps == list(range(ROUNDS + 1)), f"in MLflow: {steps}"
     return f"{found[:12]:22}{expected[:12]:16}{'equal' if found == expected else 'DIFFERENT'}", found == expected
 

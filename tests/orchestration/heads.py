@@ -1,7 +1,7 @@
 """Heads and nodes of a Ray cluster as processes of their own, and jobs submitted to them.
 
-A head alone listens on the loopback. A node beside it needs an address of its own, and gets it in a private network:
-a network namespace with nothing but a loopback of its own, which `enter_private_network` moves the program into.
+A head alone listens on the loopback. Nodes beside it are hosts of a private network, which `enter_private_network`
+moves the program into: a bridge that leads nowhere else, and for every host a network namespace with an address on it.
 """
 
 import contextlib
@@ -27,18 +27,38 @@ RAY = (sys.executable, "-m", "ray.scripts.scripts")
 PRIVATE = "AIL_PRIVATE_NETWORK"
 
 
-def enter_private_network() -> None:
-    """Start this program again where no packet leaves, and give its loopback the addresses of a head and nodes."""
+def enter_private_network(hosts: int = 7) -> None:
+    """Start this program again where no packet leaves, and make the hosts there; needs no rights but its user's."""
     if PRIVATE not in os.environ:
-        unshare = ["unshare", "--net", "--map-root-user", sys.executable, *sys.argv]
+        unshare = ["unshare", "--net", "--mount", "--map-root-user", sys.executable, *sys.argv]
         os.execvpe(unshare[0], unshare, os.environ | {PRIVATE: "1"})
-    for words in ("link set lo up", *(f"address add 10.77.0.{host}/32 dev lo" for host in range(1, 10))):
-        subprocess.run(["ip", *words.split()], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "hosts", "/run"], check=True)  # where `ip` keeps the names of namespaces
+    ip("link set lo up")
+    ip("link add hosts type bridge")
+    ip("link set hosts up")
+    ip("address add 10.77.0.254/24 dev hosts")
+    for host in range(1, hosts + 1):
+        ip(f"netns add h{host}")
+        ip(f"link add to{host} type veth peer name eth0 netns h{host}")
+        ip(f"link set to{host} master hosts up")
+        ip(f"-n h{host} link set lo up")
+        ip(f"-n h{host} link set eth0 up")
+        ip(f"-n h{host} address add {address_of(host)}/24 dev eth0")
+
+
+def ip(words: str) -> None:
+    """As on a command line."""
+    subprocess.run(["ip", *words.split()], check=True)
 
 
 def address_of(host: int) -> str:
-    """Of the head (1) or a node (2..9)."""
+    """Of the head (1) or a node (2..7)."""
     return f"10.77.0.{host}" if PRIVATE in os.environ else "127.0.0.1"
+
+
+def on(host: int) -> tuple[str, ...]:
+    """Before a command that is to run on a host."""
+    return ("ip", "netns", "exec", f"h{host}") if PRIVATE in os.environ else ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,11 @@ class Head:
         """Whether a submitted job has not ended yet."""
         return self.ask(f"/api/jobs/{name}")["status"] in ("PENDING", "RUNNING")
 
+    def stop(self, name: str) -> None:
+        """As `ray job stop`, which waits until the job has ended."""
+        words = [*RAY, "job", "stop", "--address", self.address, name]
+        subprocess.run(words, env=self.environment, check=True, capture_output=True, timeout=PATIENCE)
+
     def result(self, name: str) -> dict[str, Any]:
         """Wait for a job's end; what the head says of it, its log included."""
         deadline = time.monotonic() + PATIENCE
@@ -91,7 +116,7 @@ class Head:
         with (self.folder / "node.log").open("ab") as log:
             process = subprocess.Popen(
                 [
-                    *(*RAY, "start", f"--address={self.gcs}", "--block", f"--num-cpus={cpus}"),
+                    *(*on(host), *RAY, "start", f"--address={self.gcs}", "--block", f"--num-cpus={cpus}"),
                     f"--node-ip-address={address_of(host)}",
                 ],
                 env=self.environment, stdout=log, stderr=log, start_new_session=True,
@@ -103,8 +128,12 @@ class Head:
 
 
 @contextlib.contextmanager
-def head(cpus: int = 2, **environment: str) -> Iterator[Head]:
-    """A head that asks for a token, ended with all its descendants at the end of the block."""
+def head(cpus: int = 2, *words: str, **environment: str) -> Iterator[Head]:
+    """A head that asks for a token, ended with all its descendants at the end of the block.
+
+    Args:
+        words: more of the command line of `ray start`.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ail"))  # short: Ray puts sockets there
     token = folder / "token"
     token.write_text("a-token-of-this-test-0123456789abcdef")
@@ -116,12 +145,19 @@ def head(cpus: int = 2, **environment: str) -> Iterator[Head]:
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": str(int(PRIVATE in os.environ)),  # 0: stays on the loopback
     }  # fmt: skip
+    if (
+        PRIVATE in os.environ
+    ):  # gloo would ask for the address of this machine's name; a lost host is noticed in seconds
+        environment |= {
+            "GLOO_SOCKET_IFNAME": "eth0", "RAY_health_check_period_ms": "1000", "RAY_health_check_timeout_ms": "2000",
+            "RAY_health_check_failure_threshold": "5",
+        }  # fmt: skip
     with (folder / "head.log").open("wb") as log:
         process = subprocess.Popen(
             [
-                *(*RAY, "start", "--head", "--block", f"--num-cpus={cpus}"),
+                *(*on(1), *RAY, "start", "--head", "--block", f"--num-cpus={cpus}"),
                 *(f"--node-ip-address={address_of(1)}", f"--dashboard-host={address_of(1)}"),
-                f"--temp-dir={folder / 'ray'}",
+                f"--temp-dir={folder / 'ray'}", *words,
                 *(f"--{name}={port}" for name, port in ports.items()),
             ],
             env=environment, stdout=log, stderr=log, start_new_session=True,
@@ -139,7 +175,7 @@ def head(cpus: int = 2, **environment: str) -> Iterator[Head]:
 def free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
-        each.bind((address_of(1), 0))
+        each.bind(("127.0.0.1", 0))
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
