@@ -113,10 +113,14 @@ class Head:
     def node(self, cpus: int, host: int = 2) -> Iterator[subprocess.Popen[bytes]]:
         """Another node of this head's cluster, until the end of the block; `end_tree` kills it before."""
         assert PRIVATE in os.environ, "nodes need a private network"
+        own, shared = self.folder / f"host-{host}", self.folder / "ray"  # a host has a disk of its own for Ray's files
+        own.mkdir(exist_ok=True)
         with (self.folder / "node.log").open("ab") as log:
             process = subprocess.Popen(
                 [
-                    *(*on(host), *RAY, "start", f"--address={self.gcs}", "--block", f"--num-cpus={cpus}"),
+                    *(*on(host), "sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh"),
+                    *(str(own), str(shared), *RAY, "start", f"--address={self.gcs}"),
+                    *("--block", f"--num-cpus={cpus}"),
                     f"--node-ip-address={address_of(host)}",
                 ],
                 env=self.environment, stdout=log, stderr=log, start_new_session=True,
