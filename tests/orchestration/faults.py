@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import heads
@@ -380,21 +381,28 @@ CASES: dict[str, tuple[Callable[[Case], None], bool]] = {  # what is done, and w
     "elastic 1..3, node lost and added": (elastic, False),
 }
 
+KINDS = {
+    **{f"killed: {point}": "store actor" if "update" in point else "worker" for point in HALTS},
+    "killed: node, another added": "node", "killed: head, submitted again": "head",
+}  # fmt: skip
+
 
 def main() -> int:
     """Run all cases, or those whose name holds one of the words given; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="run only the cases whose names hold one of these")
-    words = parser.parse_args().words
+    parser.add_argument("--repeat", type=int, default=1, help="how often to do each, for medians of the seconds")
+    options = parser.parse_args()
     heads.enter_private_network()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     files = make_tiny_files(folder)
     whole: dict[bool, str] = {}
     wrong = 0
     print(f"{'fault':36}{'process':>9}{'hits':>5}{'seconds':>9}  {'student + importance':22}{'uninterrupted':16}")
-    for number, (name, (do, local)) in enumerate(CASES.items()):
-        if words and not any(word in name for word in words):
-            continue
+    chosen = [name for name in CASES if not options.words or any(word in name for word in options.words)]
+    seconds: dict[str, list[float]] = {}
+    for number, name in enumerate(chosen * options.repeat):
+        do, local = CASES[name]
         if local not in whole and do is not elastic:
             whole[local] = uninterrupted(folder / f"whole-{local}", files, local)
         case = Case(folder / f"case-{number}", files, local)
@@ -403,9 +411,13 @@ def main() -> int:
         except AssertionError as error:
             line, right = f"{'FAILED':16}  {error}", False
         wrong += not right
-        seconds = f"{case.recoveries[0]:.1f}" if case.recoveries else "-"
-        print(f"{name:36}{case.hits[0] if case.hits else '-':>9}{len(case.hits):>5}{seconds:>9}  {line}", flush=True)
+        took = f"{case.recoveries[0]:.1f}" if case.recoveries else "-"
+        print(f"{name:36}{case.hits[0] if case.hits else '-':>9}{len(case.hits):>5}{took:>9}  {line}", flush=True)
+        seconds.setdefault(KINDS.get(name, ""), []).extend(case.recoveries)
     print(f"{wrong} wrong; uninterrupted: " + ", ".join(f"{digest[:12]}" for digest in whole.values()))
+    for kind, found in seconds.items():
+        if kind and found:
+            print(f"{kind}: median {median(found):.1f} s to the next commit ({len(found)} kills)")
     if not wrong:
         shutil.rmtree(folder)
     return int(wrong > 0)
