@@ -2,15 +2,17 @@
 
 import dataclasses
 import difflib
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from io import StringIO
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 from ail_ray.errors import ConfigError
+from ail_ray.files import as_path, write_json
 
 T = TypeVar("T")
 
@@ -54,6 +56,14 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     if problems:
         refuse(list(problems))
     return result
+
+
+def deliver(result: Any, path: str | None) -> None:
+    """Write plain data as JSON to a file, to standard output for `-`, or not at all."""
+    if path == "-":
+        print(json.dumps(result, indent=1))
+    elif path:
+        write_json(as_path(path), result)
 
 
 def refuse(problems: Sequence[str]) -> NoReturn:

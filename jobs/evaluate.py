@@ -4,16 +4,14 @@ python jobs/evaluate.py --model bicubic --sets Set5 Set14 --scales 2 3 4
 python jobs/evaluate.py --model ail_out/runs/…/student.safetensors --sets sample-val --json -
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.commandline import deliver, parse, refuse
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, write_json
 from ail_ray.learning.inference import benchmark
 
 
@@ -42,10 +40,7 @@ def main(arguments: list[str]) -> int:
         rows = benchmark(e.model, e.sets, e.scales, precision=e.precision, device=e.device, say=_say)
     except ConfigError as error:
         refuse(error.problems)
-    if e.json == "-":
-        print(json.dumps(rows, indent=1))
-    elif e.json:
-        write_json(as_path(e.json), rows)
+    deliver(rows, e.json)
     return 0
 
 
