@@ -126,9 +126,21 @@ class Head:
                 env=self.environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         try:
+            self.wait_for(host)
             yield process
         finally:
             end_tree(process)
+
+    def wait_for(self, host: int) -> None:
+        """Until a host is part of the cluster."""
+        deadline = time.monotonic() + PATIENCE
+        while address_of(host) not in {
+            node["ip"]
+            for node in self.ask("/nodes?view=summary")["data"]["summary"]
+            if node["raylet"].get("state") == "ALIVE"
+        }:
+            assert time.monotonic() < deadline, (self.folder / "node.log").read_text()
+            time.sleep(0.5)
 
 
 @contextlib.contextmanager

@@ -40,6 +40,14 @@ def halt(name):
     time.sleep(3600)
 
 
+def full(name, calls):
+    """From the given call on the disk is full, for every process."""
+    flag = os.path.join(FAULT["folder"], name)
+    if calls >= FAULT["points"][name]:
+        open(flag, "w").close()
+    return os.path.exists(flag)
+
+
 def halting(function, name, when, counts):
     calls = 0
 
@@ -50,7 +58,7 @@ def halting(function, name, when, counts):
         due = calls == FAULT["points"][name]
         if when == "slow":
             time.sleep(FAULT["points"][name])
-        if when == "full" and calls >= FAULT["points"][name]:
+        if when == "full" and (counts is None or counts(*arguments)) and full(name, calls):
             raise OSError(28, "No space left on device")
         if due and when == "before":
             halt(name)
