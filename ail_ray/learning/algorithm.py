@@ -125,7 +125,7 @@ def theta_subproblem(run: Run, t: int, epochs: int = 0, steps: int = 0) -> float
 
 
 def measure(run: Run, t: int, counts: np.ndarray, seconds: dict[str, float]) -> dict[str, Any]:
-    """The record of a round: workers, importance, validation and test rows (float32, or the run's float64), seconds."""
+    """The record of a round: importance, validation and test rows (float32, or the run's float64), seconds."""
     started = time.perf_counter()
     precision: Precision = "fp64" if run.precision == "fp64" else "fp32"
     rows = {
@@ -133,4 +133,4 @@ def measure(run: Run, t: int, counts: np.ndarray, seconds: dict[str, float]) -> 
         for name, sets in (("validation", run.validation), ("test", run.test))
     }
     seconds["evaluation"] = time.perf_counter() - started
-    return {"round": t, "workers": run.group.size, "importance": summary(counts), "seconds": seconds, **rows}
+    return {"round": t, "importance": summary(counts), "seconds": seconds, **rows}

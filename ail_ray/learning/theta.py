@@ -36,6 +36,7 @@ class EpochLog:
     squared_error: float  # (y - s)²
     crops: int
     seconds: float
+    workers: int = 1
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -164,7 +165,7 @@ def train_epoch(
     loss_mean, error_mean = (state.sums / pixels).tolist()
     return EpochLog(
         round=round, epoch=epoch, loss=loss_mean, squared_error=error_mean,
-        crops=steps * config.batch, seconds=time.perf_counter() - started,
+        crops=steps * config.batch, seconds=time.perf_counter() - started, workers=group.size,
     )  # fmt: skip
 
 

@@ -343,7 +343,7 @@ def elastic(case: Case) -> None:
         run = case.run()
         with contextlib.suppress(FileError):
             if run is not None:
-                seen.update(record["workers"] for record in run.records())
+                seen.update(log["workers"] for record in run.records() for log in record["epochs"])
         return False
 
     with heads.head(1, **case.environment()) as head:
