@@ -110,7 +110,7 @@ class Head:
         return {**self.ask(f"/api/jobs/{name}"), **self.ask(f"/api/jobs/{name}/logs")}
 
     @contextlib.contextmanager
-    def node(self, cpus: int, host: int = 2) -> Iterator[subprocess.Popen[bytes]]:
+    def node(self, cpus: int, host: int = 2, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         """Another node of this head's cluster, until the end of the block; `end_tree` kills it before."""
         assert PRIVATE in os.environ, "nodes need a private network"
         own, shared = self.folder / f"host-{host}", self.folder / "ray"  # a host has a disk of its own for Ray's files
@@ -121,7 +121,7 @@ class Head:
                     *(*on(host), "sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh"),
                     *(str(own), str(shared), *RAY, "start", f"--address={self.gcs}"),
                     *("--block", f"--num-cpus={cpus}"),
-                    f"--node-ip-address={address_of(host)}",
+                    f"--node-ip-address={address_of(host)}", *words,
                 ],
                 env=self.environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
