@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.importance import ErrorUnit, Rule
+from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
 from ail_ray.learning.models import FULL_DEPTH, FULL_WIDTH, resolved_width
 from ail_ray.learning.precision import Precision
 
@@ -42,9 +42,9 @@ class Protocol:
     alpha0: float = 100.0
     """Eq. 8: steepness per unit of error."""
     error_unit: ErrorUnit = "squared"
-    """Eq. 7: unit of d, the squared or the absolute error on [0, 1] luma."""
+    """Eqs. 6 and 7: unit of d, the squared or the absolute error on [0, 1] luma."""
     error_factor: float = 1.0
-    """Eq. 7: d is multiplied by this; 65025 with `squared` counts in grey levels squared."""
+    """Eqs. 6 and 7: d is multiplied by this; 65025 with `squared` counts in grey levels squared."""
     rounds: int = 10
     """T: rounds of importance learning after round 0; rounds 0..T are recorded."""
     epochs: int = 50
@@ -130,25 +130,27 @@ class RunConfig(Protocol):
     @property
     def initialisation(self) -> Literal["ones", "zeros", "random", "teacher"]:
         """Where the importance of round 0 comes from."""
-        if self.rule == "uniform":
+        if "teacher" not in RULES[self.rule].reads:
             return "ones"
         return {"none": "zeros", "random": "random"}.get(self.teacher, "teacher")  # type: ignore[return-value]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the rule reads of λ, teacher and the constants of Eqs. 6 to 8."""
+        return RULES[self.rule].reads
 
     def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None) -> str:
         """Name of the run: all that changes its result, with data and teacher by content, and nothing else.
 
         The number of rounds is left out, so that a finished run can be extended; so are λ, teacher and the constants
-        of Eqs. 7 and 8 where the rule does not read them.
+        of Eqs. 6 to 8 where the rule does not read them.
         """
         content = asdict(self) | {
             "corpus": corpus, "evaluation": list(evaluation), "teacher": teacher, "initialisation": self.initialisation,
             "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
-        for name in ("rho", "rounds", "train", "validation", "test"):
+        for name in ("rho", "rounds", "train", "validation", "test", *(READABLE - self.reads)):
             del content[name]
-        if self.rule == "uniform":
-            for name in ("lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"):
-                del content[name]
         return digest_of(content)
 
 
@@ -161,11 +163,12 @@ class SweepConfig(Protocol):
     width: tuple[int, ...] = ()
     """Feature maps per layer, instead of rho."""
     lam: tuple[float, ...] = (0.15,)
-    """λ of Eq. 7: the largest rise of a pixel's importance in one round."""
+    """λ: the largest rise of a pixel's importance in one round (Eq. 7); for `hard-first` the fall of its threshold."""
     teacher: tuple[str, ...] = ("vdsr",)
     """Whose errors start the importance: `vdsr` ($AIL_TEACHER_DIR), `tiny` (made here), a path; or `none`, `random`."""
     rule: tuple[Rule, ...] = ("eq7",)
-    """How the importance is updated: `eq7` (the paper), or `uniform` (always 1: the control at the same budget)."""
+    """How importance is updated: `eq7` (the paper), `reference` (the authors' code), `exact` (minimiser for the squared
+    loss), `uniform` (always 1: the control at the same budget), `hard-first` (the opposite order)."""
     seed: tuple[int, ...] = (0,)
     """Seeds of weights, crops and random importance."""
     search: Literal["grid", "random", "optuna"] = "grid"
@@ -195,15 +198,15 @@ class SweepConfig(Protocol):
         return list(dict.fromkeys(found))
 
     def grid(self) -> Iterator[RunConfig]:
-        """Every combination, once; a control (`uniform`), which reads neither λ nor teacher, once for all of them."""
+        """Every combination, once; what does not read λ or teacher (the control, `uniform`) once for all of them."""
         sizes: list[dict[str, Any]] = [{"width": w} for w in self.width] or [{"rho": r} for r in self.rho]
         seen = set()
         for size, lam, teacher, rule, seed in itertools.product(sizes, self.lam, self.teacher, self.rule, self.seed):
-            values = {**size, "rule": rule, "seed": seed}
-            key = tuple(values.values()) if rule == "uniform" else (*values.values(), lam, teacher)
+            run = self.run(lam=lam, teacher=teacher, rule=rule, seed=seed, **size)
+            key = tuple(parameters(run).values())
             if key not in seen:
                 seen.add(key)
-                yield self.run(lam=lam, teacher=teacher, **values)
+                yield run
 
     def run(self, **searched: Any) -> RunConfig:
         """The run with these values of what is searched and this sweep's protocol."""
@@ -211,13 +214,11 @@ class SweepConfig(Protocol):
 
 
 def parameters(config: RunConfig) -> dict[str, Any]:
-    """The searched values of a run as people compare them; what its rule does not read is None."""
+    """The searched values of a run as people compare them; what it does not read is None."""
     values = {name: getattr(config, name) for name in SEARCHED} | {"width": config.student_width}
     if config.width is not None:
         values["rho"] = None
-    if config.rule == "uniform":
-        values |= {"lam": None, "teacher": None}
-    return values
+    return values | dict.fromkeys({"lam", "teacher"} - config.reads)
 
 
 def demo() -> SweepConfig:
