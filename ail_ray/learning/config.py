@@ -17,6 +17,8 @@ from ail_ray.learning.models import FULL_DEPTH, FULL_WIDTH, resolved_width
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
+OFF: dict[str, Any] = {"restart": "round", "beta": 0.0, "start": None}
+"""Conditions beyond the paper's runs, where they are off: a digest names only those that are on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Protocol:
     rounds: int = 10
     """T: rounds of importance learning after round 0; rounds 0..T are recorded."""
     epochs: int = 50
-    """Epochs of a round; learning rate and optimizer restart with every round."""
+    """Epochs of a round."""
     crops: int | None = None
     """Crops per epoch; by default the corpus's pixels / crop area."""
     crop: int = 41
@@ -58,9 +60,11 @@ class Protocol:
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD with momentum 0.9, or Adam."""
     learning_rate: float = 0.1
-    """Learning rate at the start of a round."""
+    """Learning rate at the start of a schedule."""
     schedule: Literal["step", "cosine"] = "step"
-    """Within a round: a tenth after each fifth of it, or a warm-up (its first 3 %) and a cosine to zero."""
+    """A tenth after each fifth of it, or a warm-up (its first 3 %) and a cosine to zero."""
+    restart: Literal["round", "never"] = "round"
+    """`round`: schedule and optimizer begin anew with every round; `never`: one schedule over rounds 0..T."""
     weight_decay: float = 1e-4
     """L2 penalty of the optimizer."""
     clip: float = 0.4
@@ -69,6 +73,10 @@ class Protocol:
     """Parts that corpus and importance are stored in; part of the result, unlike the number of workers."""
     precision: Literal["auto"] | Precision = "auto"
     """Arithmetic of training: fp32, bf16 (autocast), fp64, or bf16 where this device accelerates it."""
+    beta: float = 0.0
+    """Eq. 10: weight of (T(x) - s)^2 in the loss, T the teacher: distillation, with rule `uniform` only; paper: 0.1."""
+    start: str | None = None
+    """Safetensors weights that the student starts from, a path that every worker can read; else random ones."""
 
     def __post_init__(self) -> None:
         found = self.problems()
@@ -95,6 +103,7 @@ class Protocol:
             ("learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "be positive"),
             ("weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "be 0 or more"),
             ("clip", self.clip, 0 < self.clip < math.inf, "be positive"),
+            ("beta", self.beta, 0 <= self.beta < math.inf, "be 0 or more"),
             ("shards", self.shards, 1 <= self.shards <= 100_000, "lie in 1..100000"),
         ]  # fmt: skip
         return [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
@@ -115,6 +124,7 @@ class RunConfig(Protocol):
         return [
             *super().problems(),
             *_searched_problems(self.rho, self.width, self.lam, self.rule, self.seed),
+            *_distillation_problems(self.beta, (self.rule,), (self.teacher,)),
         ]
 
     @property
@@ -136,20 +146,24 @@ class RunConfig(Protocol):
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the rule reads of λ, teacher and the constants of Eqs. 6 to 8."""
-        return RULES[self.rule].reads
+        """What the run reads of λ, teacher and the constants of Eqs. 6 to 8, for its rule or for distillation."""
+        return RULES[self.rule].reads | ({"teacher"} if self.beta > 0 else set())
 
-    def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None) -> str:
-        """Name of the run: all that changes its result, with data and teacher by content, and nothing else.
+    def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None, start: str | None = None) -> str:
+        """Name of the run: all that changes its result, with data, teacher and start by content, and nothing else.
 
-        The number of rounds is left out, so that a finished run can be extended; so are λ, teacher and the constants
-        of Eqs. 6 to 8 where the rule does not read them.
+        The number of rounds is left out, so that a finished run can be extended, unless one schedule spans them all;
+        so are λ, teacher and the constants of Eqs. 6 to 8 where the run does not read them.
         """
-        content = asdict(self) | {
+        content = described(self) | {
             "corpus": corpus, "evaluation": list(evaluation), "teacher": teacher, "initialisation": self.initialisation,
             "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
-        for name in ("rho", "rounds", "train", "validation", "test", *(READABLE - self.reads)):
+        if self.start is not None:
+            content["start"] = start
+        if self.restart == "round":
+            del content["rounds"]
+        for name in ("rho", "train", "validation", "test", *(READABLE - self.reads)):
             del content[name]
         return digest_of(content)
 
@@ -189,6 +203,7 @@ class SweepConfig(Protocol):
             found += _searched_problems(0.0, None, lam, "eq7", 0)
         for seed in self.seed:
             found += _searched_problems(0.0, None, 1.0, "eq7", seed)
+        found += _distillation_problems(self.beta, self.rule, self.teacher)
         if self.samples < 1:
             found.append(f"samples must be at least 1, got {self.samples}")
         if self.asha and not self.validation:
@@ -219,6 +234,11 @@ def parameters(config: RunConfig) -> dict[str, Any]:
     if config.width is not None:
         values["rho"] = None
     return values | dict.fromkeys({"lam", "teacher"} - config.reads)
+
+
+def described(config: Protocol) -> dict[str, Any]:
+    """A configuration as plain data, without the conditions that are off."""
+    return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
 
 
 def demo() -> SweepConfig:
@@ -259,6 +279,14 @@ def _searched_problems(rho: float, width: int | None, lam: float, rule: str, see
     if not 0 <= seed < 2**63:
         found.append(f"seed must be 0 or more, got {seed}")
     return found
+
+
+def _distillation_problems(beta: float, rules: Sequence[str], teachers: Sequence[str]) -> list[str]:
+    if not beta > 0:
+        return []
+    found = [f"beta goes with rule uniform only, got rule {rule}" for rule in rules if rule != "uniform"]
+    without = [teacher for teacher in teachers if teacher in ("none", "random")]
+    return found + [f"beta needs a teacher with weights, got teacher {teacher}" for teacher in without]
 
 
 def _shown(value: Any) -> str:
