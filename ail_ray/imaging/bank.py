@@ -177,11 +177,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Crops:
-    """A batch: three (n, 1, crop, crop) tensors: `inputs` float16, `hr` uint8 and `importance` float16."""
+    """A batch of (n, 1, crop, crop) tensors: `inputs` float16, `hr` uint8, `importance` and `outputs` float16."""
 
     inputs: torch.Tensor
     hr: torch.Tensor
     importance: torch.Tensor
+    outputs: torch.Tensor | None = None  # a teacher's, for distillation
 
 
 class Bank:
@@ -194,15 +195,23 @@ class Bank:
     def __init__(self, shards: dict[int, Shard], *, total_shards: int, crop: int, seed: int) -> None:
         self.shards, self.total_shards, self.crop, self.seed = shards, total_shards, crop, seed
         self._importance: dict[int, torch.Tensor] = {}
+        self._outputs: dict[int, torch.Tensor] = {}
         self._rows, self._columns = _dihedral(crop)
         self._grids = {s: _Positions(shard, crop) for s, shard in shards.items()}
 
     def weigh(self, shard: int, importance: np.ndarray) -> None:
         """Let the crops of a shard carry this importance: (pixels,) float16, kept by reference."""
+        self._importance[shard] = self._plane(shard, "importance", importance)
+
+    def teach(self, shard: int, outputs: np.ndarray) -> None:
+        """Let the crops of a shard carry a teacher's outputs too: (pixels,) float16, kept by reference."""
+        self._outputs[shard] = self._plane(shard, "outputs", outputs)
+
+    def _plane(self, shard: int, name: str, values: np.ndarray) -> torch.Tensor:
         expected = self.shards[shard].pixels
-        if importance.shape != (expected,):
-            raise ValueError(f"importance of shard {shard} has shape {importance.shape}, expected ({expected},)")
-        self._importance[shard] = as_tensor(importance).to(self.shards[shard].hr.device)
+        if values.shape != (expected,):
+            raise ValueError(f"{name} of shard {shard} has shape {values.shape}, expected ({expected},)")
+        return as_tensor(values).to(self.shards[shard].hr.device)
 
     def crops(self, *, round: int, epoch: int, step: int, batch: int) -> Crops:
         """This worker's part of the global batch: the crops that fall on its own shards, random rotations and flips
@@ -218,7 +227,8 @@ class Bank:
             mine = np.flatnonzero(draw.shard == s)
             if mine.size:
                 index = self._pixels(s, draw.position[mine], draw.orientation[mine]).to(shard.hr.device)
-                parts.append((shard.inputs[index], shard.hr[index], self._importance[s][index]))
+                outputs = (self._outputs[s][index],) if self._outputs else ()
+                parts.append((shard.inputs[index], shard.hr[index], self._importance[s][index], *outputs))
         if not parts:
             empty = torch.empty(0, 1, self.crop, self.crop)
             return Crops(empty.half(), empty.byte(), empty.half())

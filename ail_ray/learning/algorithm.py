@@ -74,7 +74,8 @@ def adaptive_importance_learning(run: Run) -> None:
         seconds = {}
         if t > 0 and epochs == steps == 0:
             seconds["importance"] = w_subproblem(run, t)
-            run.state.restart()
+            if run.config.restart == "round":
+                run.state.restart()
         counts = weigh(run, t)
         seconds["theta"] = theta_subproblem(run, t, epochs, steps)
         run.journal.commit_round(measure(run, t, counts, seconds), run.state)

@@ -12,11 +12,13 @@ from typing import Any, Literal, get_args
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.importance import ErrorUnit, Rule
+from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
 from ail_ray.learning.models import FULL_DEPTH, FULL_WIDTH, resolved_width
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
+OFF: dict[str, Any] = {"restart": "round", "beta": 0.0, "start": None}
+"""Conditions beyond the paper's runs, where they are off: a digest names only those that are on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +44,13 @@ class Protocol:
     alpha0: float = 100.0
     """Eq. 8: steepness per unit of error."""
     error_unit: ErrorUnit = "squared"
-    """Eq. 7: unit of d, the squared or the absolute error on [0, 1] luma."""
+    """Eqs. 6 and 7: unit of d, the squared or the absolute error on [0, 1] luma."""
     error_factor: float = 1.0
-    """Eq. 7: d is multiplied by this; 65025 with `squared` counts in grey levels squared."""
+    """Eqs. 6 and 7: d is multiplied by this; 65025 with `squared` counts in grey levels squared."""
     rounds: int = 10
     """T: rounds of importance learning after round 0; rounds 0..T are recorded."""
     epochs: int = 50
-    """Epochs of a round; learning rate and optimizer restart with every round."""
+    """Epochs of a round."""
     crops: int | None = None
     """Crops per epoch; by default the corpus's pixels / crop area."""
     crop: int = 41
@@ -58,9 +60,11 @@ class Protocol:
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD with momentum 0.9, or Adam."""
     learning_rate: float = 0.1
-    """Learning rate at the start of a round."""
+    """Learning rate at the start of a schedule."""
     schedule: Literal["step", "cosine"] = "step"
-    """Within a round: a tenth after each fifth of it, or a warm-up (its first 3 %) and a cosine to zero."""
+    """A tenth after each fifth of it, or a warm-up (its first 3 %) and a cosine to zero."""
+    restart: Literal["round", "never"] = "round"
+    """`round`: schedule and optimizer begin anew with every round; `never`: one schedule over rounds 0..T."""
     weight_decay: float = 1e-4
     """L2 penalty of the optimizer."""
     clip: float = 0.4
@@ -69,6 +73,10 @@ class Protocol:
     """Parts that corpus and importance are stored in; part of the result, unlike the number of workers."""
     precision: Literal["auto"] | Precision = "auto"
     """Arithmetic of training: fp32, bf16 (autocast), fp64, or bf16 where this device accelerates it."""
+    beta: float = 0.0
+    """Eq. 10: weight of (T(x) - s)^2 in the loss, T the teacher: distillation, with rule `uniform` only; paper: 0.1."""
+    start: str | None = None
+    """Safetensors weights that the student starts from, a path that every worker can read; else random ones."""
 
     def __post_init__(self) -> None:
         found = self.problems()
@@ -95,6 +103,7 @@ class Protocol:
             ("learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "be positive"),
             ("weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "be 0 or more"),
             ("clip", self.clip, 0 < self.clip < math.inf, "be positive"),
+            ("beta", self.beta, 0 <= self.beta < math.inf, "be 0 or more"),
             ("shards", self.shards, 1 <= self.shards <= 100_000, "lie in 1..100000"),
         ]  # fmt: skip
         return [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
@@ -115,6 +124,7 @@ class RunConfig(Protocol):
         return [
             *super().problems(),
             *_searched_problems(self.rho, self.width, self.lam, self.rule, self.seed),
+            *_distillation_problems(self.beta, (self.rule,), (self.teacher,)),
         ]
 
     @property
@@ -130,25 +140,31 @@ class RunConfig(Protocol):
     @property
     def initialisation(self) -> Literal["ones", "zeros", "random", "teacher"]:
         """Where the importance of round 0 comes from."""
-        if self.rule == "uniform":
+        if "teacher" not in RULES[self.rule].reads:
             return "ones"
         return {"none": "zeros", "random": "random"}.get(self.teacher, "teacher")  # type: ignore[return-value]
 
-    def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None) -> str:
-        """Name of the run: all that changes its result, with data and teacher by content, and nothing else.
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the run reads of λ, teacher and the constants of Eqs. 6 to 8, for its rule or for distillation."""
+        return RULES[self.rule].reads | ({"teacher"} if self.beta > 0 else set())
 
-        The number of rounds is left out, so that a finished run can be extended; so are λ, teacher and the constants
-        of Eqs. 7 and 8 where the rule does not read them.
+    def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None, start: str | None = None) -> str:
+        """Name of the run: all that changes its result, with data, teacher and start by content, and nothing else.
+
+        The number of rounds is left out, so that a finished run can be extended, unless one schedule spans them all;
+        so are λ, teacher and the constants of Eqs. 6 to 8 where the run does not read them.
         """
-        content = asdict(self) | {
+        content = described(self) | {
             "corpus": corpus, "evaluation": list(evaluation), "teacher": teacher, "initialisation": self.initialisation,
             "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
-        for name in ("rho", "rounds", "train", "validation", "test"):
+        if self.start is not None:
+            content["start"] = start
+        if self.restart == "round":
+            del content["rounds"]
+        for name in ("rho", "train", "validation", "test", *(READABLE - self.reads)):
             del content[name]
-        if self.rule == "uniform":
-            for name in ("lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"):
-                del content[name]
         return digest_of(content)
 
 
@@ -161,11 +177,12 @@ class SweepConfig(Protocol):
     width: tuple[int, ...] = ()
     """Feature maps per layer, instead of rho."""
     lam: tuple[float, ...] = (0.15,)
-    """λ of Eq. 7: the largest rise of a pixel's importance in one round."""
+    """λ: the largest rise of a pixel's importance in one round (Eq. 7); for `hard-first` the fall of its threshold."""
     teacher: tuple[str, ...] = ("vdsr",)
     """Whose errors start the importance: `vdsr` ($AIL_TEACHER_DIR), `tiny` (made here), a path; or `none`, `random`."""
     rule: tuple[Rule, ...] = ("eq7",)
-    """How the importance is updated: `eq7` (the paper), or `uniform` (always 1: the control at the same budget)."""
+    """How importance is updated: `eq7` (the paper), `reference` (the authors' code), `exact` (minimiser for the squared
+    loss), `uniform` (always 1: the control at the same budget), `hard-first` (the opposite order)."""
     seed: tuple[int, ...] = (0,)
     """Seeds of weights, crops and random importance."""
     search: Literal["grid", "random", "optuna"] = "grid"
@@ -186,6 +203,7 @@ class SweepConfig(Protocol):
             found += _searched_problems(0.0, None, lam, "eq7", 0)
         for seed in self.seed:
             found += _searched_problems(0.0, None, 1.0, "eq7", seed)
+        found += _distillation_problems(self.beta, self.rule, self.teacher)
         if self.samples < 1:
             found.append(f"samples must be at least 1, got {self.samples}")
         if self.asha and not self.validation:
@@ -195,15 +213,15 @@ class SweepConfig(Protocol):
         return list(dict.fromkeys(found))
 
     def grid(self) -> Iterator[RunConfig]:
-        """Every combination, once; a control (`uniform`), which reads neither λ nor teacher, once for all of them."""
+        """Every combination, once; what does not read λ or teacher (the control, `uniform`) once for all of them."""
         sizes: list[dict[str, Any]] = [{"width": w} for w in self.width] or [{"rho": r} for r in self.rho]
         seen = set()
         for size, lam, teacher, rule, seed in itertools.product(sizes, self.lam, self.teacher, self.rule, self.seed):
-            values = {**size, "rule": rule, "seed": seed}
-            key = tuple(values.values()) if rule == "uniform" else (*values.values(), lam, teacher)
+            run = self.run(lam=lam, teacher=teacher, rule=rule, seed=seed, **size)
+            key = tuple(parameters(run).values())
             if key not in seen:
                 seen.add(key)
-                yield self.run(lam=lam, teacher=teacher, **values)
+                yield run
 
     def run(self, **searched: Any) -> RunConfig:
         """The run with these values of what is searched and this sweep's protocol."""
@@ -211,13 +229,16 @@ class SweepConfig(Protocol):
 
 
 def parameters(config: RunConfig) -> dict[str, Any]:
-    """The searched values of a run as people compare them; what its rule does not read is None."""
+    """The searched values of a run as people compare them; what it does not read is None."""
     values = {name: getattr(config, name) for name in SEARCHED} | {"width": config.student_width}
     if config.width is not None:
         values["rho"] = None
-    if config.rule == "uniform":
-        values |= {"lam": None, "teacher": None}
-    return values
+    return values | dict.fromkeys({"lam", "teacher"} - config.reads)
+
+
+def described(config: Protocol) -> dict[str, Any]:
+    """A configuration as plain data, without the conditions that are off."""
+    return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
 
 
 def demo() -> SweepConfig:
@@ -258,6 +279,14 @@ def _searched_problems(rho: float, width: int | None, lam: float, rule: str, see
     if not 0 <= seed < 2**63:
         found.append(f"seed must be 0 or more, got {seed}")
     return found
+
+
+def _distillation_problems(beta: float, rules: Sequence[str], teachers: Sequence[str]) -> list[str]:
+    if not beta > 0:
+        return []
+    found = [f"beta goes with rule uniform only, got rule {rule}" for rule in rules if rule != "uniform"]
+    without = [teacher for teacher in teachers if teacher in ("none", "random")]
+    return found + [f"beta needs a teacher with weights, got teacher {teacher}" for teacher in without]
 
 
 def _shown(value: Any) -> str:

@@ -1,17 +1,20 @@
 """The mathematics of the importance W: pure functions on arrays, one value per high-resolution pixel.
 
 `importance` is `w` in [0, 1]; `error` is `|y - s|` on [0, 1] luma; `loss` is `d`, the error in the unit that the
-configuration names. To try another rule for the W-subproblem, write one function and add it to `RULES`.
+configuration names. To try another rule for the W-subproblem, write one function of a `Subproblem` and add it to
+`RULES`. docs/RULES.md compares those that are there.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import lambertw
 
 from ail_ray.files import as_tensor
 
-Rule = Literal["eq7", "uniform"]
+Rule = Literal["eq7", "reference", "exact", "uniform", "hard-first"]
 ErrorUnit = Literal["squared", "absolute"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,17 +62,104 @@ def pixel_loss(error: Array, unit: ErrorUnit = "squared", factor: float = 1.0) -
     return np.float32(factor) * (error * error if unit == "squared" else error)
 
 
-def eq7(importance: Array, error: Array, lam: float, unit: ErrorUnit, factor: float) -> Array:
-    """The paper's rule."""
-    return update_importance(importance, pixel_loss(error, unit, factor), lam)
+@dataclass(frozen=True, kw_only=True)
+class Subproblem:
+    """The W-subproblem of a chunk of pixels: all that a rule may read.
+
+    `importance`, `error` and `first` are (n,) float32, converted from the stored float16 whenever they are read.
+    """
+
+    halves: dict[str, Array]  # the stored arrays by name, (n,) float16; without `first` unless the rule needs it
+    round: int  # t, from 1
+    lam: float
+    unit: ErrorUnit
+    factor: float
+    mu0: float
+
+    @property
+    def importance(self) -> Array:
+        """`w'`, the importance of round t-1."""
+        return _float32(self.halves["importance"])
+
+    @property
+    def error(self) -> Array:
+        """`|y - s|` of the student of round t-1."""
+        return _float32(self.halves["error"])
+
+    @property
+    def first(self) -> Array:
+        """`w_0`, the importance of round 0; there if the recipe says `needs_first`."""
+        return _float32(self.halves["first"])
 
 
-def uniform(importance: Array, error: Array, lam: float, unit: ErrorUnit, factor: float) -> Array:
+def eq7(p: Subproblem) -> Array:
+    """The paper's rule: `w = min(1, w' + lam * exp(-d))`."""
+    return update_importance(p.importance, pixel_loss(p.error, p.unit, p.factor), p.lam)
+
+
+def reference(p: Subproblem) -> Array:
+    """The authors' released code: `w = clip(w_0 + (lam + lam * (t - 1)) * exp(-10 |e|), 0, 1)`.
+
+    The importance of round 0 stays the base, the absolute error decides, the step grows with the round. A pixel that
+    the student has come to reconstruct worse can fall again.
+    """
+    raised = np.exp(np.float32(-10) * p.error)
+    raised *= np.float32(p.lam + p.lam * (p.round - 1))
+    raised += p.first
+    return np.clip(raised, 0, 1, out=raised)
+
+
+def exact(p: Subproblem) -> Array:
+    """The minimiser of `d w^2 + (w - w') (ln((w - w') / lam) - 1)` over `w' <= w <= 1`, Eq. 6 as Eq. 4 has the loss.
+
+    It is `w' + W(x) / (2 d)` with `x = 2 d lam exp(-2 d w')` and Lambert's function `W`. Since `W(x) = x exp(-W(x))`,
+    the rise is `lam exp(-2 d w' - W(x))`, which loses no digits as `d -> 0`, where it is `lam`. In float64.
+    """
+    twice = 2 * pixel_loss(p.error, p.unit, p.factor).astype(np.float64)
+    exponent = -twice * p.importance
+    rise = p.lam * np.exp(exponent - lambertw(twice * p.lam * np.exp(exponent)).real)
+    return np.minimum(p.importance + rise, 1).astype(np.float32)
+
+
+def uniform(p: Subproblem) -> Array:
     """`w = 1` for every pixel: plain training (Eq. 1) with the same rounds, the control."""
-    return np.ones(np.shape(importance), np.float32)
+    return np.ones(p.halves["importance"].shape, np.float32)
 
 
-RULES: dict[str, Callable[[Array, Array, float, ErrorUnit, float], Array]] = {"eq7": eq7, "uniform": uniform}
+def hard_first(p: Subproblem) -> Array:
+    """The opposite order: `w = 1` where `|e| >= mu0 * max(0, 1 - lam * t)`, else `w'`; a control.
+
+    The threshold is absolute, so shards need not know of each other, and all pixels are 1 from round `ceil(1 / lam)`.
+    """
+    left = max(0.0, 1 - p.round / (1 / p.lam))  # lam * round can round to less than 1 where it is 1
+    return np.where(p.error >= np.float32(p.mu0 * left), np.float32(1), p.importance)
+
+
+def mirrored_importance(error: Array, mu0: float, alpha0: float) -> Array:
+    """Eq. 8 mirrored, `1 - g(x)`: 0 where the teacher makes no error, near 1 where it fails."""
+    return 1 - initial_importance(error, mu0, alpha0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A rule: how it begins, how it goes on, and what of a configuration it reads."""
+
+    solve: Callable[[Subproblem], Array]
+    reads: frozenset[str]  # of `READABLE`
+    start: Callable[[Array, float, float], Array] = initial_importance  # of the teacher's error, mu0, alpha0
+    needs_first: bool = False
+
+
+READABLE = frozenset({"lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"})
+"""What rules may or may not read of a configuration; a run's name leaves out what its rule does not read."""
+
+RULES: dict[str, Recipe] = {
+    "eq7": Recipe(solve=eq7, reads=READABLE),
+    "reference": Recipe(solve=reference, reads=READABLE - {"error_unit", "error_factor"}, needs_first=True),
+    "exact": Recipe(solve=exact, reads=READABLE),
+    "uniform": Recipe(solve=uniform, reads=frozenset()),
+    "hard-first": Recipe(solve=hard_first, reads=READABLE - {"error_unit", "error_factor"}, start=mirrored_importance),
+}
 
 
 def next_importance(
@@ -80,20 +170,27 @@ def next_importance(
     lam: float,
     unit: ErrorUnit = "squared",
     factor: float = 1.0,
+    round: int = 1,
+    mu0: float = 0.01,
+    first: Array | None = None,
 ) -> Array:
     """Solve the W-subproblem for a whole shard, in chunks that fit the cache.
 
     Args:
         importance: (N,) float16, `w'`.
         error: (N,) float16, `|y - s|`.
+        round: t, from 1.
+        first: (N,) float16, `w_0`, for a rule that `needs_first`.
 
     Returns:
         (N,) float16.
     """
+    halves = {"importance": importance, "error": error} | ({} if first is None else {"first": first})
     result = np.empty(importance.shape, np.float16)
     for begin in range(0, importance.size, CHUNK):
         part = slice(begin, begin + CHUNK)
-        raised = RULES[rule](_float32(importance[part]), _float32(error[part]), lam, unit, factor)
+        chunk = {name: array[part] for name, array in halves.items()}
+        raised = RULES[rule].solve(Subproblem(halves=chunk, round=round, lam=lam, unit=unit, factor=factor, mu0=mu0))
         as_tensor(result[part]).copy_(as_tensor(raised))
     return result
 
@@ -103,12 +200,12 @@ def _float32(halves: Array) -> Array:
     return as_tensor(halves).float().numpy()
 
 
-def first_importance(error: Array, *, mu0: float, alpha0: float) -> Array:
-    """Eq. 8 for a whole shard in chunks: (N,) float16 errors to (N,) float16 importance."""
+def first_importance(error: Array, *, mu0: float, alpha0: float, rule: Rule = "eq7") -> Array:
+    """Eq. 8, or what the rule starts from instead, for a whole shard in chunks: (N,) float16 of (N,) float16 errors."""
     result = np.empty(error.shape, np.float16)
     for begin in range(0, error.size, CHUNK):
         part = slice(begin, begin + CHUNK)
-        as_tensor(result[part]).copy_(as_tensor(initial_importance(_float32(error[part]), mu0, alpha0)))
+        as_tensor(result[part]).copy_(as_tensor(RULES[rule].start(_float32(error[part]), mu0, alpha0)))
     return result
 
 

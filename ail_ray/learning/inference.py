@@ -51,6 +51,15 @@ def error_map(model: nn.Module, shard: Shard, precision: Precision) -> np.ndarra
     return errors
 
 
+def output_map(model: nn.Module, shard: Shard, precision: Precision) -> np.ndarray:
+    """`s` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
+    model.eval()
+    outputs = np.empty(shard.pixels, np.float16)
+    for place, inputs, _ in shard.images():
+        outputs[place] = super_resolve(model, inputs, precision).half().cpu().numpy().ravel()
+    return outputs
+
+
 def evaluate(
     model: nn.Module | None,
     images: EvaluationImages,

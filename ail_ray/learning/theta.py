@@ -32,7 +32,7 @@ class EpochLog:
 
     round: int
     epoch: int
-    loss: float  # w² (y - s)²
+    loss: float  # w² (y - s)², and β (T(x) - s)² under distillation
     squared_error: float  # (y - s)²
     crops: int
     seconds: float
@@ -51,7 +51,7 @@ class TrainState:
         self.restart()
 
     def restart(self) -> None:
-        """A fresh optimizer: every round starts with one."""
+        """A fresh optimizer: a run starts with one, and every round unless the configuration says `never`."""
         c, parameters = self.config, self.student.parameters()
         self.optimizer: torch.optim.Optimizer = (
             torch.optim.SGD(parameters, lr=c.learning_rate, momentum=0.9, weight_decay=c.weight_decay)
@@ -85,8 +85,17 @@ class TrainState:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
 
 
+def schedule_progress(config: Protocol, round: int, epochs: float) -> float:
+    """How far the schedule is after so many epochs of a round, in [0, 1): the round's, or the one over rounds 0..T.
+
+    The latter counts round 0 even where it has nothing to train on.
+    """
+    progress = epochs / config.epochs
+    return progress if config.restart == "round" else (round + progress) / (config.rounds + 1)
+
+
 def learning_rate(config: Protocol, progress: float) -> float:
-    """The learning rate at a point of a round, `progress` in [0, 1).
+    """The learning rate at a point of a schedule, `progress` in [0, 1).
 
     `step`: a tenth after each fifth (every 10 of the paper's 50 epochs). `cosine`: a linear warm-up over the first
     3 %, then half a cosine to zero.
@@ -98,13 +107,22 @@ def learning_rate(config: Protocol, progress: float) -> float:
     return config.learning_rate * (max(factor, 1e-3) if progress < warm_up else 0.5 * (1 - math.cos(math.pi * factor)))
 
 
-def weighted_loss(student: nn.Module, crops: Crops, precision: Precision) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eq. 4 with the squared error: the sum over a batch of `(w (y - s))²`, and of `(y - s)²` beside it."""
+def weighted_loss(
+    student: nn.Module, crops: Crops, precision: Precision, beta: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eq. 4 with the squared error: the sum over a batch of `(w (y - s))²`, and of `(y - s)²` beside it.
+
+    Of crops with a teacher's outputs the first is Eq. 10's: `beta * (T(x) - s)²` is added.
+    """
     kind = dtype_of(precision)
     inputs, hr, importance = crops.inputs.to(kind), crops.hr.to(kind) / 255, crops.importance.to(kind)
     with autocast(precision, inputs.device):
-        error = hr - student(inputs)
-    return (importance * error).square().sum(), error.detach().square().sum()
+        sr = student(inputs)
+        error = hr - sr
+    loss = (importance * error).square().sum()
+    if crops.outputs is not None:
+        loss = loss + beta * (crops.outputs.to(kind) - sr).square().sum()
+    return loss, error.detach().square().sum()
 
 
 def train_epoch(
@@ -141,7 +159,7 @@ def train_epoch(
         batch = bank.crops(round=round, epoch=epoch, step=step, batch=config.batch)
         flat.zero_()
         if len(batch.hr):
-            loss, squared_error = weighted_loss(state.student, batch, precision)
+            loss, squared_error = weighted_loss(state.student, batch, precision, config.beta)
             for place, gradient in zip(gradients, torch.autograd.grad(loss, parameters), strict=True):
                 place.copy_(gradient.reshape(-1))
             flat[-2:] = torch.stack([loss.detach(), squared_error])
@@ -151,13 +169,13 @@ def train_epoch(
             counters = {"round": round, "epoch": epoch, "step": step, "batch": config.batch}
             raise NonFiniteLossError(
                 f"round {round}, epoch {epoch}, step {step}: the loss is {flat[-2].item()}, the norm of its gradient "
-                f"{norm.item()}; {_to_blame(state.student, bank, counters, group, precision)}"
+                f"{norm.item()}; {_to_blame(state, bank, counters, group, precision)}"
             )
         flat[:-2] *= (config.clip / norm.clamp(min=1e-30)).clamp(max=1)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.view_as(parameter)
         for options in state.optimizer.param_groups:
-            options["lr"] = learning_rate(config, (epoch + step / steps) / config.epochs)
+            options["lr"] = learning_rate(config, schedule_progress(config, round, epoch + step / steps))
         state.optimizer.step()
         state.sums += flat[-2:]
         after_step(step + 1)
@@ -169,14 +187,14 @@ def train_epoch(
     )  # fmt: skip
 
 
-def _to_blame(student: nn.Module, bank: Bank, counters: dict[str, int], group: Group, precision: Precision) -> str:
+def _to_blame(state: TrainState, bank: Bank, counters: dict[str, int], group: Group, precision: Precision) -> str:
     """Which record of which shard gives the first crop of a global batch whose own loss is not finite."""
     blamed = torch.zeros(counters["batch"], 2, dtype=torch.float64)  # shard and record, both + 1, by place in the batch
     batch = bank.crops(**counters)
     for i, (place, shard, record) in enumerate(bank.sources(**counters)):
-        crop = Crops(batch.inputs[i : i + 1], batch.hr[i : i + 1], batch.importance[i : i + 1])
+        crop = Crops(*(None if plane is None else plane[i : i + 1] for plane in vars(batch).values()))  # type: ignore[arg-type]
         with torch.no_grad():
-            loss, _ = weighted_loss(student, crop, precision)
+            loss, _ = weighted_loss(state.student, crop, precision, state.config.beta)
         if not torch.isfinite(loss):
             blamed[place] = torch.tensor([shard + 1, record + 1])
     found = group.sum(blamed).nonzero()

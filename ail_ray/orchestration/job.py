@@ -12,7 +12,7 @@ from ail_ray.files import as_path, is_local
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration.cluster import IN_JOB
 from ail_ray.orchestration.plan import describe_plan, plan_sweep
-from ail_ray.orchestration.prepare import Prepared, find_teacher, plan_data
+from ail_ray.orchestration.prepare import Prepared, find_start, find_teacher, plan_data
 from ail_ray.orchestration.trial import Placement
 
 
@@ -84,22 +84,30 @@ def costs(job: SweepJob) -> list[str]:
     Raises:
         ConfigError: as `run_sweep`, or it cannot fit.
     """
-    prepared, weights = check(job)
+    prepared, weights, _ = check(job)
     plan = plan_sweep(job.sweep, prepared, job.placement, weights, max_workers=job.max_workers, local=job.local)
     return describe_plan(plan, job.placement, job.price)
 
 
-def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None]]:
-    """All that can be wrong and can be known before anything starts."""
+def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]:
+    """Look for all that can be wrong and can be known before anything starts.
+
+    Returns:
+        The data, the weights of each named teacher (None without a file), digest and path of those to start from.
+    """
     problems: list[str] = []
     weights: dict[str, UPath | None] = {}
     storage = job.storage_path
-    prepared = None
+    prepared = start = None
     try:
         prepared = plan_data(job.sweep, storage)
     except ConfigError as error:
         problems += error.problems
-    for teacher in job.sweep.teacher if set(job.sweep.rule) != {"uniform"} else ():
+    try:
+        start = find_start(job.sweep.start, job.sweep.grid())
+    except ConfigError as error:
+        problems += error.problems
+    for teacher in dict.fromkeys(run.teacher for run in job.sweep.grid() if "teacher" in run.reads):
         try:
             weights[teacher] = find_teacher(teacher)
         except ConfigError as error:
@@ -114,4 +122,4 @@ def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None]]:
                 problems.append(f"{folder}: cannot be created ({error.strerror})")
     if problems or prepared is None:
         raise ConfigError(problems)
-    return prepared, weights
+    return prepared, weights, start

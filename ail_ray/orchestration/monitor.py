@@ -92,10 +92,22 @@ class Monitor:
 
 
 def title(config: RunConfig) -> str:
-    """A run as a person would name it: `vdsr-f13 ×2 λ=0.15 teacher=vdsr`, a control as `... w=1`."""
-    scales = ",".join(map(str, config.scales))
-    learning = "w=1 (control)" if config.rule == "uniform" else f"λ={config.lam:g} teacher={Path(config.teacher).name}"
-    return f"{config.network}-f{config.student_width} ×{scales} {learning} seed={config.seed}"
+    """A run as a person would name it: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
+
+    Other rules and conditions are named too: `reference λ=0.15`, `β=0.1`, `one schedule`, `from student.safetensors`.
+    """
+    words = {
+        f"×{','.join(map(str, config.scales))}": True,
+        "w=1 (control)": config.rule == "uniform",
+        config.rule: config.rule not in ("eq7", "uniform"),
+        f"λ={config.lam:g}": "lam" in config.reads,
+        f"β={config.beta:g}": config.beta > 0,
+        f"teacher={Path(config.teacher).name}": "teacher" in config.reads,
+        "one schedule": config.restart == "never",
+        f"from {Path(config.start or '').name}": config.start is not None,
+        f"seed={config.seed}": True,
+    }
+    return " ".join([f"{config.network}-f{config.student_width}", *(word for word, said in words.items() if said)])
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,6 @@ ASSUMED_SPEED = 3e12  # multiply-accumulates a second of a GPU where none can be
 START = 20.0  # seconds from a trial's start to its first step, and from its last to the next trial's start
 ROUND = 1.0  # seconds of a round for commits and pictures
 LARGEST_MEASURED = 512 * 512  # pixels of an image that the memory of an error pass is measured on
-BANK = 5  # bytes a pixel: luma 1, input 2, importance 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,14 +164,14 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
         )
     seconds = [trial.seconds for trial in plan.trials]
     hours = plan.worker_hours
-    bank, most = BANK * plan.pixels / plan.workers, max(trial.memory for trial in plan.trials)
+    bank, most = _bank(c) * plan.pixels / plan.workers, max(trial.memory for trial in plan.trials)
     rows += [
         ("time", f"{_time(min(seconds))} to {_time(max(seconds))} a trial, {_time(plan.seconds)} in all; "
                  f"{hours:.2f} {kind}-hours"),
         ("memory", f"{most / 2**30:.2f} GiB a worker, {bank / 2**30:.2f} of them its pixels; "
                    f"{plan.store_memory / 2**30:.2f} GiB its store actor"),
         ("disk", f"{max(trial.disk for trial in plan.trials) / 2**30:.2f} GiB a run; shared: shards "
-                 f"{3 * plan.pixels / 2**30:.2f} GiB, errors of each teacher {2 * plan.pixels / 2**30:.2f} GiB"),
+                 f"{3 * plan.pixels / 2**30:.2f} GiB, maps of each teacher {2 * plan.pixels / 2**30:.2f} GiB"),
     ]  # fmt: skip
     if price is not None:
         rows.append(("price", f"{hours * price:.2f} at {price:g} for a {kind}-hour"))
@@ -188,9 +187,14 @@ def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, eva
     student = 4 * parameter_count(_student(config))
     return TrialCost(
         config=config, crops=trained * steps * config.batch, error_passes=config.rounds, seconds=seconds,
-        memory=speed.memory + BANK * pixels // workers + 5 * evaluation, speed=speed,
+        memory=speed.memory + _bank(config) * pixels // workers + 5 * evaluation, speed=speed,
         disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
     )  # fmt: skip
+
+
+def _bank(config: RunConfig) -> int:
+    """Bytes a pixel: luma 1, input 2, importance 2, and 2 for a teacher's outputs."""
+    return 7 if config.beta > 0 else 5
 
 
 def _student(config: RunConfig) -> torch.nn.Module:
@@ -211,6 +215,8 @@ def _measured(config: RunConfig, workers: int, precision: Precision, device: tor
         shard = Shard(path, device)
     bank = Bank({0: shard}, total_shards=1, crop=config.crop, seed=0)
     bank.weigh(0, np.full(shard.pixels, 0.5, np.float16))
+    if config.beta > 0:
+        bank.teach(0, np.full(shard.pixels, 0.5, np.float16))
     student = placed(_student(config), precision, device)
     state, group = TrainState(student, config), Group()
 
@@ -283,7 +289,10 @@ def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) ->
             f"{there / 2**30:.1f}: more workers on more machines share the corpus, fewer downsizes make it smaller"
         )
     if device.type == "cuda":
-        bank, has = BANK * plan.pixels // plan.workers, torch.cuda.get_device_properties(device).total_memory
+        bank, has = (
+            _bank(plan.trials[0].config) * plan.pixels // plan.workers,
+            torch.cuda.get_device_properties(device).total_memory,
+        )
         needed = bank + torch.cuda.max_memory_allocated(device)
         if needed > has:
             problems.append(

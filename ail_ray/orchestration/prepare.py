@@ -3,14 +3,15 @@
 corpora/<digest>/shard-0000.safetensors              training pairs
 evaluation/<digest>.safetensors                      one set at one scale
 errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
+outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of it, for distillation
 runs/<digest>/                                       the run directories
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -22,8 +23,9 @@ from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_evaluation, write_shard
 from ail_ray.imaging.images import image_size
 from ail_ray.imaging.metrics import measurable
-from ail_ray.learning.config import Protocol, RunConfig
-from ail_ray.learning.inference import error_map
+from ail_ray.learning.config import OFF, Protocol, RunConfig
+from ail_ray.learning.inference import error_map, output_map
+from ail_ray.learning.models import build_model
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.weights import WeightsError, load_model
 
@@ -175,16 +177,50 @@ def find_teacher(name: str) -> UPath | None:
     return path
 
 
+def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UPath] | None:
+    """Digest and path of the weights that the students of some runs start from; None if those are random.
+
+    Raises:
+        ConfigError: they are not there, or are not the student's, with a line for each size of student.
+    """
+    if start is None:
+        return None
+    path = as_path(start)
+    try:
+        given = _shapes(load_model(path))
+        digest = checksum(read_tensors(path)[0])[:16]
+    except ValueError as error:
+        raise ConfigError([f"start {start}: {error}"]) from None
+    sizes = dict.fromkeys((config.network, config.student_width, config.student_depth) for config in configs)
+    problems = [
+        f"start {start}: weights of another network than the student, a {network} of width {width}, depth {depth}"
+        for network, width, depth in sizes
+        if _shapes(build_model(network, width=width, depth=depth)) != given
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return digest, path
+
+
+def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
 def tiny_teacher(protocol: Protocol, seed: int = 0) -> RunConfig:
     """The run that makes the teacher `tiny`: a small VDSR, plainly trained for about a minute on the same images."""
-    base = RunConfig(**{name: getattr(protocol, name) for name in Protocol.__dataclass_fields__}, seed=seed)
+    base = RunConfig(**{name: getattr(protocol, name) for name in Protocol.__dataclass_fields__} | OFF, seed=seed)
     return replace(
         base, rule="uniform", width=24, rho=0.0, depth=8, rounds=0, epochs=1, crops=6400, batch=16,
         optimizer="adam", learning_rate=3e-3, schedule="cosine", weight_decay=0.0,
     )  # fmt: skip
 
 
-def teacher_errors(
+Kind = Literal["errors", "outputs"]
+MAPS = {"errors": ("error", error_map), "outputs": ("output", output_map)}  # by folder: tensor, and what computes it
+
+
+def teacher_maps(
+    kind: Kind,
     teacher: UPath,
     prepared: Prepared,
     precision: Precision,
@@ -194,21 +230,27 @@ def teacher_errors(
     everywhere: Everywhere = here,
     say: Callable[[str], None] = print,
 ) -> tuple[str, UPath]:
-    """A teacher's digest, and the folder with `|teacher - y|` for every shard, computed where it is missing."""
+    """A teacher's digest, and the folder with its errors `|T(x) - y|`, or its outputs `T(x)`, for every shard.
+
+    They are computed where they are missing.
+    """
     digest = checksum(read_tensors(teacher)[0])[:16]
-    folder = prepared.storage / "errors" / f"{digest}-{prepared.corpus.digest}-{precision}"
+    folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
     missing = [
-        (path, shard, teacher, precision, device, threads)
+        (path, kind, shard, teacher, precision, device, threads)
         for shard in prepared.shard_paths
         if not (path := folder / shard.name).exists()
     ]
-    said(everywhere(write_errors, missing), "shards of teacher errors", len(missing), say)
+    said(everywhere(write_map, missing), f"shards of teacher {kind}", len(missing), say)
     return digest, folder
 
 
-def write_errors(path: UPath, shard: UPath, teacher: UPath, precision: Precision, device: str, threads: int) -> None:
-    """`|teacher - y|` of one shard: `error`, (pixels,) float16."""
+def write_map(
+    path: UPath, kind: Kind, shard: UPath, teacher: UPath, precision: Precision, device: str, threads: int
+) -> None:
+    """`error` or `output` of every pixel of one shard: (pixels,) float16."""
     torch.set_num_threads(threads)
     target = torch.device(device)
     model = placed(load_model(teacher), precision, target)
-    write_tensors(path, {"error": error_map(model, Shard(shard, target), precision)})
+    name, compute = MAPS[kind]
+    write_tensors(path, {name: compute(model, Shard(shard, target), precision)})

@@ -2,7 +2,7 @@
 
 manifest.json                        what the run is, and the last commit; written last, so it never lies
 manifest-previous.json               the one before, should that be damaged
-state/round-003-epoch-02-step-000000.safetensors  student and optimizer (the last two commits)
+state/round-003-epoch-02-step-000000.safetensors  student and optimizer (two commits, round ends that need it)
 importance/round-003/shard-0007.safetensors  W (round 0, the last two rounds, the best one)
 rounds/round-003.json                what the round measured
 rounds/round-003/*.png               what it looks like
@@ -34,6 +34,7 @@ from ail_ray.files import (
     write_tensors,
 )
 from ail_ray.learning.config import RunConfig
+from ail_ray.learning.importance import RULES
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.learning.weights import save_model
@@ -93,8 +94,7 @@ class RunDirectory:
             return manifest
         manifest = {
             "format": FORMAT, "run": self.path.name, "config": asdict(config), **resolved,
-            "versions": versions(),
-            "machine": machine(),
+            "versions": versions(), "machine": machine(),
             "created": time.time(), "last_round": -1, "places": [], "epochs": [], "incidents": [],
         }  # fmt: skip
         self.write_manifest(manifest)
@@ -161,6 +161,12 @@ class RunDirectory:
     def student_path(self, round: int) -> UPath:
         return self.path / "students" / f"round-{round:03d}.safetensors"
 
+    def _end(self, manifest: dict[str, Any], t: int) -> UPath:
+        """What goes on after round t begins with: its student, or the whole state where the optimizer is kept."""
+        if manifest["config"].get("restart") == "never":  # older manifests do not say
+            return self.path / "state" / Place(t, manifest["config"]["epochs"]).file
+        return self.student_path(t)
+
     def load_state(self) -> tuple[dict[str, np.ndarray], Place] | None:
         """Student and optimizer of the last commit, and where it stands."""
         manifest = self.manifest()
@@ -169,8 +175,10 @@ class RunDirectory:
             return read_tensors(self.path / "state" / place.file)[0], place
         if (t := manifest["last_round"]) < 0:
             return None
-        student, _ = read_tensors(self.student_path(t))  # a round begins with a fresh optimizer: nothing is missing
-        return {f"student.{name}": array for name, array in student.items()}, Place(t, manifest["config"]["epochs"])
+        arrays, _ = read_tensors(end := self._end(manifest, t))
+        if end == self.student_path(t):  # a round begins with a fresh optimizer: nothing is missing
+            arrays = {f"student.{name}": array for name, array in arrays.items()}
+        return arrays, Place(t, manifest["config"]["epochs"])
 
     def commit_steps(self, place: Place, arrays: dict[str, np.ndarray]) -> None:
         """Write the state within an epoch, then the manifest that points to it."""
@@ -235,11 +243,13 @@ class RunDirectory:
                 path.unlink()
             return all(path.exists() for path in paths)
 
+        if RULES[manifest["config"]["rule"]].needs_first:  # a damaged one is made again when the run goes on
+            importance(0)
         last = committed = manifest["last_round"]
         finished = last >= manifest["config"]["rounds"]
         while last >= 0 and not (
             self._sound(self.record_path(last), lines)
-            and self._sound(self.student_path(last), lines)
+            and all(self._sound(path, lines) for path in {self.student_path(last), self._end(manifest, last)})
             and (finished or importance(last + 1) or importance(last))
         ):
             last, finished = last - 1, False
@@ -296,6 +306,7 @@ class RunDirectory:
             manifest["places"] = [*manifest["places"][-1:], numbers]
         self.write_manifest(manifest)
         kept = {Place(*numbers).file for numbers in manifest["places"]}
+        kept |= {self._end(manifest, t).name for t in range(manifest["last_round"] + 1)}
         for path in (self.path / "state").glob("*.safetensors"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
@@ -326,8 +337,7 @@ def _check(manifest: dict[str, Any]) -> None:
         raise ValueError(f"counts {counts}")
     for place in manifest["places"]:
         Place(*place)
-    texts = [manifest["run"], manifest["precision"], *manifest["incidents"]]
-    if not all(isinstance(text, str) for text in texts):
+    if not all(isinstance(text, str) for text in (manifest["run"], manifest["precision"], *manifest["incidents"])):
         raise ValueError("texts that are none")
     for log in manifest["epochs"]:
         if not all(isinstance(log[name], int | float) for name in ("round", "epoch", "seconds", "crops")):

@@ -127,9 +127,10 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
     for path in _children(storage / "corpora"):
         if path.name not in needed:
             goes.append(_rubbish(path, "shards that no run needs; built again from the images"))
-    for path in _children(storage / "errors"):
-        if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed:
-            goes.append(_rubbish(path, "teacher errors that no run needs; computed again"))
+    for kind in ("errors", "outputs"):
+        for path in _children(storage / kind):
+            if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed:
+                goes.append(_rubbish(path, f"teacher {kind} that no run needs; computed again"))
     for path in _children(storage / "ray"):
         if not any(s.works for s in kept):
             goes.append(_rubbish(path, "what Ray wrote about jobs that are over"))

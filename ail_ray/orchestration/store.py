@@ -14,7 +14,7 @@ from upath import UPath
 
 from ail_ray.files import read_tensors, write_tensors
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.importance import first_importance, next_importance, random_importance
+from ail_ray.learning.importance import RULES, first_importance, next_importance, random_importance
 from ail_ray.orchestration.rundir import RunDirectory
 
 
@@ -29,7 +29,7 @@ class ImportanceStore:
         """
         Args:
             directory: the run directory, where snapshots lie.
-            config: names the rule, λ, the unit of `d` and the constants of Eq. 8.
+            config: names the rule and all that it reads.
             teacher_errors: folder with `shard-0000.safetensors`...; needed if the importance starts from a teacher.
         """
         self.directory, self.config, self.teacher_errors = RunDirectory(directory), config, teacher_errors
@@ -55,9 +55,13 @@ class ImportanceStore:
         if error.shape != previous.shape:
             raise StoreError(f"shard {shard}: error of shape {error.shape} for importance of shape {previous.shape}")
         c = self.config
+        first = self._snapshot(0, shard) if RULES[c.rule].needs_first else None
         self._write(
             round, shard,
-            next_importance(c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor),
+            next_importance(
+                c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor,
+                round=round, mu0=c.mu0, first=first,
+            ),
         )  # fmt: skip
 
     def read(self, round: int, shard: int) -> np.ndarray:
@@ -68,9 +72,12 @@ class ImportanceStore:
         """
         held = self._held.get(shard)
         if held is None or held[0] != round:
-            tensors, _ = read_tensors(self.directory.importance_path(round, shard))
-            self._held[shard] = held = (round, tensors["importance"])
+            self._held[shard] = held = (round, self._snapshot(round, shard))
         return held[1]
+
+    def _snapshot(self, round: int, shard: int) -> np.ndarray:
+        tensors, _ = read_tensors(self.directory.importance_path(round, shard))
+        return tensors["importance"]
 
     def _write(self, round: int, shard: int, importance: np.ndarray) -> None:
         metadata = {"round": str(round), "shard": str(shard)}
@@ -87,7 +94,7 @@ class ImportanceStore:
         if self.teacher_errors is None:
             raise StoreError(f"shard {shard}: the importance starts from a teacher, but there are no teacher errors")
         tensors, _ = read_tensors(self.teacher_errors / f"shard-{shard:04d}.safetensors")
-        return first_importance(tensors["error"], mu0=self.config.mu0, alpha0=self.config.alpha0)
+        return first_importance(tensors["error"], mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule)
 
 
 class ActorStore:

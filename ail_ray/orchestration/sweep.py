@@ -14,6 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 from upath import UPath
 
 from ail_ray.files import FileError, as_path, digest_of, read_json, write_json
+from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency
 from ail_ray.orchestration.job import SweepJob, check
@@ -26,7 +27,7 @@ from ail_ray.orchestration.prepare import (
     build_data,
     here,
     said,
-    teacher_errors,
+    teacher_maps,
     tiny_teacher,
 )  # fmt: skip
 from ail_ray.orchestration.rundir import RunDirectory
@@ -43,17 +44,20 @@ class Sweep:
     job: SweepJob
     prepared: Prepared
     precision: Precision
-    teachers: dict[str, tuple[str, UPath]]  # by name: digest of the weights, folder of errors
+    teachers: dict[str, tuple[str, UPath]]  # by name: digest of the weights, folder of errors (of outputs if β > 0)
+    start: tuple[str, UPath] | None  # digest and path of the weights that students start from
 
     def plan(self, searched: Mapping[str, Any]) -> TrialPlan:
         """The trial with these searched values."""
         config = self.job.sweep.run(**searched)
-        teacher, errors = self.teachers.get(config.teacher, (None, None))
-        if config.initialisation != "teacher":
-            teacher = errors = None
+        teacher, maps = self.teachers.get(config.teacher, (None, None))
+        if "teacher" not in config.reads:
+            teacher = maps = None
+        errors, outputs = (None, maps) if config.beta > 0 else (maps, None)
         return TrialPlan(
-            config=config, prepared=self.prepared, teacher=teacher, errors=errors, precision=self.precision
-        )
+            config=config, prepared=self.prepared, teacher=teacher, errors=errors, precision=self.precision,
+            outputs=outputs, start=self.start,
+        )  # fmt: skip
 
 
 def run_sweep(
@@ -71,16 +75,15 @@ def run_sweep(
     Raises:
         ConfigError: a bad set, image, teacher, storage path or tracking server; nothing has been started then.
     """
-    prepared, weights = check(job)
+    prepared, weights, start = check(job)
     out = job.out_path
     say(
         f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
         + f"; storage {job.storage_path}; MLflow {job.tracking_uri.rpartition('@')[2]}"
     )
-    protocol = {
-        key: value for key, value in asdict(job.sweep).items() if key != "rounds"
-    }  # more rounds: the same sweep
+    protocol = described(job.sweep)
+    del protocol["rounds"]  # more rounds: the same sweep
     digest = digest_of([protocol, prepared.corpus.digest])
     tracker = Tracker(
         job.tracking_uri, out if IN_JOB else as_path("."), sweep=digest, name=name, note=f"`{command}`",
@@ -92,7 +95,7 @@ def run_sweep(
             if not job.local:
                 check_shared(job.storage_path)
             at_once = 1 if job.local else concurrency(job.placement, job.max_workers)
-            sweep = _build(job, prepared, weights, say)
+            sweep = _build(job, prepared, weights, start, say)
             if job.local:
                 _run_here(sweep, monitor)
             else:
@@ -113,8 +116,14 @@ def run_sweep(
     return summary
 
 
-def _build(job: SweepJob, prepared: Prepared, weights: dict[str, UPath | None], say: Callable[[str], None]) -> Sweep:
-    """Precision, shards, evaluation files, teachers and their errors: each once, whatever is there already kept."""
+def _build(
+    job: SweepJob,
+    prepared: Prepared,
+    weights: dict[str, UPath | None],
+    start: tuple[str, UPath] | None,
+    say: Callable[[str], None],
+) -> Sweep:
+    """Precision, shards, evaluation files, teachers and their maps: each once, whatever is there already kept."""
     p = job.placement
     everywhere: Everywhere = here if job.local else OnCluster(p.threads, 1 if p.gpu else 0)
     device = "cuda" if p.gpu else "cpu"
@@ -133,10 +142,17 @@ def _build(job: SweepJob, prepared: Prepared, weights: dict[str, UPath | None], 
             said(everywhere(_train_here, [(plan, p.threads, device)]), "tiny teachers, a minute each", 1, say)
             found = plan.directory / "student.safetensors"
         if found is not None:
-            teachers[name] = teacher_errors(
-                found, prepared, precision, device=device, threads=p.threads, everywhere=everywhere, say=say
+            teachers[name] = teacher_maps(
+                "outputs" if job.sweep.beta > 0 else "errors",
+                found,
+                prepared,
+                precision,
+                device=device,
+                threads=p.threads,
+                everywhere=everywhere,
+                say=say,
             )
-    return Sweep(job=job, prepared=prepared, precision=precision, teachers=teachers)
+    return Sweep(job=job, prepared=prepared, precision=precision, teachers=teachers, start=start)
 
 
 def _train_here(plan: TrialPlan, threads: int, device: str) -> None:

@@ -67,6 +67,8 @@ class TrialPlan:
     teacher: str | None  # digest of its weights
     errors: UPath | None
     precision: Precision
+    outputs: UPath | None = None  # the teacher's, for distillation
+    start: tuple[str, UPath] | None = None  # digest and path of the weights that the student starts from
 
     @property
     def directory(self) -> UPath:
@@ -74,6 +76,7 @@ class TrialPlan:
             corpus=self.prepared.corpus.digest,
             evaluation=[file.path.stem for file in (*self.prepared.validation, *self.prepared.test)],
             teacher=self.teacher,
+            start=self.start[0] if self.start else None,
         )
         return self.prepared.storage / "runs" / digest
 
@@ -95,7 +98,8 @@ class TrialPlan:
             validation=[file.path for file in self.prepared.validation],
             test=[file.path for file in self.prepared.test],
             crops=self.prepared.crops_per_epoch(self.config), precision=manifest["precision"],
-            threads=manifest["threads"], teacher_errors=self.errors, holder=holder,
+            threads=manifest["threads"], teacher_errors=self.errors, teacher_outputs=self.outputs,
+            start=self.start[1] if self.start else None, holder=holder,
         )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import torch
 from ray.train.torch import get_device
 from upath import UPath
 
-from ail_ray.files import as_tensor
+from ail_ray.files import as_tensor, read_tensors
 from ail_ray.imaging.bank import Bank, EvaluationImages, Shard
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.pictures import as_png, central_crop, grey_map, side_by_side
@@ -21,6 +21,7 @@ from ail_ray.learning.inference import predict
 from ail_ray.learning.models import build_model
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import NonFiniteLossError, TrainState
+from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.journal import RunJournal
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.orchestration.store import ActorStore
@@ -41,6 +42,8 @@ class Assignment:
     precision: Precision
     threads: int
     teacher_errors: UPath | None
+    teacher_outputs: UPath | None
+    start: UPath | None  # weights of the student; random ones if None
     holder: str  # of the lease that the run is worked on under
 
 
@@ -82,9 +85,17 @@ def work(
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
     torch.manual_seed(config.seed)
-    student = build_model(config.network, width=config.student_width, depth=config.student_depth)
+    student = (
+        load_model(a.start)
+        if a.start
+        else build_model(config.network, width=config.student_width, depth=config.student_depth)
+    )
     state = TrainState(placed(student, a.precision, device), config)
     mine = {s: Shard(path, device) for s, path in enumerate(a.shards) if s % group.size == group.rank}
+    bank = Bank(mine, total_shards=len(a.shards), crop=config.crop, seed=config.seed)
+    if a.teacher_outputs:
+        for s in mine:
+            bank.teach(s, read_tensors(a.teacher_outputs / a.shards[s].name)[0]["output"])
     validation, test = ([EvaluationImages.load(path) for path in paths] for paths in (a.validation, a.test))
     gallery = Gallery(
         state, mine, importance, total_shards=len(a.shards), precision=a.precision,
@@ -92,8 +103,7 @@ def work(
     )  # fmt: skip
     adaptive_importance_learning(
         Run(
-            config=config, state=state, crops=a.crops, precision=a.precision, group=group,
-            bank=Bank(mine, total_shards=len(a.shards), crop=config.crop, seed=config.seed),
+            config=config, state=state, crops=a.crops, precision=a.precision, group=group, bank=bank,
             importance=importance, validation=validation, test=test,
             journal=RunJournal(
                 RunDirectory(a.directory, a.holder), group, draw=gallery.draw, report=report, asked=asked

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from upath import UPath
 
@@ -198,3 +199,19 @@ def test_importance_of_another_length_is_refused(images: list[UPath], tmp_path: 
     shards = dict(enumerate(shard_files(tmp_path, plan(images))))
     with pytest.raises(ValueError, match=rf"shard 1 has shape \(3,\), expected \({shards[1].pixels},\)"):
         Bank(shards, total_shards=4, crop=CROP, seed=0).weigh(1, np.ones(3, np.float16))
+
+
+def test_a_teachers_outputs_are_cut_like_the_images(images: list[UPath], tmp_path: Path) -> None:
+    shards = dict(enumerate(shard_files(tmp_path, plan(images))))
+    bank = weighed(shards, 4)
+    without = bank.crops(round=1, epoch=0, step=2, batch=16)
+    assert without.outputs is None
+    for s, shard in shards.items():
+        bank.teach(s, shard.hr.numpy().astype(np.float16))
+    crops = bank.crops(round=1, epoch=0, step=2, batch=16)
+    assert crops.outputs is not None
+    assert crops.outputs.dtype == torch.float16
+    np.testing.assert_array_equal(crops.outputs.numpy(), crops.hr.numpy())
+    assert as_multiset(crops) == as_multiset(without)
+    with pytest.raises(ValueError, match=r"outputs of shard 2 has shape \(3,\)"):
+        bank.teach(2, np.zeros(3, np.float16))

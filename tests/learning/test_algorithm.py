@@ -104,9 +104,15 @@ def test_a_run_extended_is_a_longer_run(shards: dict[int, Shard]) -> None:
 
 
 @settings(max_examples=12)
-@given(stop=st.lists(st.integers(1, 9), min_size=1, max_size=3), adam=st.booleans())
-def test_a_stop_after_any_commit_leaves_no_trace(shards: dict[int, Shard], stop: list[int], adam: bool) -> None:
-    config = tiny(optimizer="adam" if adam else "sgd", learning_rate=3e-3 if adam else 0.01)
+@given(
+    stop=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    adam=st.booleans(),
+    restart=st.sampled_from(["round", "never"]),
+)
+def test_a_stop_after_any_commit_leaves_no_trace(
+    shards: dict[int, Shard], stop: list[int], adam: bool, restart: str
+) -> None:
+    config = tiny(optimizer="adam" if adam else "sgd", learning_rate=3e-3 if adam else 0.01, restart=restart)
     whole, whole_importance = finished(shards, config)
     journal, importance = MemoryJournal(), MemoryImportance(config, shards)
     for commits in [*stop, None]:
@@ -124,11 +130,17 @@ def test_a_stop_after_any_commit_leaves_no_trace(shards: dict[int, Shard], stop:
 
 
 @settings(max_examples=12)
-@given(round=st.integers(0, 2), epoch=st.integers(0, 1), steps=st.integers(1, 3), adam=st.booleans())
+@given(
+    round=st.integers(0, 2),
+    epoch=st.integers(0, 1),
+    steps=st.integers(1, 3),
+    adam=st.booleans(),
+    restart=st.sampled_from(["round", "never"]),
+)
 def test_leaving_at_any_step_leaves_no_trace(
-    shards: dict[int, Shard], round: int, epoch: int, steps: int, adam: bool
+    shards: dict[int, Shard], round: int, epoch: int, steps: int, adam: bool, restart: str
 ) -> None:
-    config = tiny(optimizer="adam" if adam else "sgd", learning_rate=3e-3 if adam else 0.01)
+    config = tiny(optimizer="adam" if adam else "sgd", learning_rate=3e-3 if adam else 0.01, restart=restart)
     whole, _ = finished(shards, config)
     journal, importance = MemoryJournal(leave_at=(round, epoch, steps)), MemoryImportance(config, shards)
     with pytest.raises(StoppedError):
@@ -160,8 +172,28 @@ def test_a_stop_between_two_updates_repeats_the_first(shards: dict[int, Shard]) 
     assert_same_bits(journal.arrays, whole.arrays)
 
 
-def test_without_a_teacher_round_0_touches_nothing(shards: dict[int, Shard]) -> None:
-    config = tiny(teacher="none", weight_decay=0.1)
+def test_the_reference_rule_goes_on_from_round_0(shards: dict[int, Shard]) -> None:
+    _, importance = finished(shards, tiny(rule="reference", lam=0.1))
+    for t in (1, 2):
+        for s in shards:
+            step = 0.1 * t * np.exp(-10 * importance.errors[t, s].astype(np.float64))
+            expected = np.minimum(importance.held[0, s] + step, 1)
+            np.testing.assert_allclose(importance.held[t, s].astype(np.float64), expected, rtol=0, atol=2**-11)
+
+
+def test_hard_first_begins_where_eq7_ends(shards: dict[int, Shard]) -> None:
+    _, easy = finished(shards)
+    _, hard = finished(shards, tiny(rule="hard-first", lam=0.5))
+    for s in shards:
+        np.testing.assert_allclose(hard.held[0, s].astype(float), 1 - easy.held[0, s].astype(float), atol=2**-10)
+        above = hard.errors[1, s] >= 0.5 * TINY.mu0
+        np.testing.assert_array_equal(hard.held[1, s], np.where(above, 1, hard.held[0, s]))
+        assert np.all(hard.held[2, s] == 1)
+
+
+@pytest.mark.parametrize("rule", ["eq7", "reference", "exact", "hard-first"])
+def test_without_a_teacher_round_0_touches_nothing(shards: dict[int, Shard], rule: str) -> None:
+    config = tiny(teacher="none", weight_decay=0.1, rule=rule)
     journal, importance = finished(shards, config)
     student = {name: array for name, array in fresh_state(config).tensors().items() if name.startswith("student.")}
     assert_same_bits(journal.students[0], student)

@@ -1,19 +1,22 @@
 """Configurations: refused with all their problems, every combination once, a digest of what changes the result."""
 
+import inspect
 import itertools
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import PRESETS, RunConfig, SweepConfig, demo, mini, paper, parameters
+from ail_ray.learning.importance import Rule
 
 OTHER: dict[str, Any] = {
     "scales": (2, 3), "downsizes": (1.0,), "depth": 19, "mu0": 0.02, "alpha0": 50.0, "error_unit": "absolute",
     "error_factor": 2.0, "epochs": 49, "crops": 1000, "crop": 40, "batch": 64, "optimizer": "adam",
     "learning_rate": 0.2, "schedule": "cosine", "weight_decay": 0.0, "clip": 0.3, "shards": 8, "precision": "bf16",
-    "rho": 0.75, "width": 14, "lam": 0.1, "teacher": "none", "rule": "uniform", "seed": 1,
+    "rho": 0.75, "width": 14, "lam": 0.1, "teacher": "none", "rule": "uniform", "seed": 1, "restart": "never",
+    "start": "weights.safetensors",
 }  # fmt: skip
 """Another value for everything that changes the result."""
 
@@ -57,7 +60,7 @@ def test_all_problems_are_said_at_once() -> None:
         ("rounds", -1), ("epochs", 0), ("crops", 0), ("crop", 7), ("batch", 0), ("learning_rate", float("nan")),
         ("weight_decay", -1e-4), ("clip", 0.0), ("shards", 0), ("shards", 100_001), ("rho", -0.1),
         ("rho", float("nan")), ("width", 0), ("lam", float("inf")), ("lam", float("nan")),
-        ("rule", "eq9"), ("seed", 2**63),
+        ("rule", "eq9"), ("seed", 2**63), ("beta", -0.1), ("beta", float("nan")),
     ],
 )  # fmt: skip
 def test_each_bad_value_is_one_line_that_names_it(field: str, value: Any) -> None:
@@ -95,7 +98,7 @@ def test_the_control_is_run_once_for_every_lam_and_teacher() -> None:
 
 
 def test_every_field_is_judged() -> None:
-    assert {field.name for field in fields(RunConfig)} == OTHER.keys() | WITHOUT_EFFECT.keys() | {"network"}
+    assert {field.name for field in fields(RunConfig)} == OTHER.keys() | WITHOUT_EFFECT.keys() | {"network", "beta"}
 
 
 def test_the_digest_changes_with_all_that_changes_the_result() -> None:
@@ -123,6 +126,65 @@ def test_a_control_does_not_depend_on_what_its_rule_does_not_read() -> None:
     for name in ("batch", "seed", "rho", "epochs"):
         assert digest(replace(control, **{name: OTHER[name]})) != digest(control), name
     assert digest(control, teacher=None) == digest(control, teacher="other")
+
+
+@pytest.mark.parametrize(
+    ("rule", "unread"),
+    [
+        ("eq7", set()), ("exact", set()), ("reference", {"error_unit", "error_factor"}),
+        ("hard-first", {"error_unit", "error_factor"}),
+        ("uniform", {"lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"}),
+    ],
+)  # fmt: skip
+def test_the_digest_leaves_out_what_a_rule_does_not_read(rule: Rule, unread: set[str]) -> None:
+    config = RunConfig(rule=rule)
+    for name in ("lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"):
+        assert (digest(replace(config, **{name: OTHER[name]})) == digest(config)) == (name in unread), name
+    assert {name for name in ("lam", "teacher") if parameters(config)[name] is None} == unread & {"lam", "teacher"}
+    assert len({digest(RunConfig(rule=other)) for other in get_args(Rule)}) == len(get_args(Rule))
+
+
+def test_the_help_names_every_rule() -> None:
+    assert [rule for rule in get_args(Rule) if f"`{rule}`" not in inspect.getsource(SweepConfig)] == []
+
+
+def test_runs_of_older_versions_keep_their_names() -> None:
+    assert digest(RunConfig()) == "9f770c6df28bd51c"
+    assert digest(RunConfig(teacher="none")) == "4ecc2ea8bf1c9da9"
+    assert digest(RunConfig(rule="uniform")) == "0aa63ae854c07127"
+
+
+def test_one_schedule_spans_a_fixed_number_of_rounds() -> None:
+    config = RunConfig(restart="never")
+    assert digest(config) != digest(replace(config, rounds=11)) != digest(RunConfig(rounds=11))
+    assert digest(RunConfig()) == digest(RunConfig(rounds=11))
+
+
+def test_distillation_reads_the_teacher_and_nothing_else() -> None:
+    config = RunConfig(rule="uniform", beta=0.1)
+    assert config.initialisation == "ones"
+    assert len({digest(config), digest(replace(config, beta=0.2)), digest(config, teacher="u")}) == 3
+    assert digest(replace(config, lam=0.3, mu0=0.5)) == digest(config)
+    assert (parameters(config)["teacher"], parameters(config)["lam"]) == ("vdsr", None)
+    sweep = SweepConfig(rule=("uniform",), beta=0.1, lam=(0.1, 0.15), teacher=("vdsr", "tiny"))
+    assert [run.teacher for run in sweep.grid()] == ["vdsr", "tiny"]
+
+
+def test_distillation_is_refused_without_uniform_importance_or_a_teacher() -> None:
+    assert problems(RunConfig, beta=0.1, teacher="random") == [
+        "beta goes with rule uniform only, got rule eq7",
+        "beta needs a teacher with weights, got teacher random",
+    ]
+    assert problems(SweepConfig, beta=0.1, rule=("uniform", "exact"), teacher=("vdsr", "none")) == [
+        "beta goes with rule uniform only, got rule exact",
+        "beta needs a teacher with weights, got teacher none",
+    ]
+
+
+def test_the_start_counts_by_content() -> None:
+    config = RunConfig(start="a.safetensors")
+    assert digest(config, start="1") == digest(replace(config, start="b.safetensors"), start="1")
+    assert len({digest(config, start="1"), digest(config, start="2"), digest(RunConfig())}) == 3
 
 
 def test_where_the_importance_starts() -> None:

@@ -1,6 +1,7 @@
-"""The mathematics of W: values by hand, Eq. 7 against a numerical minimiser of Eq. 6, chunks, quantiles."""
+"""The mathematics of W: values by hand, rules against numerical minimisers of Eq. 6, chunks, quantiles."""
 
 import math
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from scipy.optimize import minimize_scalar
 from ail_ray.learning.importance import (
     CHUNK,
     RULES,
+    Rule,
+    Subproblem,
     first_importance,
     histogram,
     initial_importance,
@@ -120,7 +123,125 @@ def test_uniform_is_one_whatever_went_before() -> None:
     result = next_importance("uniform", importance, error, lam=0.15)
     assert result.dtype == np.float16
     assert np.all(result == 1)
-    assert set(RULES) == {"eq7", "uniform"}
+
+
+def solved(rule: str, importance: Any, error: Any, *, round: int = 1, lam: float = 0.15, first: Any = None) -> Any:
+    """A rule's float32 result where d is the error itself, so that no float16 comes between."""
+    halves = {"importance": importance, "error": error, "first": importance if first is None else first}
+    return RULES[rule].solve(
+        Subproblem(
+            halves={name: np.array(values, np.float32) for name, values in halves.items()},
+            round=round, lam=lam, unit="absolute", factor=1.0, mu0=0.01,
+        )
+    )  # fmt: skip
+
+
+def test_the_reference_rule_by_hand() -> None:
+    first, error = [0, 0.5, 0.5, 0.9, 1], [0, 0.1, 0, 0.05, 1]
+    # e^-10|e| is 1, 0.3678794, 1, 0.6065307 and 0.0000454; the step is 0.15 in round 1 and 0.15 + 2 * 0.15 in round 3.
+    for before in (0, 0.3, 1):  # the importance of the round before is not read
+        previous = np.full(5, before)
+        np.testing.assert_allclose(
+            solved("reference", previous, error, round=1, first=first), [0.15, 0.5551819, 0.65, 0.9909796, 1], rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            solved("reference", previous, error, round=3, first=first), [0.45, 0.6655458, 0.95, 1, 1], rtol=1e-6
+        )
+
+
+@settings(deadline=None)
+@given(
+    d=st.one_of(st.floats(0, 20, width=32), st.floats(0, 2.0**20, width=32)),
+    lam=steps,
+    previous=st.floats(0, 0.9990234375, width=32),
+)
+def test_the_exact_rule_minimises_its_objective(d: float, lam: float, previous: float) -> None:
+    def objective(rise: float) -> float:  # less d w'^2, a constant that would cost digits
+        return d * rise * (2 * previous + rise) + (rise * (math.log(rise / lam) - 1) if rise > 0 else 0.0)
+
+    found = minimize_scalar(objective, bounds=(0, 1 - previous), method="bounded", options={"xatol": 1e-10})
+    closed = float(solved("exact", [previous], [d], lam=lam)[0])
+    assert closed == pytest.approx(previous + found.x, abs=2e-6)
+    grid = np.linspace(0, 1 - previous, 101)
+    assert objective(closed - previous) <= min(map(objective, grid)) + 1e-6 * (1 + d)
+
+
+@pytest.mark.parametrize("d", [0.0, 1e-45, 1e-30, 1e-12, 1e-3, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("lam", [1e-3, 0.15, 1.0])
+def test_the_exact_rule_is_right_to_the_last_digits_for_every_d(d: float, lam: float) -> None:
+    (w,) = solved("exact", [0.0], [d], lam=lam).astype(np.float64)
+    assert w == pytest.approx(lam * math.exp(-2 * float(np.float32(d)) * w), rel=1e-5)  # the derivative is zero there
+    if d < 1e-10:
+        assert solved("exact", [0.25, 0.9], [d, d], lam=lam) == pytest.approx([min(1, 0.25 + lam), min(1, 0.9 + lam)])
+
+
+@given(
+    error=arrays.arrays(np.float16, 40, elements=st.floats(0, 1, width=16)),
+    lam=st.floats(0.02, 1.5),
+    mu0=st.floats(0, 1),
+)
+def test_hard_first_rises_to_ones_whatever_the_shard(error: np.ndarray, lam: float, mu0: float) -> None:
+    def after(t: int, before: np.ndarray, part: slice = slice(None)) -> np.ndarray:
+        return next_importance("hard-first", before[part], error[part], lam=lam, round=t, mu0=mu0)
+
+    w = first_importance(error, mu0=mu0, alpha0=100.0, rule="hard-first")
+    order = np.argsort(error)
+    assert np.all(np.diff(w[order].astype(float)) >= 0), "the harder, the more important"
+    for t in range(1, math.ceil(1 / lam) + 1):
+        rising = after(t, w)
+        assert np.all(rising >= w)
+        raised = (rising == 1) & (w < 1)
+        kept = rising < 1
+        assert not raised.any() or not kept.any() or error[raised].min() > error[kept].max()
+        np.testing.assert_array_equal(np.concatenate([after(t, w, slice(7)), after(t, w, slice(7, None))]), rising)
+        w = rising
+    assert np.all(w == 1)
+
+
+@pytest.mark.parametrize("lam", [1 / 49, 0.1, 0.15, 1 / 3, 1.0, 7.0])
+def test_hard_first_is_all_ones_from_round_one_over_lam(lam: float) -> None:
+    importance = error = np.zeros(3, np.float16)
+    last = math.ceil(1 / lam)
+    assert np.all(next_importance("hard-first", importance, error, lam=lam, round=last) == 1)
+    if last > 1:
+        assert np.all(next_importance("hard-first", importance, error, lam=lam, round=last - 1) == 0)
+
+
+def test_hard_first_by_hand() -> None:
+    # mu0 = 0.01 and lam = 0.15: the threshold of round 2 is 0.007.
+    result = solved("hard-first", [0.1, 0.2, 0.3, 0.4], [0.0069, 0.0071, 0.5, 0], round=2)
+    np.testing.assert_allclose(result, [0.1, 1, 1, 0.4])
+    mirrored = first_importance(np.array([0, 0.01, 1], np.float16), mu0=0.01, alpha0=100.0, rule="hard-first")
+    np.testing.assert_allclose(mirrored, [0, 1 - 1.3678794 / 2, 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", get_args(Rule))
+@given(
+    planes=arrays.arrays(np.float16, (3, 9), elements=st.floats(0, 1, width=16)),
+    lam=st.floats(1e-3, 10),
+    t=st.integers(1, 30),
+    unit=st.sampled_from(["squared", "absolute"]),
+    factor=st.sampled_from([1.0, 255.0, 65025.0]),
+)
+def test_every_rule_stays_in_0_to_1(
+    rule: Rule, planes: np.ndarray, lam: float, t: int, unit: Any, factor: float
+) -> None:
+    importance, error, first = planes
+    given_first = first if RULES[rule].needs_first else None
+    result = next_importance(
+        rule, importance, error, lam=lam, unit=unit, factor=factor, round=t, mu0=0.01, first=given_first
+    )
+    assert (result.dtype, result.shape) == (np.float16, (9,))
+    assert np.all((result >= 0) & (result <= 1))
+    if rule != "reference":
+        assert np.all(result >= importance)
+    begun = first_importance(error, mu0=0.01, alpha0=100.0, rule=rule)
+    assert begun.dtype == np.float16
+    assert np.all((begun >= 0) & (begun <= 1))
+
+
+def test_every_rule_has_a_recipe() -> None:
+    assert set(RULES) == set(get_args(Rule))
 
 
 @pytest.mark.parametrize("size", [1, 99, CHUNK + 12_345])

@@ -1,5 +1,6 @@
 """The θ-subproblem: the loss, the schedule, the clip, restarts, and a state that continues bit for bit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,27 @@ def test_weight_acts_squared(seed: int, n: int) -> None:
     assert not squared_error.requires_grad
 
 
+@given(seed=st.integers(0, 2**32), beta=st.floats(0.01, 2))
+def test_distillation_adds_the_distance_to_the_teacher(seed: int, beta: float) -> None:
+    crops, outputs = batch(seed), torch.rand(3, 1, 6, 6, generator=torch.Generator().manual_seed(seed)).half()
+    student = VDSR(width=2, depth=2).double()
+    plain, squared_error = weighted_loss(student, crops, "fp64", beta)
+    loss, same = weighted_loss(student, replace(crops, outputs=outputs), "fp64", beta)
+    with torch.no_grad():
+        s = student(crops.inputs.double())
+    assert (loss - plain).item() == pytest.approx(beta * (outputs.double() - s).square().sum().item(), rel=1e-9)
+    assert same.item() == squared_error.item()
+
+
+def test_an_epoch_of_distillation_counts_the_term(shards: dict[int, Shard]) -> None:
+    config = tiny(rule="uniform", beta=0.5, precision="fp64")
+    bank = bank_of(shards, config)
+    for s, shard in shards.items():
+        bank.teach(s, (shard.hr.double() / 255).numpy().astype(np.float16))  # a teacher that makes no error
+    log = train_epoch(fresh_state(config), bank, round=0, epoch=0, crops=12, group=Group(), precision="fp64")
+    assert log.loss == pytest.approx(1.5 * log.squared_error, rel=1e-2)  # half precision rounds its outputs
+
+
 def test_steps_of_the_learning_rate() -> None:
     config = tiny(schedule="step", learning_rate=0.1)
     progress = {0.0: 0.1, 0.19: 0.1, 0.2: 0.01, 0.39: 0.01, 0.4: 1e-3, 0.6: 1e-4, 0.8: 1e-5, 0.999: 1e-5}
@@ -90,6 +112,19 @@ def test_every_round_starts_with_a_fresh_optimizer(shards: dict[int, Shard]) -> 
     # 12 crops in batches of 4: three steps an epoch, two epochs a round; Adam counts its own steps.
     assert [steps for _, steps in journal.seen] == [3, 6, 3, 6, 3, 6]
     assert [rate for rate, _ in journal.seen] == [learning_rate(TINY, (e + 2 / 3) / 2) for e in (0, 1)] * 3
+
+
+def test_without_restarts_there_is_one_schedule_and_one_optimizer(shards: dict[int, Shard]) -> None:
+    journal, config = SpyingJournal(), tiny(rounds=2, restart="never")
+    adaptive_importance_learning(tiny_run(shards, config, journal=journal))
+    assert [steps for _, steps in journal.seen] == [3, 6, 9, 12, 15, 18]
+    # Of 6 epochs of 3 steps: the last step of each, as of one round of 6 epochs.
+    assert [rate for rate, _ in journal.seen] == pytest.approx(
+        [learning_rate(config, (3 * e + 2) / 18) for e in range(6)], rel=1e-12
+    )
+    one_round = SpyingJournal()
+    adaptive_importance_learning(tiny_run(shards, tiny(rounds=0, epochs=6), journal=one_round))
+    assert [rate for rate, _ in journal.seen] == pytest.approx([rate for rate, _ in one_round.seen], rel=1e-12)
 
 
 def test_momentum_does_not_cross_into_the_next_round(shards: dict[int, Shard]) -> None:

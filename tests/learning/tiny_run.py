@@ -41,8 +41,9 @@ class MemoryImportance:
         c, self.errors[round, shard] = self.config, error.copy()
         previous = self.held[round - 1, shard]
         self.held[round, shard] = next_importance(
-            c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor
-        )
+            c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor,
+            round=round, mu0=c.mu0, first=self.held[0, shard],
+        )  # fmt: skip
 
     def read(self, round: int, shard: int) -> np.ndarray:
         self.calls.append(("read", round, shard))
@@ -53,7 +54,7 @@ class MemoryImportance:
             return random_importance(self.config.seed, s, shard.pixels)
         if self.config.initialisation == "teacher":  # a teacher that is no better than bicubic
             error = (shard.hr.float() / 255 - shard.inputs.float()).abs().half().numpy()
-            return first_importance(error, mu0=self.config.mu0, alpha0=self.config.alpha0)
+            return first_importance(error, mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule)
         return np.full(shard.pixels, float(self.config.initialisation == "ones"), np.float16)
 
 

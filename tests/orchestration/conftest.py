@@ -17,7 +17,7 @@ from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.prepare import build_data, here, plan_data, teacher_errors
+from ail_ray.orchestration.prepare import Kind, build_data, find_start, here, plan_data, teacher_maps
 from ail_ray.orchestration.trial import TrialPlan
 
 SIDES = [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)]  # (height, width), pixels
@@ -90,19 +90,24 @@ def make_tiny_files(folder: Path) -> TinyFiles:
 
 @pytest.fixture(scope="session")
 def make_plan(tiny_files: TinyFiles) -> PlanMaker:
-    """`make_plan(storage, **changes)`: a run of the tiny protocol whose data and teacher errors are there."""
+    """`make_plan(storage, **changes)`: a run of the tiny protocol whose data, teacher and start are there."""
 
     def plan(storage: Path, **changes: Any) -> TrialPlan:
         values = {"width": 3, "lam": 0.05, "teacher": str(tiny_files.teacher), **tiny_files.protocol(), **changes}
         config = RunConfig(**values)
         prepared = plan_data(config, UPath(storage))
         build_data(prepared)
-        teacher = errors = None
-        if config.initialisation == "teacher":
-            teacher, errors = teacher_errors(
-                UPath(config.teacher), prepared, "fp64", device="cpu", threads=1, everywhere=here
+        maps: dict[str, UPath] = {}
+        teacher = None
+        if config.beta > 0 or config.initialisation == "teacher":
+            kind: Kind = "outputs" if config.beta > 0 else "errors"
+            teacher, maps[kind] = teacher_maps(
+                kind, UPath(config.teacher), prepared, "fp64", device="cpu", threads=1, everywhere=here
             )
-        return TrialPlan(config=config, prepared=prepared, teacher=teacher, errors=errors, precision="fp64")
+        return TrialPlan(
+            config=config, prepared=prepared, teacher=teacher, errors=maps.get("errors"), precision="fp64",
+            outputs=maps.get("outputs"), start=find_start(config.start, [config]),
+        )  # fmt: skip
 
     return plan
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import ray
 import torch
+from conftest import TinyFiles
 from ray.util.state import list_actors
+from upath import UPath
 
 from ail_ray.files import read_json, read_tensors
 from ail_ray.orchestration.journal import RunJournal
@@ -198,3 +201,74 @@ def test_a_listener_that_fails_after_round_1_costs_nothing(
     route = in_process(plan, report)
     assert heard == [0, 1, 2, 3]
     assert everything(route.directory) == uninterrupted
+
+
+CONDITIONS: dict[str, dict[str, Any]] = {
+    "one schedule": {"restart": "never"},
+    "one schedule, SGD": {"restart": "never", "optimizer": "sgd", "learning_rate": 0.01, "rule": "uniform"},
+    "the reference rule": {"rule": "reference"},
+    "distillation": {"rule": "uniform", "beta": 0.1},
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_run_under_any_condition_is_stopped_without_a_trace(
+    make_plan: Callable[..., TrialPlan], tmp_path: Path, condition: str
+) -> None:
+    whole = everything(in_process(make_plan(tmp_path / "whole", **CONDITIONS[condition])).directory)
+    for number, stop in enumerate(("after an epoch of round 1", "after round 1 is committed")):
+        plan = make_plan(tmp_path / str(number), **CONDITIONS[condition])
+        with pytest.MonkeyPatch.context() as patch:
+            stop_when(patch, *STOPS[stop])
+            with pytest.raises(StoppedError):
+                in_process(plan)
+        assert everything(in_process(plan).directory) == whole
+
+
+@pytest.mark.parametrize(
+    ("condition", "folder", "stop"),
+    [
+        ("one schedule", "state", "after round 1 is committed"),
+        ("one schedule", "state/round-001-epoch-02-*", "after the last epoch of round 2"),
+        ("the reference rule", "importance/round-000", "after round 1 is committed"),
+    ],
+)
+def test_what_outlives_a_round_may_be_damaged(
+    make_plan: Callable[..., TrialPlan], tmp_path: Path, condition: str, folder: str, stop: str
+) -> None:
+    whole = everything(in_process(make_plan(tmp_path / "whole", **CONDITIONS[condition])).directory)
+    plan = make_plan(tmp_path / "damaged", **CONDITIONS[condition])
+    with pytest.MonkeyPatch.context() as patch:
+        stop_when(patch, *STOPS[stop])
+        with pytest.raises(StoppedError):
+            in_process(plan)
+    found = [p for p in Path(str(plan.directory)).rglob("*.safetensors") if fnmatch(str(p), f"*/{folder}*")]
+    assert found
+    for path in found:
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert everything(in_process(plan).directory) == whole
+    assert len(RunDirectory(plan.directory).incidents()) >= len(found)
+
+
+def test_distillation_is_seen_in_the_loss_and_in_the_student(
+    make_plan: Callable[..., TrialPlan], tmp_path: Path
+) -> None:
+    distilled, plain = (in_process(make_plan(tmp_path, rule="uniform", beta=beta)) for beta in (0.1, 0.0))
+    for record in plain.directory.records():
+        assert record["loss"] == pytest.approx(record["squared_error"], rel=1e-6)
+    for record in distilled.directory.records():
+        assert record["loss"] > 1.001 * record["squared_error"]
+    for name, array in distilled.students()[0].items():
+        assert np.abs(array - plain.students()[0][name]).max() > 1e-6
+
+
+def test_a_student_starts_from_the_weights_given(
+    make_plan: Callable[..., TrialPlan], tiny_files: TinyFiles, tmp_path: Path
+) -> None:
+    plan = make_plan(tmp_path, teacher="none", start=str(tiny_files.teacher))
+    route = in_process(plan)
+    given, first = read_tensors(UPath(tiny_files.teacher))[0], route.students()[0]
+    assert given.keys() == first.keys()
+    for name, array in given.items():  # zero importance: round 0 leaves them as they are
+        np.testing.assert_array_equal(first[name], array)
+    assert plan.directory.name != make_plan(tmp_path, teacher="none").directory.name

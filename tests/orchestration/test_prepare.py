@@ -13,9 +13,19 @@ from upath import UPath
 
 from ail_ray.files import checksum, read_tensors
 from ail_ray.imaging.bank import EvaluationImages, Shard
-from ail_ray.learning.config import ConfigError, RunConfig
+from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
 from ail_ray.learning.weights import load_model
-from ail_ray.orchestration.prepare import Prepared, build_data, find_teacher, here, plan_data, teacher_errors
+from ail_ray.orchestration.job import SweepJob, check
+from ail_ray.orchestration.prepare import (
+    Prepared,
+    build_data,
+    find_start,
+    find_teacher,
+    here,
+    plan_data,
+    teacher_maps,
+    tiny_teacher,
+)
 
 Calls = list[tuple[Any, ...]]
 
@@ -127,7 +137,7 @@ def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Pr
     teacher, calls = UPath(tiny_files.teacher), list[tuple[Any, ...]]()
 
     def asked() -> tuple[str, UPath]:
-        return teacher_errors(teacher, prepared, "fp64", device="cpu", threads=1, everywhere=counting(calls))
+        return teacher_maps("errors", teacher, prepared, "fp64", device="cpu", threads=1, everywhere=counting(calls))
 
     digest, folder = asked()
     assert len(calls) == 4
@@ -145,4 +155,66 @@ def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Pr
             np.testing.assert_allclose(errors[place], expected, rtol=2**-11, atol=2**-24)
     (folder / prepared.shard_paths[1].name).unlink()
     asked()
-    assert [arguments[1] for arguments in calls[4:]] == [prepared.shard_paths[1]]
+    assert [arguments[2] for arguments in calls[4:]] == [prepared.shard_paths[1]]
+
+
+def test_a_teachers_outputs_are_computed_once_beside_its_errors(tiny_files: TinyFiles, prepared: Prepared) -> None:
+    build_data(prepared)
+    teacher, calls = UPath(tiny_files.teacher), list[tuple[Any, ...]]()
+    for _ in range(2):
+        digest, folder = teacher_maps(
+            "outputs", teacher, prepared, "fp64", device="cpu", threads=1, everywhere=counting(calls)
+        )
+    assert len(calls) == 4
+    assert folder == prepared.storage / "outputs" / f"{digest}-{prepared.corpus.digest}-fp64"
+    model = load_model(teacher).double()
+    for path in prepared.shard_paths:
+        outputs = read_tensors(folder / path.name)[0]["output"]
+        assert outputs.dtype == np.float16
+        for place, inputs, _ in Shard(path).images():
+            with torch.no_grad():
+                sr = model(inputs.double()[None, None])[0, 0]
+            np.testing.assert_allclose(outputs[place], sr.numpy().ravel(), rtol=2**-11, atol=2**-24)
+
+
+def test_weights_to_start_from_are_known_by_content_and_must_fit(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    start = str(tiny_files.teacher)
+    assert find_start(None, []) is None
+    fitting = [config(tiny_files, width=3, start=start)]
+    digest = checksum(read_tensors(UPath(start))[0])[:16]
+    assert find_start(start, fitting) == (digest, UPath(start))
+    (tmp_path / "copy.safetensors").write_bytes(tiny_files.teacher.read_bytes())
+    assert find_start(str(tmp_path / "copy.safetensors"), fitting) == (digest, tmp_path / "copy.safetensors")
+    with pytest.raises(ConfigError, match=r"start absent: .*no such file"):
+        find_start("absent", fitting)
+
+
+def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIL_TEACHER_DIR", raising=False)
+    values = tiny_files.protocol() | {"width": (3, 4), "start": str(tiny_files.teacher), "train": ("nowhere",)}
+    with pytest.raises(ConfigError) as refused:
+        check(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path)))
+    assert [line.split(":")[0] for line in refused.value.problems] == [
+        "train", f"start {tiny_files.teacher}", "teacher vdsr",
+    ]  # fmt: skip
+    assert refused.value.problems[1].endswith("than the student, a vdsr of width 4, depth 3")
+    deeper = values | {"width": (3,), "depth": 4}
+    with pytest.raises(ConfigError, match=r"a vdsr of width 3, depth 4"):
+        check(SweepJob(sweep=SweepConfig(**deeper), out=str(tmp_path)))
+
+
+def test_a_control_needs_no_teacher_unless_it_distils(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIL_TEACHER_DIR", raising=False)
+    values = tiny_files.protocol() | {"rule": ("uniform",)}
+    assert check(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path)))[1:] == ({}, None)
+    with pytest.raises(ConfigError, match="teacher vdsr: set AIL_TEACHER_DIR"):
+        check(SweepJob(sweep=SweepConfig(**values, beta=0.1), out=str(tmp_path)))
+
+
+def test_the_tiny_teacher_is_the_same_under_every_condition(tiny_files: TinyFiles) -> None:
+    plain = tiny_teacher(config(tiny_files))
+    assert tiny_teacher(config(tiny_files, restart="never", start="x", rule="uniform", beta=0.1)) == plain

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,25 @@ def test_what_is_damaged_is_noticed_and_the_one_before_is_used(directory: RunDir
     assert RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None).resume(resumed) == place
     if place == (2, 0, 0):
         assert np.array_equal(bits_of(resumed), bits_of(state(11)))
+
+
+def test_without_restarts_the_optimizer_outlives_its_round(tmp_path: Path) -> None:
+    directory = RunDirectory(UPath(tmp_path / "never"))
+    directory.create(replace(CONFIG, restart="never"), precision="fp64", threads=1, workers=2)
+    for t in range(3):
+        whole_round(directory, t)
+    files = [Place(0, 2).file, Place(1, 2).file, Place(2, 1).file, Place(2, 2).file]
+    assert names(directory.path / "state") == files
+    expected = {(3, 0, 0): state(21), (2, 1, 0): state(20), (2, 0, 0): state(11), (1, 0, 0): state(1)}
+    for lost, (place, whole) in zip((None, *files[:0:-1]), expected.items(), strict=True):
+        if lost:
+            damage(directory.path / "state" / lost)
+            assert any(lost in line for line in directory.mend(shards=1))
+        resumed = state(99)
+        assert RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None).resume(resumed) == place
+        assert {k: v.tobytes() for k, v in resumed.tensors().items()} == {
+            k: v.tobytes() for k, v in whole.tensors().items()
+        }
 
 
 def bits_of(made: TrainState) -> np.ndarray:

@@ -132,6 +132,26 @@ def test_first_importance_of_every_kind(folder: UPath, tmp_path: Path) -> None:
         ImportanceStore(folder / "t2", config(teacher="somebody"), None).initialise(0, 6)
 
 
+@pytest.mark.parametrize("rule", ["eq7", "exact", "uniform", "hard-first"])
+def test_round_0_is_read_by_the_rule_that_needs_it_alone(folder: UPath, rule: str) -> None:
+    store, needing = stored(folder, rule=rule), stored(folder / "reference", rule="reference")
+    for s in (store, needing):
+        s.update(1, 0, errors(1, 0))
+        s.directory.importance_path(0, 0).unlink()
+    store.update(2, 0, errors(2, 0))
+    with pytest.raises(FileError, match=r"round-000.*no such file"):
+        needing.update(2, 0, errors(2, 0))
+
+
+def test_the_reference_rule_gets_the_importance_of_round_0(folder: UPath) -> None:
+    store = stored(folder, rule="reference")
+    for t in (1, 2, 3):
+        store.update(t, 0, errors(t, 0))
+        step = LAM * t * np.exp(-10 * errors(t, 0).astype(np.float64))
+        expected = np.minimum(1, store.read(0, 0).astype(np.float64) + step)
+        np.testing.assert_allclose(store.read(t, 0).astype(np.float64), expected, rtol=0, atol=2**-11)
+
+
 def test_snapshots_carry_round_and_shard_and_a_damaged_one_is_noticed(folder: UPath) -> None:
     store = stored(folder)
     store.update(1, 2, errors(1, 2))
