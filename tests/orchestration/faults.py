@@ -64,7 +64,8 @@ class Case:
     def environment(self) -> dict[str, str]:
         fault = json.dumps({"folder": str(self.folder), "points": self.points}) if self.points else "{}"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_TRACKING"))}
-        return {**inherited, "PYTHONPATH": str(INJECTOR), "AIL_FAULT": fault, "PYTHONUNBUFFERED": "1"}
+        path = os.pathsep.join([str(INJECTOR), str(heads.REPOSITORY)])
+        return {**inherited, "PYTHONPATH": path, "AIL_FAULT": fault, "PYTHONUNBUFFERED": "1"}
 
     def start(self, **environment: str) -> subprocess.Popen[bytes]:
         """The command a user types."""

@@ -11,11 +11,12 @@ from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.models import VDSR, parameter_count
 from ail_ray.orchestration import plan as planning
-from ail_ray.orchestration.plan import ASSUMED_SPEED, BANK, ROUND, START, Plan, describe_plan, plan_sweep
+from ail_ray.orchestration.plan import ASSUMED_SPEED, ROUND, START, Plan, describe_plan, plan_sweep
 from ail_ray.orchestration.prepare import plan_data
 from ail_ray.orchestration.trial import Placement
 from jobs.ail_sweep import main
 
+BANK = 5  # bytes a pixel
 PIXELS = sum(height * width for height, width in [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)])
 
 
