@@ -19,8 +19,8 @@ import pytest
 
 from ail_ray.errors import ConfigError
 from ail_ray.imaging import registry
-from ail_ray.imaging.datasets import find
-from ail_ray.imaging.registry import HOPELESS, RETRIES, Entry, check, fetch, registered, table
+from ail_ray.imaging.datasets import DatasetError, find
+from ail_ray.imaging.registry import HOPELESS, RETRIES, Entry, check, default_folder, fetch, registered, table
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -306,6 +306,55 @@ def test_a_registry_that_leads_elsewhere_is_refused(small_registry: Path, good: 
         registered()
     assert len(refusal.value.problems) == 1
     assert problem in refusal.value.problems[0]
+
+
+def test_find_says_how_to_fetch_and_fetches_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home/.cache/ail_ray/data"
+    with pytest.raises(DatasetError) as refusal:
+        find("Few")
+    command = "python jobs/fetch_data.py --sets Few --to"
+    assert (
+        str(refusal.value) == f"image set Few is not here (AIL_DATA_DIR is not set); fetch it with `{command} {home}`"
+    )
+    monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(DatasetError, match=f"data: no such folder.; fetch it with `{command} {tmp_path}/data`"):
+        find("Few")
+    with pytest.raises(DatasetError, match=f"`{command} FOLDER`, then copy FOLDER to memory://nowhere$"):
+        find("Few", "memory://nowhere")
+    assert not server.asked
+
+
+def test_find_refuses_a_set_that_is_not_all_there(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "data"))
+    server.faults = {"Few/2.png": "404"}
+    fetch(["Few"], default_folder())
+    command = f"`python jobs/fetch_data.py --sets Few --to {tmp_path}/data`"
+    with pytest.raises(DatasetError, match=f"has 11 images, the set has 12; complete it with {command}"):
+        find("Few")
+    assert len(find(str(tmp_path / "data" / "Few")).paths) == 11  # a path is taken as it is
+    server.faults = {}
+    fetch(["Few"], default_folder())
+    assert len(find("Few").paths) == 12
+    (tmp_path / "data" / "Few" / "stray.png").touch()
+    with pytest.raises(DatasetError, match="has 13 images, the set has 12; remove what is not its own"):
+        find("Few")
+
+
+def test_find_looks_into_the_cache_after_the_data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_folder() == "~/.cache/ail_ray/data"
+    fetch(["Few", "Many"], default_folder())
+    cache = tmp_path / "home/.cache/ail_ray/data"
+    assert find("Few").paths[0].parent == cache / "Few"
+    monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "data"))
+    fetch(["Few"], default_folder())
+    assert find("Few").paths[0].parent == tmp_path / "data" / "Few"
+    assert find("Many").paths[0].parent == cache / "Many"
+    with pytest.raises(DatasetError, match="image set Many is not here"):
+        find("Many", tmp_path / "data")  # a folder that is named alone is looked at alone
 
 
 def test_the_real_registry_is_sane(real_registry: dict[str, tuple[Entry, ...]]) -> None:
