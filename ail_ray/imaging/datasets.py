@@ -1,5 +1,7 @@
 """Named image sets: the bundled sample, folders under AIL_DATA_DIR, any local folder or object store.
 
+Nothing is fetched here: the refusal of a public set that is missing, or not all there, says the command that does.
+
 The sample is what scikit-image ships inside its wheel, photographs without restrictions only. By its own
 documentation: CC0: brick and gravel (CC0Textures), grass (linolafett), camera (Lav Varshney), chelsea (Stefan
 van der Walt), coffee (Rachel Michetti); public domain: rocket (SpaceX), astronaut (NASA), text (Wikipedia);
@@ -15,6 +17,7 @@ import skimage
 from upath import UPath
 
 from ail_ray.files import AnyPath, as_path
+from ail_ray.imaging.registry import CACHE, default_folder, fetch_command, registered
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 
@@ -50,29 +53,33 @@ def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
     Args:
         name: `sample`, `sample-val`, `BSDS200-val`; or a folder of `data_dir`; or a path (`~` expanded)
             or an address such as `s3://bucket/folder`.
-        data_dir: folder or address of the named sets, by default the environment's AIL_DATA_DIR.
+        data_dir: folder or address of the named sets, by default the environment's AIL_DATA_DIR and, for what that
+            lacks, the folder that sets are fetched to without it.
 
     Returns:
         The set's image files, known by their suffix, sorted by name; folders inside are not entered. A set
         given by its path is named after its last folder.
 
     Raises:
-        DatasetError: no such set (the message lists those there are), no images in it, or no access to it.
+        DatasetError: no such set (the message lists those there are), no images in it, a public set with fewer or
+            more images than it has, or no access to it.
     """
     if name in SAMPLES:
         return ImageSet(name, _exactly(name, as_path(Path(skimage.__file__).parent / "data"), SAMPLES[name]))
     if "/" in name:
         return _folder(name)
-    data_dir = data_dir or os.environ.get("AIL_DATA_DIR") or None
-    known = {path.name: path for path in _contents(data_dir) if path.is_dir()} if data_dir else {}
-    if name == "BSDS200-val" and "BSDS200" in known:
-        return ImageSet(name, _exactly(name, known["BSDS200"], BSDS200_VAL))
+    known, where = _named_folders(data_dir)
+    public = "BSDS200" if name == "BSDS200-val" else name
+    fetched_by = fetch_command([public], known[public].parent if public in known else data_dir or default_folder())
+    if name == "BSDS200-val" and public in known:
+        return ImageSet(name, _exactly(name, known[public], BSDS200_VAL, f"; fetch them with {fetched_by}"))
     if name in known:
-        return _folder(known[name])
+        return _complete(name, known[name], fetched_by)
     if name and Path(name).expanduser().exists():
         return _folder(name)
+    if public in registered():
+        raise DatasetError(f"image set {name} is not here ({where}); fetch it with {fetched_by}")
     there = [*SAMPLES, *(["BSDS200-val"] if "BSDS200" in known else []), *known]
-    where = f"folders of {data_dir} included" if data_dir else "AIL_DATA_DIR is not set"
     raise DatasetError(f"unknown image set {name!r}; there are {', '.join(there)} ({where}), and any path")
 
 
@@ -81,21 +88,48 @@ def content_digest(path: AnyPath) -> str:
     return hashlib.sha256(as_path(path).read_bytes()).hexdigest()
 
 
+def _named_folders(data_dir: AnyPath | None) -> tuple[dict[str, UPath], str]:
+    """The folders that a set may be named after, AIL_DATA_DIR's before the cache's, and where was looked."""
+    given = data_dir or os.environ.get("AIL_DATA_DIR") or None
+    known: dict[str, UPath] = {}
+    if not data_dir and as_path(CACHE).is_dir():
+        known = {path.name: path for path in _contents(CACHE) if path.is_dir()}
+    if not given:
+        return known, "AIL_DATA_DIR is not set"
+    try:
+        return known | {path.name: path for path in _contents(given) if path.is_dir()}, f"looked in {given}"
+    except DatasetError as error:
+        return known, str(error)
+
+
 def _folder(address: AnyPath) -> ImageSet:
-    images = tuple(
-        path
-        for path in _contents(address)
-        # A leading dot: the shadow files that macOS leaves beside images.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    images = _images(address)
     if not images:
         raise DatasetError(f"{address}: no images in this folder (looked for {' '.join(SUFFIXES)})")
     return ImageSet(images[0].parent.name or str(address), images)
 
 
-def _exactly(name: str, folder: UPath, files: tuple[str, ...]) -> tuple[UPath, ...]:
+def _complete(name: str, folder: UPath, fetched_by: str) -> ImageSet:
+    """A named folder; one that is named like a public set has to have as many images."""
+    count, expected = len(_images(folder)), len(registered().get(name, ()))
+    if expected and count != expected:
+        remedy = f"complete it with {fetched_by}" if count < expected else "remove what is not its own, or rename it"
+        raise DatasetError(f"image set {name}: {folder} has {count} images, the set has {expected}; {remedy}")
+    return _folder(folder)
+
+
+def _images(address: AnyPath) -> tuple[UPath, ...]:
+    return tuple(
+        path
+        for path in _contents(address)
+        # A leading dot: the shadow files that macOS leaves beside images.
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _exactly(name: str, folder: UPath, files: tuple[str, ...], remedy: str = "") -> tuple[UPath, ...]:
     if missing := sorted(set(files) - {path.name for path in _contents(folder)}):
-        raise DatasetError(f"image set {name}: {folder} lacks {', '.join(missing)}")
+        raise DatasetError(f"image set {name}: {folder} lacks {', '.join(missing)}{remedy}")
     return tuple(folder / file for file in files)
 
 
