@@ -31,7 +31,7 @@ def grid(bench: Bench) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def first(bench: Bench) -> Summary:
     """Two widths × two teachers; whoever listens is slow, so that trials end while their last round is on its way."""
-    return run_sweep(bench.job(**grid(bench)), name="tiny", command="the command", say=lambda line: time.sleep(0.5))
+    return run_sweep(bench.job(**grid(bench)), name="tiny", command="the command", say=lambda line: time.sleep(0.2))
 
 
 def history(client: mlflow.MlflowClient, run: str, metric: str) -> list[int]:
