@@ -20,8 +20,8 @@ T = TypeVar("T")
 def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, description: str) -> T:
     """Read flags into a dataclass whose construction may raise ConfigError.
 
-    Every flag is tried alone first, so that a command with three mistakes is refused once and not three times. One
-    that is wrong alone may be right beside another (`--workers 32 --shards 32`): the whole command decides.
+    A command with three mistakes is refused once and not three times: every flag is tried alone, then all together,
+    and again without those to blame. One that is wrong alone may be right beside another (`--workers 32 --shards 32`).
     Exits with 0 after `--help`, and with 2, a line for each problem on standard error, if anything is wrong.
     """
 
@@ -34,9 +34,9 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     if {"-h", "--help"} & set(arguments):
         read(["--help"])
     problems: dict[str, None] = {}  # in order, each once
-    alone: dict[str, None] = {}
-    accepted: list[str] = []
+    accepted: list[tuple[list[str], set[str]]] = []  # flags, and what is wrong with each alone
     for words in _by_flag(arguments):
+        alone: set[str] = set()
         try:
             with redirect_stderr(StringIO()):  # tyro's own message is a screenful
                 _, unknown = read(words)
@@ -47,12 +47,20 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
             problems[f"{words[0]}: cannot read {' '.join(words[1:]) or 'nothing'!r}; see --help"] = None
             continue
         except ConfigError as error:
-            alone |= dict.fromkeys(error.problems)
-        accepted += words
-    try:
-        result, _ = read(accepted)
-    except ConfigError as error:
-        problems |= alone | dict.fromkeys(error.problems)
+            alone = set(error.problems)
+        accepted.append((words, alone))
+    while accepted:
+        try:
+            result, _ = read([word for words, _ in accepted for word in words])
+            break
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+            before = len(accepted)
+            accepted = [(words, alone) for words, alone in accepted if not alone & set(error.problems)]
+            if len(accepted) == before:
+                break
+    else:
+        result = default
     if problems:
         refuse(list(problems))
     return result

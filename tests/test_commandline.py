@@ -63,7 +63,7 @@ def test_all_mistakes_of_a_command_are_said_at_once(capsys: pytest.CaptureFixtur
         "error: --crop: cannot read 'x'; see --help",
         "error: --rule: cannot read 'eq9'; see --help",
         "error: --workrs: no such option; did you mean --workers?",
-        "error: depth must be at least 2, got 1",
+        "error: depth must lie in 2..999, got 1",
         "error: rho must be in [0, 1), got 2.0",
         "error: scales must be 2, 3 or 4, got 7",
     ]
@@ -90,6 +90,14 @@ def test_what_is_wrong_alone_may_be_right_beside_another_flag(capsys: pytest.Cap
         assert read(*arguments).workers == 32
     for arguments in (("--workers", "8", "--shards", "4"), ("--shards", "4", "--workers", "8")):
         assert refused(capsys, *arguments) == ["error: workers must not exceed the 4 shards, got 8"]
+    assert refused(capsys, "--workers", "32", "--rho", "2", "--shards", "32") == [
+        "error: rho must be in [0, 1), got 2.0"
+    ]
+    assert refused(capsys, "--rho", "2", "--workers", "17", "--crop", "1") == [
+        "error: crop must be at least 8 pixels, got 1",
+        "error: rho must be in [0, 1), got 2.0",
+        "error: workers must not exceed the 16 shards, got 17",
+    ]
 
 
 def test_help_exits_with_zero_and_names_the_flags(capsys: pytest.CaptureFixture[str]) -> None:
