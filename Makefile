@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench mutants faults soak fuzz clean
+.PHONY: demo test lint bench mutants faults soak fuzz autoscaling memory clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -37,6 +37,14 @@ soak: $(INSTALLED)
 # Ten thousand wrong commands, images, weights and manifests.
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/fuzz.py
+
+# Watch an autoscaler bring nodes for a sweep and let them go.
+autoscaling: $(INSTALLED)
+	$(BIN)/python tests/cluster/autoscaling.py
+
+# Train on a corpus that no node could hold, and compare what every process takes with the plan.
+memory: $(INSTALLED)
+	$(BIN)/python tests/cluster/memory.py
 
 # Remove what the other targets made: environment, caches, outputs.
 clean:

@@ -7,7 +7,6 @@ between machines. A *bank* is the shards a worker holds; it cuts the crops of an
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from ail_ray.files import as_tensor, digest_of, read_tensors, write_tensors
 from ail_ray.imaging.datasets import content_digest
 from ail_ray.imaging.images import ImageError, degrade, downsize, enlarge, image_size, luma, modcrop, read_image
 
-PREPARATION = 1  # raise it whenever the pixels of a prepared pair change
+PREPARATION = 2  # raise it whenever the pixels of a prepared pair change
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -137,47 +136,59 @@ def _deal(pairs: Sequence[Pair], shards: int) -> tuple[tuple[int, ...], ...]:
 
 
 def write_shard(path: UPath, pairs: Sequence[Pair]) -> None:
-    """Prepare pairs and write them as one file: `hr` uint8 and `inputs` float16, both flat, and their geometry."""
+    """Prepare pairs and write them as one file: `hr` uint8, `inputs` and `small` float16, all flat, and geometry."""
     images = [pair.prepare() for pair in pairs]
-    inputs = [enlarge(degrade(hr, pair.scale), pair.scale) for hr, pair in zip(images, pairs, strict=True)]
+    small = [degrade(hr, pair.scale) for hr, pair in zip(images, pairs, strict=True)]
+    inputs = [enlarge(image, pair.scale) for image, pair in zip(small, pairs, strict=True)]
     write_tensors(
         path,
         {
             "hr": np.concatenate([hr.ravel() for hr in images]),
             "inputs": np.concatenate([image.ravel() for image in inputs]).astype(np.float16),
+            "small": np.concatenate([image.ravel() for image in small]).astype(np.float16),
             "heights": np.array([hr.shape[0] for hr in images], np.int64),
             "widths": np.array([hr.shape[1] for hr in images], np.int64),
+            "scales": np.array([pair.scale for pair in pairs], np.int64),
         },
     )
 
 
 class Shard:
-    """The pixels of one shard, mapped from its file.
+    """The pixels of one shard, mapped from its file, as a network of some upsampling reads them.
 
-    `hr`: (P,) uint8 luma; `inputs`: (P,) float16, the bicubic-upsampled luma on [0, 1]; `P` pixels in all.
+    `hr`: (P,) uint8 luma; `inputs`: float16 luma on [0, 1], (P,) bicubic-upsampled at upsampling 1, else the
+    low-resolution image, (P / upsampling^2,); `P` pixels in all.
     """
 
-    def __init__(self, path: UPath, device: torch.device | None = None) -> None:
+    def __init__(self, path: UPath, device: torch.device | None = None, upsampling: int = 1) -> None:
         tensors, _ = read_tensors(path)
+        if upsampling > 1 and set(tensors["scales"]) != {upsampling}:
+            raise ValueError(f"{path}: a network for scale {upsampling} cannot read it, it has others too")
+        self.upsampling = upsampling
         self.heights, self.widths = tensors["heights"], tensors["widths"]
         self.offsets = np.concatenate([[0], np.cumsum(self.heights * self.widths)])
         self.hr = as_tensor(tensors["hr"]).to(device or "cpu")
-        self.inputs = as_tensor(tensors["inputs"]).to(device or "cpu")
+        self.inputs = as_tensor(tensors["inputs" if upsampling == 1 else "small"]).to(device or "cpu")
 
     @property
     def pixels(self) -> int:
         return int(self.offsets[-1])
 
     def images(self) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """For each pair its place in the flat buffers, `inputs` and `hr`, the last two (height, width)."""
+        """For each pair its place among the P pixels, its inputs and `hr`, the last two (height, width)."""
         for i, (height, width) in enumerate(zip(self.heights, self.widths, strict=True)):
-            place = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
-            yield place, self.inputs[place].view(height, width), self.hr[place].view(height, width)
+            start, end = int(self.offsets[i]), int(self.offsets[i + 1])
+            u = self.upsampling
+            inputs = self.inputs[start // u**2 : end // u**2].view(height // u, width // u)
+            yield slice(start, end), inputs, self.hr[start:end].view(height, width)
 
 
 @dataclass(frozen=True)
 class Crops:
-    """A batch of (n, 1, crop, crop) tensors: `inputs` float16, `hr` uint8, `importance` and `outputs` float16."""
+    """A batch of (n, 1, crop, crop) tensors: `inputs` float16, `hr` uint8, `importance` and `outputs` float16.
+
+    For a network that upsamples, the sides of `inputs` are those of the crop divided by its upsampling.
+    """
 
     inputs: torch.Tensor
     hr: torch.Tensor
@@ -193,10 +204,16 @@ class Bank:
     """
 
     def __init__(self, shards: dict[int, Shard], *, total_shards: int, crop: int, seed: int) -> None:
+        """
+        Args:
+            shards: by number, all as the same network reads them.
+            total_shards: of the corpus.
+            crop: side of a crop in pixels, a multiple of the shards' upsampling.
+            seed: of the crops.
+        """
         self.shards, self.total_shards, self.crop, self.seed = shards, total_shards, crop, seed
         self._importance: dict[int, torch.Tensor] = {}
         self._outputs: dict[int, torch.Tensor] = {}
-        self._rows, self._columns = _dihedral(crop)
         self._grids = {s: _Positions(shard, crop) for s, shard in shards.items()}
 
     def weigh(self, shard: int, importance: np.ndarray) -> None:
@@ -226,9 +243,11 @@ class Bank:
         for s, shard in self.shards.items():
             mine = np.flatnonzero(draw.shard == s)
             if mine.size:
-                index = self._pixels(s, draw.position[mine], draw.orientation[mine]).to(shard.hr.device)
+                places = self._grids[s].locate(draw.position[mine]), draw.orientation[mine]
+                index = self._grids[s].pixels(*places).to(shard.hr.device)
+                read = index if shard.upsampling == 1 else self._grids[s].inputs(*places).to(shard.hr.device)
                 outputs = (self._outputs[s][index],) if self._outputs else ()
-                parts.append((shard.inputs[index], shard.hr[index], self._importance[s][index], *outputs))
+                parts.append((shard.inputs[read], shard.hr[index], self._importance[s][index], *outputs))
         if not parts:
             empty = torch.empty(0, 1, self.crop, self.crop)
             return Crops(empty.half(), empty.byte(), empty.half())
@@ -242,12 +261,6 @@ class Bank:
             mine = np.flatnonzero(draw.shard == s)
             found += [(int(i), s, int(pair)) for i, pair in zip(mine, grid.pair(draw.position[mine]), strict=True)]
         return found
-
-    def _pixels(self, shard: int, position: np.ndarray, orientation: np.ndarray) -> torch.Tensor:
-        """Indices into the flat buffers: (n, crop, crop) int64."""
-        corner, stride = self._grids[shard].locate(position)
-        rows, columns = self._rows[orientation], self._columns[orientation]
-        return torch.from_numpy(corner[:, None, None] + rows * stride[:, None, None] + columns)
 
 
 class Draw:
@@ -265,23 +278,41 @@ class Draw:
 
 
 class _Positions:
-    """All places where a crop fits into a shard's images, numbered."""
+    """All places where a crop fits into a shard's images, numbered; corners lie on the grid of the inputs."""
 
     def __init__(self, shard: Shard, crop: int) -> None:
-        self.shard, self.across = shard, shard.widths - crop + 1
-        self.ends = np.cumsum(self.across * (shard.heights - crop + 1))
+        self.upsampling = u = shard.upsampling
+        self.widths, self.offsets = shard.widths // u, shard.offsets // u**2
+        self.across = self.widths - crop // u + 1
+        self.ends = np.cumsum(self.across * (shard.heights // u - crop // u + 1))
+        self._turned, self._turned_inputs = _dihedral(crop), _dihedral(crop // u)
 
     def pair(self, fraction: np.ndarray) -> np.ndarray:
         """Number, in the shard, of the image that each of some uniformly chosen places lies in."""
         return np.searchsorted(self.ends, (fraction * self.ends[-1]).astype(np.int64), side="right")
 
-    def locate(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Index of the top-left pixel in the flat buffers, and the image's width, of uniformly chosen places."""
+    def locate(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, row and column of the top left corners of uniformly chosen places."""
         place, pair = (fraction * self.ends[-1]).astype(np.int64), self.pair(fraction)
         within = place - np.where(pair > 0, self.ends[pair - 1], 0)
-        row, column = np.divmod(within, self.across[pair])
-        width = self.shard.widths[pair]
-        return self.shard.offsets[pair] + row * width + column, width
+        return pair, *np.divmod(within, self.across[pair])
+
+    def pixels(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> torch.Tensor:
+        """Indices among the shard's pixels: (n, crop, crop) int64."""
+        return self._indices(place, self.upsampling, *(turned[orientation] for turned in self._turned))
+
+    def inputs(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> torch.Tensor:
+        """Indices among the shard's inputs: (n, crop / upsampling, crop / upsampling) int64."""
+        return self._indices(place, 1, *(turned[orientation] for turned in self._turned_inputs))
+
+    def _indices(
+        self, place: tuple[np.ndarray, ...], factor: int, rows: np.ndarray, columns: np.ndarray
+    ) -> torch.Tensor:
+        """On a grid that is `factor` times as fine as the inputs'."""
+        pair, row, column = place
+        stride = self.widths[pair] * factor
+        corner = self.offsets[pair] * factor**2 + row * factor * stride + column * factor
+        return torch.from_numpy(corner[:, None, None] + rows * stride[:, None, None] + columns)
 
 
 def _dihedral(crop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -290,36 +321,3 @@ def _dihedral(crop: int) -> tuple[np.ndarray, np.ndarray]:
     turned = [np.rot90(grid, k) for k in range(4) for grid in (rows, columns)]
     both = [*turned, *(np.fliplr(grid) for grid in turned)]
     return np.stack(both[0::2]), np.stack(both[1::2])
-
-
-class EvaluationImages:
-    """Images a student is measured on, whole: the high-resolution luma of each, and its bicubic input at a scale."""
-
-    def __init__(self, name: str, scale: int, hr: list[np.ndarray]) -> None:
-        """
-        Args:
-            name: of the set.
-            scale: super-resolution factor.
-            hr: (H, W) uint8 luma of each image, H and W multiples of the scale.
-        """
-        self.set, self.scale, self.hr = name, scale, hr
-
-    @classmethod
-    def load(cls, path: UPath) -> "EvaluationImages":
-        """From a file of `write_evaluation`."""
-        tensors, metadata = read_tensors(path)
-        return cls(metadata["set"], int(metadata["scale"]), [tensors[name] for name in sorted(tensors)])
-
-    def __len__(self) -> int:
-        return len(self.hr)
-
-    @cached_property
-    def inputs(self) -> list[np.ndarray]:
-        """(H, W) float32 on [0, 1] for each image."""
-        return [enlarge(degrade(hr, self.scale), self.scale) for hr in self.hr]
-
-
-def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> None:
-    """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file."""
-    luma_images = {f"{i:04d}": modcrop(luma(read_image(image)), scale) for i, image in enumerate(images)}
-    write_tensors(path, luma_images, {"set": name, "scale": str(scale)})

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ail_ray.imaging.bank import Bank, EvaluationImages
+from ail_ray.imaging.bank import Bank
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.importance import HISTOGRAM_BINS, histogram, summary

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
-from ail_ray.learning.models import FULL_DEPTH, FULL_WIDTH, resolved_width
+from ail_ray.learning.models import NETWORKS, Network, build_model, depth_rule, resolved_width
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
@@ -36,9 +36,9 @@ class Protocol:
     downsizes: tuple[float, ...] = (1.0, 0.7, 0.5)
     """Factors in (0, 1] by which every training image is shrunk, each giving more pairs."""
     network: str = "vdsr"
-    """The student's architecture."""
+    """The student's architecture: `vdsr`, `drrn` or `fsrcnn`, which upsamples by itself and serves one scale."""
     depth: int | None = None
-    """Number of convolutions; the architecture's own by default."""
+    """Number of convolutions as they are computed; the architecture's own by default (20, 52, 8)."""
     mu0: float = 0.01
     """Eq. 8: teacher error (on [0, 1] luma) of importance one half."""
     alpha0: float = 100.0
@@ -90,8 +90,7 @@ class Protocol:
             ("scales", self.scales, bool(self.scales) and set(self.scales) <= {2, 3, 4}, "be 2, 3 or 4"),
             ("downsizes", self.downsizes, bool(self.downsizes) and all(0 < f <= 1 for f in self.downsizes),
              "lie in (0, 1]"),
-            ("network", self.network, self.network in FULL_WIDTH, f"be one of {', '.join(FULL_WIDTH)}"),
-            ("depth", self.depth, self.depth is None or self.depth >= 2, "be at least 2"),
+            ("network", self.network, self.network in NETWORKS, f"be one of {', '.join(NETWORKS)}"),
             ("mu0", self.mu0, 0 <= self.mu0 <= 1, "lie in [0, 1]"),
             ("alpha0", self.alpha0, 0 < self.alpha0 < math.inf, "be positive"),
             ("error-factor", self.error_factor, 0 < self.error_factor < math.inf, "be positive"),
@@ -106,7 +105,8 @@ class Protocol:
             ("beta", self.beta, 0 <= self.beta < math.inf, "be 0 or more"),
             ("shards", self.shards, 1 <= self.shards <= 100_000, "lie in 1..100000"),
         ]  # fmt: skip
-        return [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
+        found = [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
+        return found + _network_problems(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,12 @@ class RunConfig(Protocol):
     @property
     def student_depth(self) -> int:
         """Convolutions."""
-        return self.depth or FULL_DEPTH[self.network]
+        return self.depth or NETWORKS[self.network].full_depth
+
+    def student(self) -> Network:
+        """The student with fresh weights, drawn from torch's global generator."""
+        scale = self.scales[0] if self.network == "fsrcnn" else None
+        return build_model(self.network, width=self.student_width, depth=self.student_depth, scale=scale)
 
     @property
     def initialisation(self) -> Literal["ones", "zeros", "random", "teacher"]:
@@ -278,6 +283,20 @@ def _searched_problems(rho: float, width: int | None, lam: float, rule: str, see
         found.append(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
     if not 0 <= seed < 2**63:
         found.append(f"seed must be 0 or more, got {seed}")
+    return found
+
+
+def _network_problems(config: Protocol) -> list[str]:
+    if config.network not in NETWORKS:
+        return []
+    found = []
+    if config.depth is not None and config.depth not in NETWORKS[config.network].depths:
+        found.append(f"depth must {depth_rule(config.network)}, got {config.depth}")
+    if config.network == "fsrcnn" and len(config.scales) > 1:
+        found.append(f"scales must be one for fsrcnn, which upsamples by itself, got {_shown(config.scales)}")
+    elif config.network == "fsrcnn" and config.scales and config.scales[0] > 0 and config.crop % config.scales[0]:
+        up = config.crop + -config.crop % config.scales[0]
+        found.append(f"crop must be a multiple of the scale for fsrcnn, got {config.crop}: pass --crop {up}")
     return found
 
 

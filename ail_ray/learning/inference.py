@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, as_tensor
 from ail_ray.imaging import datasets
-from ail_ray.imaging.bank import EvaluationImages, Shard
+from ail_ray.imaging.bank import Shard
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
 from ail_ray.imaging.metrics import measurable, psnr, ssim, to_uint8
 from ail_ray.learning.group import Group
+from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, autocast, dtype_of, placed
 from ail_ray.learning.weights import load_model
 
@@ -34,14 +35,18 @@ class Row:
 
 
 @torch.inference_mode()
-def super_resolve(model: nn.Module, inputs: torch.Tensor, precision: Precision) -> torch.Tensor:
-    """One image: (H, W) bicubic-upsampled luma on [0, 1], any float type, to (H, W) in the precision's type."""
+def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) -> torch.Tensor:
+    """One image: luma on [0, 1] as the model reads it, (H, W) of any float type.
+
+    Returns:
+        (upsampling * H, upsampling * W) in the precision's type.
+    """
     images = inputs.to(dtype_of(precision))[None, None]
     with autocast(precision, images.device):
         return model(images)[0, 0]
 
 
-def error_map(model: nn.Module, shard: Shard, precision: Precision) -> np.ndarray:
+def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
     """`|y - s|` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
     model.eval()
     errors = np.empty(shard.pixels, np.float16)
@@ -51,7 +56,7 @@ def error_map(model: nn.Module, shard: Shard, precision: Precision) -> np.ndarra
     return errors
 
 
-def output_map(model: nn.Module, shard: Shard, precision: Precision) -> np.ndarray:
+def output_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
     """`s` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
     model.eval()
     outputs = np.empty(shard.pixels, np.float16)
@@ -61,7 +66,7 @@ def output_map(model: nn.Module, shard: Shard, precision: Precision) -> np.ndarr
 
 
 def evaluate(
-    model: nn.Module | None,
+    model: Network | None,
     images: EvaluationImages,
     *,
     precision: Precision = "fp32",
@@ -75,8 +80,9 @@ def evaluate(
     sums = torch.zeros(2, dtype=torch.float64)
     if model is not None:
         model.eval()
+    inputs = images.inputs(model.upsampling if model else 1)
     for i in range(group.rank, len(images), group.size):
-        sr = predict(model, images.inputs[i], precision)
+        sr = predict(model, inputs[i], precision)
         # A perfect image would make the mean infinite, which no record can hold.
         decibels = min(psnr(images.hr[i], sr, images.scale), 100.0)
         sums += torch.tensor([decibels, ssim(images.hr[i], sr, images.scale)])
@@ -84,8 +90,8 @@ def evaluate(
     return Row(images.set, images.scale, float(means[0]), float(means[1]), len(images))
 
 
-def predict(model: nn.Module | None, inputs: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
-    """A super-resolved image as it is measured and shown: (H, W) float32 in, (H, W) uint8 out."""
+def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
+    """A super-resolved image as it is measured and shown: from `EvaluationImages.inputs`, (H, W) uint8."""
     if model is None:
         return to_uint8(inputs)
     device = next(model.parameters()).device
@@ -93,7 +99,7 @@ def predict(model: nn.Module | None, inputs: np.ndarray, precision: Precision = 
 
 
 def evaluate_all(
-    model: nn.Module | None, benchmarks: Sequence[EvaluationImages], *, precision: Precision, group: Group
+    model: Network | None, benchmarks: Sequence[EvaluationImages], *, precision: Precision, group: Group
 ) -> list[dict[str, Any]]:
     """A row for each set and scale, as plain data."""
     return [evaluate(model, images, precision=precision, group=group).as_dict() for images in benchmarks]
@@ -124,6 +130,7 @@ def benchmark(
         network = None if model == "bicubic" else placed(load_model(model), precision, target)
     except (FileError, RuntimeError) as error:
         problems.append(f"model: {str(error).splitlines()[0]}")
+    problems += [f"model: {line}" for line in network.problems(scales)] if network else []
     found = []
     for name in sets:
         try:

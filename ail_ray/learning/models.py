@@ -1,31 +1,51 @@
 """The networks: a student is a teacher with a share ρ of each layer's filters removed (section 4)."""
 
 import math
+from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import nn
-
-FULL_WIDTH = {"vdsr": 64}
-FULL_DEPTH = {"vdsr": 20}
+from torch.utils.flop_counter import FlopCounterMode
 
 
-class VDSR(nn.Module):
-    """VDSR (Kim et al. 2016): `depth` 3x3 convolutions without biases, ReLU between, and a global skip.
+class Network(nn.Module):
+    """A network from luma to luma, about [0, 1], without biases unless it says so.
 
-    `width` is the number of feature maps. Weights are drawn as in He et al. 2015 (fan-out) from torch's
-    global generator.
+    `width` is its number of feature maps, `depth` its number of convolutions as they are computed. `upsampling` is
+    1 where the network reads the bicubic-upsampled image and so serves every scale, else the one scale it serves.
     """
 
-    def __init__(self, width: int = 64, depth: int = 20) -> None:
+    name: ClassVar[str]
+    full_width: ClassVar[int]
+    full_depth: ClassVar[int]
+    depths: ClassVar[range]
+
+    def __init__(self, width: int, depth: int, upsampling: int = 1) -> None:
         super().__init__()
-        self.width, self.depth = width, depth
+        self.width, self.depth, self.upsampling = width, depth, upsampling
+
+    @classmethod
+    def thinned(cls, rho: float) -> int:
+        """Feature maps that are left of the full network's, at least 1."""
+        return max(1, round(cls.full_width * (1 - rho)))
+
+    def problems(self, scales: Iterable[int]) -> list[str]:
+        """A line for each scale that it does not serve."""
+        others = [scale for scale in scales if self.upsampling not in (1, scale)]
+        return [f"this {self.name} upsamples by {self.upsampling}, it cannot serve scale {scale}" for scale in others]
+
+
+class VDSR(Network):
+    """VDSR (Kim et al. 2016): 3x3 convolutions, ReLU between, and a global skip."""
+
+    name, full_width, full_depth, depths = "vdsr", 64, 20, range(2, 1000)
+
+    def __init__(self, width: int = 64, depth: int = 20) -> None:
+        super().__init__(width, depth)
         channels = [1, *[width] * (depth - 1), 1]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(channels[i], channels[i + 1], kernel_size=3, padding=1, bias=False) for i in range(depth)
-        )
-        for layer in self.layers:
-            assert isinstance(layer, nn.Conv2d)
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * layer.out_channels)))
+        self.layers = nn.ModuleList(_convolution(channels[i], channels[i + 1]) for i in range(depth))
+        _draw(self)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Super-resolve.
@@ -42,6 +62,81 @@ class VDSR(nn.Module):
         return inputs + residual.to(inputs.dtype)
 
 
+class DRRN(Network):
+    """DRRN (Tai et al. 2017) with one recursive block: two 3x3 convolutions, the same ones in each recursion.
+
+    Every recursion adds the first layer's output; a global skip is around all. ReLU before each convolution but the
+    first, no batch normalisation: so it has the parameters of Table 3. `depth` is `2 + 2 * recursions`.
+    """
+
+    name, full_width, full_depth, depths = "drrn", 128, 52, range(4, 1000, 2)
+
+    def __init__(self, width: int = 128, depth: int = 52) -> None:
+        super().__init__(width, depth)
+        self.first, self.last = _convolution(1, width), _convolution(width, 1)
+        self.block = nn.ModuleList(_convolution(width, width) for _ in range(2))
+        _draw(self)
+
+    @classmethod
+    def thinned(cls, rho: float) -> int:
+        """Rounded down: the paper's DRRN-f25 is 128 less 80 %."""
+        return max(1, math.floor(cls.full_width * (1 - rho) + 1e-9))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """As a VDSR's."""
+        start = features = self.first(inputs)
+        for _ in range(self.depth // 2 - 1):
+            residual = features
+            for layer in self.block:
+                residual = layer(torch.relu(residual))
+            features = start + residual
+        return inputs + self.last(torch.relu(features)).to(inputs.dtype)
+
+
+class FSRCNN(Network):
+    """FSRCNN (Dong et al. 2016): features, shrinking, mapping, expanding and a deconvolution that upsamples.
+
+    5x5 to `width` maps, 1x1 to 12 (of 56, in proportion), `depth - 4` of 3x3, 1x1 back, and 9x9 with the scale as
+    its stride; biases, and a PReLU behind each layer but the last. Weights are drawn as there: He et al. 2015
+    (fan-in), the deconvolution's with a deviation of 0.001.
+    """
+
+    name, full_width, full_depth, depths = "fsrcnn", 56, 8, range(5, 1000)
+
+    def __init__(self, width: int = 56, depth: int = 8, scale: int = 2) -> None:
+        super().__init__(width, depth, upsampling=scale)
+        shrunk = max(1, round(width * 12 / 56))
+        sides = [5, 1, *[3] * (depth - 4), 1]
+        channels = [1, width, *[shrunk] * (depth - 3), width]
+        self.layers, self.slopes = nn.ModuleList(), nn.ModuleList()
+        for side, into, out in zip(sides, channels, channels[1:], strict=False):
+            layer = nn.Conv2d(into, out, side, padding=side // 2)
+            nn.init.kaiming_normal_(layer.weight, a=0.25)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            self.layers.append(layer)
+            self.slopes.append(nn.PReLU(out))
+        self.deconvolution = nn.ConvTranspose2d(width, 1, 9, stride=scale, padding=4, output_padding=scale - 1)
+        nn.init.normal_(self.deconvolution.weight, std=0.001)
+        nn.init.zeros_(self.deconvolution.bias)  # type: ignore[arg-type]
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Super-resolve.
+
+        Args:
+            inputs: (N, 1, H, W) low-resolution luma in [0, 1].
+
+        Returns:
+            (N, 1, scale * H, scale * W) of the inputs' dtype, about [0, 1], not clipped.
+        """
+        features = inputs
+        for layer, slopes in zip(self.layers, self.slopes, strict=True):
+            features = slopes(layer(features))
+        return self.deconvolution(features).to(inputs.dtype)
+
+
+NETWORKS: dict[str, type[VDSR | DRRN | FSRCNN]] = {"vdsr": VDSR, "drrn": DRRN, "fsrcnn": FSRCNN}
+
+
 def build_model(
     name: str,
     *,
@@ -49,35 +144,47 @@ def build_model(
     rho: float | None = None,
     depth: int | None = None,
     scale: int | None = None,
-) -> VDSR:
+) -> Network:
     """A network with fresh weights.
 
     Args:
-        name: `vdsr`.
+        name: `vdsr`, `drrn` or `fsrcnn`.
         width: feature maps per layer; overrides `rho`.
         rho: share of the full network's filters to remove, in [0, 1); without either, the full network.
-        depth: number of convolutions, at least 2; the network's own by default.
-        scale: 2, 3 or 4; a VDSR gets its input upsampled and serves every scale with the same weights.
+        depth: number of convolutions; the network's own by default.
+        scale: 2, 3 or 4. An FSRCNN needs it; the others get their input upsampled and serve every scale.
 
     Raises:
         ValueError: an unknown name, or a width, ρ, depth or scale outside its range.
     """
-    if name not in FULL_WIDTH:
-        raise ValueError(f"network must be one of {', '.join(FULL_WIDTH)}, got {name!r}")
+    if name not in NETWORKS:
+        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {name!r}")
     if scale is not None and scale not in (2, 3, 4):
         raise ValueError(f"scale must be 2, 3 or 4, got {scale}")
-    depth = FULL_DEPTH[name] if depth is None else depth
-    if depth < 2:
-        raise ValueError(f"depth must be at least 2, got {depth}")
-    return VDSR(resolved_width(name, width=width, rho=rho), depth)
+    network = NETWORKS[name]
+    depth = network.full_depth if depth is None else depth
+    if depth not in network.depths:
+        raise ValueError(f"depth must {depth_rule(name)}, got {depth}")
+    width = resolved_width(name, width=width, rho=rho)
+    if network is not FSRCNN:
+        return network(width, depth)
+    if scale is None:
+        raise ValueError("fsrcnn upsamples by itself: name the scale, 2, 3 or 4")
+    return FSRCNN(width, depth, scale)
+
+
+def depth_rule(name: str) -> str:
+    """What a network's depth must be, in words."""
+    depths = NETWORKS[name].depths
+    return f"{'be even and ' if depths.step == 2 else ''}lie in {depths[0]}..{depths[-1]}"
 
 
 def resolved_width(name: str, *, width: int | None = None, rho: float | None = None) -> int:
-    """Feature maps of a student: `width` if given, else the full width times `1 - rho`, rounded (64: 13 at ρ = 0.8)."""
+    """Feature maps of a student: `width` if given, else the full width less the share ρ (64: 13 at ρ = 0.8)."""
     if width is None:
         if rho is not None and not 0 <= rho < 1:
             raise ValueError(f"rho must be in [0, 1), got {rho}")
-        width = max(1, round(FULL_WIDTH[name] * (1 - (rho or 0.0))))
+        return NETWORKS[name].thinned(rho or 0.0)
     if width < 1:
         raise ValueError(f"width must be at least 1, got {width}")
     return width
@@ -86,3 +193,25 @@ def resolved_width(name: str, *, width: int | None = None, rho: float | None = N
 def parameter_count(model: nn.Module) -> int:
     """Number of weights."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def multiply_accumulates(model: Network, height: int = 256, width: int = 256) -> int:
+    """Multiply-accumulates of the convolutions for an output image of this size, pixels (Table 3's is 256x256).
+
+    For a network that upsamples, the size is rounded down to a multiple of its scale.
+    """
+    inputs = torch.empty(1, 1, height // model.upsampling, width // model.upsampling, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        torch.func.functional_call(model, {n: p.to("meta") for n, p in model.named_parameters()}, (inputs,))
+    return int(counter.get_total_flops()) // 2
+
+
+def _convolution(into: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(into, out, kernel_size=3, padding=1, bias=False)
+
+
+def _draw(model: nn.Module) -> None:
+    """Weights of 3x3 convolutions as in He et al. 2015 (fan-out), from torch's global generator."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * layer.out_channels)))

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from ail_ray.files import as_tensor
 from ail_ray.imaging.bank import Bank, Crops
 from ail_ray.learning.config import Protocol
 from ail_ray.learning.group import Group
-from ail_ray.learning.models import parameter_count
+from ail_ray.learning.models import Network, parameter_count
 from ail_ray.learning.precision import Precision, autocast, dtype_of
 from ail_ray.learning.weights import model_tensors
 
@@ -45,7 +44,7 @@ class EpochLog:
 class TrainState:
     """A student, its optimizer and the sums of the epoch it is in, and all three as flat named arrays."""
 
-    def __init__(self, student: nn.Module, config: Protocol) -> None:
+    def __init__(self, student: Network, config: Protocol) -> None:
         self.student, self.config = student, config
         self.sums = torch.zeros(2, dtype=torch.float64)  # over the epoch's steps so far: loss, squared error
         self.restart()
@@ -108,7 +107,7 @@ def learning_rate(config: Protocol, progress: float) -> float:
 
 
 def weighted_loss(
-    student: nn.Module, crops: Crops, precision: Precision, beta: float = 0.0
+    student: Network, crops: Crops, precision: Precision, beta: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Eq. 4 with the squared error: the sum over a batch of `(w (y - s))²`, and of `(y - s)²` beside it.
 

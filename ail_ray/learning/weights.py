@@ -4,39 +4,56 @@ import numpy as np
 import torch
 
 from ail_ray.files import AnyPath, FileError, as_path, as_tensor, read_tensors, write_tensors
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.models import Network, build_model
+
+WIDEST = 10_000  # feature maps that a file may speak of
 
 
 class WeightsError(FileError):
     """Weights that do not describe a network we know; the message names the file and the tensor."""
 
 
-def save_model(path: AnyPath, model: VDSR, metadata: dict[str, str] | None = None) -> None:
+def save_model(path: AnyPath, model: Network, metadata: dict[str, str] | None = None) -> None:
     """Write the weights, in their own type, as safetensors, with what is needed to build the network again."""
-    description = {
-        "network": "vdsr",
-        "width": str(model.width),
-        "depth": str(model.depth),
-        **(metadata or {}),
-    }
-    write_tensors(as_path(path), model_tensors(model), description)
+    description = {"network": model.name, "width": str(model.width), "depth": str(model.depth)}
+    if model.upsampling > 1:
+        description["scale"] = str(model.upsampling)
+    write_tensors(as_path(path), model_tensors(model), description | (metadata or {}))
 
 
-def load_model(path: AnyPath) -> VDSR:
+def load_model(path: AnyPath) -> Network:
     """A network from a safetensors file: one of ours, or a VDSR under its public names.
 
-    The public layout is `input.weight`, `residual_layer.{i}.conv.weight`, `output.weight`. Width and depth are
-    read from the tensors' shapes. Half-precision files load as float32.
+    The public layout is `input.weight`, `residual_layer.{i}.conv.weight`, `output.weight`. Half-precision files load
+    as float32.
 
     Raises:
         FileError: the file is missing or is not safetensors.
-        WeightsError: its tensors are not those of a VDSR, or hold values that are not finite.
+        WeightsError: its tensors are not those of such a network, or hold values that are not finite.
     """
     path = as_path(path)
-    tensors, _ = read_tensors(path)
-    layers = _vdsr_layers(path, tensors)
-    model = VDSR(width=layers[0].shape[0], depth=len(layers))
-    model.load_state_dict({f"layers.{i}.weight": as_tensor(w.astype(np.float32)) for i, w in enumerate(layers)})
+    tensors, metadata = read_tensors(path)
+    public = [f"residual_layer.{i}.conv.weight" for i in range(len(tensors) - 2)]
+    names = ["input.weight", *public, "output.weight"] if "input.weight" in tensors else []
+    try:
+        model = _described(tensors, metadata, "input.weight" if names else "layers.0.weight")
+    except ValueError as error:
+        found = ", ".join(sorted(tensors)[:4]) or "none"
+        raise WeightsError(f"{path}: not a network we know: {error} (has {found})") from None
+    weights = {}
+    for i, (name, expected) in enumerate(model.state_dict().items()):
+        there = names[i] if names else name
+        if there not in tensors:
+            raise WeightsError(f"{path}: not a {model.name}: lacks {there}")
+        found_shape, shape = tensors[there].shape, tuple(expected.shape)
+        if found_shape != shape:
+            raise WeightsError(f"{path}: not a {model.name}: {there} has shape {found_shape}, expected {shape}")
+        if tensors[there].dtype.kind != "f" or not np.isfinite(tensors[there]).all():
+            raise WeightsError(f"{path}: {there} holds values that are not finite floats")
+        weights[name] = as_tensor(tensors[there].astype(np.float32))
+    if unknown := tensors.keys() - (names or weights.keys()):
+        raise WeightsError(f"{path}: not a {model.name}: has {min(unknown)} too")
+    model.load_state_dict(weights, assign=True)
     return model
 
 
@@ -45,21 +62,20 @@ def model_tensors(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in model.state_dict().items()}
 
 
-def _vdsr_layers(path: object, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:
-    depth = len(tensors)
-    public = ["input.weight", *[f"residual_layer.{i}.conv.weight" for i in range(depth - 2)], "output.weight"]
-    names = public if "input.weight" in tensors else [f"layers.{i}.weight" for i in range(depth)]
-    missing = [name for name in names if name not in tensors]
-    if depth < 2 or missing:
-        found = ", ".join(sorted(tensors)[:4]) or "none"
-        raise WeightsError(
-            f"{path}: not a VDSR: {f'lacks {missing[0]}' if missing else 'too few layers'} (has {found})"
-        )
-    width = max((1, *tensors[names[0]].shape[:1]))
-    for i, name in enumerate(names):
-        shape = (1 if i == depth - 1 else width, 1 if i == 0 else width, 3, 3)
-        if tensors[name].shape != shape:
-            raise WeightsError(f"{path}: not a VDSR: {name} has shape {tensors[name].shape}, expected {shape}")
-        if tensors[name].dtype.kind != "f" or not np.isfinite(tensors[name]).all():
-            raise WeightsError(f"{path}: {name} holds values that are not finite floats")
-    return [tensors[name] for name in names]
+def _described(tensors: dict[str, np.ndarray], metadata: dict[str, str], first: str) -> Network:
+    """The network that a file speaks of, without memory for its weights; a VDSR follows from its tensors.
+
+    Raises:
+        ValueError: there is none such.
+    """
+    name = metadata.get("network", "vdsr")
+    if name == "vdsr":
+        if first not in tensors:
+            raise ValueError(f"lacks {first}")
+        sizes = {"width": max((1, *tensors[first].shape[:1])), "depth": len(tensors)}
+    else:
+        sizes = {key: int(metadata[key]) for key in ("width", "depth", "scale") if key in metadata}
+    if sizes.get("width", 0) > WIDEST:
+        raise ValueError(f"its width is {sizes['width']}")
+    with torch.device("meta"):
+        return build_model(name, **sizes)

@@ -109,7 +109,7 @@ def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None], tuple[str, 
         problems += error.problems
     for teacher in dict.fromkeys(run.teacher for run in job.sweep.grid() if "teacher" in run.reads):
         try:
-            weights[teacher] = find_teacher(teacher)
+            weights[teacher] = find_teacher(teacher, job.sweep.scales)
         except ConfigError as error:
             problems += error.problems
     for folder in {storage, job.out_path}:

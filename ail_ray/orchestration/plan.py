@@ -19,12 +19,13 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, write_tensors
-from ail_ray.imaging.bank import Bank, EvaluationImages, Shard
+from ail_ray.imaging.bank import Bank, Shard
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.images import image_size
 from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate, super_resolve
-from ail_ray.learning.models import build_model, parameter_count
+from ail_ray.learning.models import Network, multiply_accumulates, parameter_count
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.theta import TrainState, train_epoch
 from ail_ray.learning.weights import load_model
@@ -76,6 +77,7 @@ class Plan:
     workers: int
     pixels: int
     pairs: int
+    shards: int  # bytes
     evaluation_pixels: int
     store_memory: int  # bytes, a worker's store actor
 
@@ -134,6 +136,7 @@ def plan_sweep(
     plan = Plan(
         trials=tuple(trials), teachers=passes, at_once=min(at_once, len(trials)), workers=workers,
         pixels=prepared.corpus.pixels, pairs=len(prepared.corpus.pairs), evaluation_pixels=evaluation,
+        shards=sum(3 * pair.pixels + 2 * pair.pixels // pair.scale**2 for pair in prepared.corpus.pairs),
         store_memory=_memory() + 3 * 2 * max(prepared.shard_pixels),
     )  # fmt: skip
     if not assumed:
@@ -171,7 +174,7 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
         ("memory", f"{most / 2**30:.2f} GiB a worker, {bank / 2**30:.2f} of them its pixels; "
                    f"{plan.store_memory / 2**30:.2f} GiB its store actor"),
         ("disk", f"{max(trial.disk for trial in plan.trials) / 2**30:.2f} GiB a run; shared: shards "
-                 f"{3 * plan.pixels / 2**30:.2f} GiB, maps of each teacher {2 * plan.pixels / 2**30:.2f} GiB"),
+                 f"{plan.shards / 2**30:.2f} GiB, maps of each teacher {2 * plan.pixels / 2**30:.2f} GiB"),
     ]  # fmt: skip
     if price is not None:
         rows.append(("price", f"{hours * price:.2f} at {price:g} for a {kind}-hour"))
@@ -184,40 +187,37 @@ def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, eva
     trained = config.rounds + (config.initialisation != "zeros")
     seconds = START + trained * steps * speed.step + config.rounds * pixels / workers * speed.error_pass
     seconds += (config.rounds + 1) * (evaluation / workers * speed.evaluation + ROUND)
-    student = 4 * parameter_count(_student(config))
+    student = 4 * parameter_count(config.student())
     return TrialCost(
         config=config, crops=trained * steps * config.batch, error_passes=config.rounds, seconds=seconds,
-        memory=speed.memory + _bank(config) * pixels // workers + 5 * evaluation, speed=speed,
+        memory=speed.memory + int(_bank(config) * pixels / workers) + 5 * evaluation, speed=speed,
         disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
     )  # fmt: skip
 
 
-def _bank(config: RunConfig) -> int:
-    """Bytes a pixel: luma 1, input 2, importance 2, and 2 for a teacher's outputs."""
-    return 7 if config.beta > 0 else 5
-
-
-def _student(config: RunConfig) -> torch.nn.Module:
-    return build_model(config.network, width=config.student_width, depth=config.student_depth)
+def _bank(config: RunConfig) -> float:
+    """Bytes a pixel: luma 1, input 2 for each that the network reads, importance 2, and 2 for a teacher's outputs."""
+    return 3 + 2 / config.student().upsampling ** 2 + (2 if config.beta > 0 else 0)
 
 
 def _measured(config: RunConfig, workers: int, precision: Precision, device: torch.device, largest: int) -> Speed:
     """Times and memory of the run's own functions on random pixels, some seconds each."""
     config = replace(config, batch=max(1, config.batch // workers))
-    side = int(min(largest, LARGEST_MEASURED) ** 0.5)
+    student = placed(config.student(), precision, device)
+    side = int(min(largest, LARGEST_MEASURED) ** 0.5) // student.upsampling * student.upsampling
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = as_path(folder) / "shard.safetensors"
         hr, geometry = rng.integers(0, 256, side**2, np.uint8), np.array([side], np.int64)
-        write_tensors(
-            path, {"hr": hr, "inputs": (hr / 255).astype(np.float16), "heights": geometry, "widths": geometry}
-        )
-        shard = Shard(path, device)
+        inputs = (hr / 255).astype(np.float16)
+        small = inputs[: (side // student.upsampling) ** 2]
+        tensors = {"hr": hr, "inputs": inputs, "small": small, "heights": geometry, "widths": geometry}
+        write_tensors(path, tensors | {"scales": np.array(config.scales[:1])})
+        shard = Shard(path, device, student.upsampling)
     bank = Bank({0: shard}, total_shards=1, crop=config.crop, seed=0)
     bank.weigh(0, np.full(shard.pixels, 0.5, np.float16))
     if config.beta > 0:
         bank.teach(0, np.full(shard.pixels, 0.5, np.float16))
-    student = placed(_student(config), precision, device)
     state, group = TrainState(student, config), Group()
 
     def train(steps: int = 5) -> None:
@@ -236,7 +236,7 @@ def _measured(config: RunConfig, workers: int, precision: Precision, device: tor
 
 def _assumed(config: RunConfig, workers: int) -> Speed:
     """Forward and backward are three times the multiply-accumulates of a forward pass."""
-    pixel = parameter_count(_student(config)) / ASSUMED_SPEED
+    pixel = _work(config.student()) / ASSUMED_SPEED
     return Speed(
         step=3 * pixel * config.crop**2 * config.batch / workers, error_pass=pixel, evaluation=4 * pixel,
         memory=_most_memory(), measured=False,
@@ -248,10 +248,16 @@ def _teacher(path: UPath, prepared: Prepared, precision: Precision, device: torc
     teacher = load_model(path)
     pixels = prepared.corpus.pixels
     if assumed:
-        return pixels * parameter_count(teacher) / ASSUMED_SPEED
+        return pixels * _work(teacher) / ASSUMED_SPEED
     teacher_placed = placed(teacher, precision, device)
     image = torch.rand(160, 160, device=device).half()
-    return _median(lambda: super_resolve(teacher_placed, image, precision), device) / 160**2 * pixels
+    area = (160 * teacher.upsampling) ** 2
+    return _median(lambda: super_resolve(teacher_placed, image, precision), device) / area * pixels
+
+
+def _work(model: Network) -> float:
+    """Multiply-accumulates for a pixel of the output."""
+    return multiply_accumulates(model, 240, 240) / 240**2
 
 
 def _median(work: Callable[[], object], device: torch.device, seconds: float = 1.5) -> float:
@@ -290,7 +296,7 @@ def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) ->
         )
     if device.type == "cuda":
         bank, has = (
-            _bank(plan.trials[0].config) * plan.pixels // plan.workers,
+            int(_bank(plan.trials[0].config) * plan.pixels / plan.workers),
             torch.cuda.get_device_properties(device).total_memory,
         )
         needed = bank + torch.cuda.max_memory_allocated(device)

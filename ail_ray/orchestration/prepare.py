@@ -20,14 +20,15 @@ from upath import UPath
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, checksum, digest_of, read_tensors, write_tensors
 from ail_ray.imaging import datasets
-from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_evaluation, write_shard
+from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
+from ail_ray.imaging.evaluation import write_evaluation
 from ail_ray.imaging.images import image_size
 from ail_ray.imaging.metrics import measurable
 from ail_ray.learning.config import OFF, Protocol, RunConfig
 from ail_ray.learning.inference import error_map, output_map
-from ail_ray.learning.models import build_model
+from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, placed
-from ail_ray.learning.weights import WeightsError, load_model
+from ail_ray.learning.weights import load_model
 
 Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[None]]
 """Calls a function with each of several argument lists, here or as tasks on a cluster; yields as each is done."""
@@ -154,11 +155,11 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
     said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
 
 
-def find_teacher(name: str) -> UPath | None:
+def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
     """The weights of a named or given teacher; None for `none`, `random` and `tiny`, which have no file.
 
     Raises:
-        ConfigError: it is not there, or is not a network we know.
+        ConfigError: it is not there, is not a network we know, or does not serve all of these scales.
     """
     if name in ("none", "random", "tiny"):
         return None
@@ -171,9 +172,11 @@ def find_teacher(name: str) -> UPath | None:
             )
         path = as_path(folder) / "vdsr_291.safetensors"
     try:
-        load_model(path)
-    except (WeightsError, ValueError) as error:
-        raise ConfigError([f"teacher {name}: {error}"]) from None
+        problems = load_model(path).problems(scales)
+    except ValueError as error:
+        problems = [str(error)]
+    if problems:
+        raise ConfigError([f"teacher {name}: {problem}" for problem in problems])
     return path
 
 
@@ -187,30 +190,30 @@ def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UP
         return None
     path = as_path(start)
     try:
-        given = _shapes(load_model(path))
+        given = _size(load_model(path))
         digest = checksum(read_tensors(path)[0])[:16]
     except ValueError as error:
         raise ConfigError([f"start {start}: {error}"]) from None
-    sizes = dict.fromkeys((config.network, config.student_width, config.student_depth) for config in configs)
-    problems = [
-        f"start {start}: weights of another network than the student, a {network} of width {width}, depth {depth}"
-        for network, width, depth in sizes
-        if _shapes(build_model(network, width=width, depth=depth)) != given
-    ]
+    problems = dict.fromkeys(
+        f"start {start}: weights of {given}, the student is {_size(config.student())}"
+        for config in configs
+        if _size(config.student()) != given
+    )
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(problems))
     return digest, path
 
 
-def _shapes(model: torch.nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+def _size(model: Network) -> str:
+    scale = f", scale {model.upsampling}" if model.upsampling > 1 else ""
+    return f"a {model.name} of width {model.width}, depth {model.depth}{scale}"
 
 
 def tiny_teacher(protocol: Protocol, seed: int = 0) -> RunConfig:
     """The run that makes the teacher `tiny`: a small VDSR, plainly trained for about a minute on the same images."""
     base = RunConfig(**{name: getattr(protocol, name) for name in Protocol.__dataclass_fields__} | OFF, seed=seed)
     return replace(
-        base, rule="uniform", width=24, rho=0.0, depth=8, rounds=0, epochs=1, crops=6400, batch=16,
+        base, network="vdsr", rule="uniform", width=24, rho=0.0, depth=8, rounds=0, epochs=1, crops=6400, batch=16,
         optimizer="adam", learning_rate=3e-3, schedule="cosine", weight_decay=0.0,
     )  # fmt: skip
 
@@ -253,4 +256,4 @@ def write_map(
     target = torch.device(device)
     model = placed(load_model(teacher), precision, target)
     name, compute = MAPS[kind]
-    write_tensors(path, {name: compute(model, Shard(shard, target), precision)})
+    write_tensors(path, {name: compute(model, Shard(shard, target, model.upsampling), precision)})

@@ -35,7 +35,6 @@ from ail_ray.files import (
 )
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import RULES
-from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.lease import Lease
@@ -205,7 +204,6 @@ class RunDirectory:
             "patches_per_second": sum(log["crops"] for log in logs) / seconds if seconds else None,
         }
         record["seconds"]["theta"] = seconds  # those of an interrupted attempt included
-        assert isinstance(state.student, VDSR)
         save_model(self.student_path(t), state.student, {"round": str(t), "run": self.path.name})
         write_json(self.record_path(t), record)
         manifest["last_round"] = t

@@ -11,14 +11,14 @@ from ray.train.torch import get_device
 from upath import UPath
 
 from ail_ray.files import as_tensor, read_tensors
-from ail_ray.imaging.bank import Bank, EvaluationImages, Shard
+from ail_ray.imaging.bank import Bank, Shard
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.pictures import as_png, central_crop, grey_map, side_by_side
 from ail_ray.learning.algorithm import Importance, Run, adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import predict
-from ail_ray.learning.models import build_model
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import NonFiniteLossError, TrainState
 from ail_ray.learning.weights import load_model
@@ -85,13 +85,11 @@ def work(
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
     torch.manual_seed(config.seed)
-    student = (
-        load_model(a.start)
-        if a.start
-        else build_model(config.network, width=config.student_width, depth=config.student_depth)
-    )
-    state = TrainState(placed(student, a.precision, device), config)
-    mine = {s: Shard(path, device) for s, path in enumerate(a.shards) if s % group.size == group.rank}
+    student = placed(load_model(a.start) if a.start else config.student(), a.precision, device)
+    state = TrainState(student, config)
+    mine = {
+        s: Shard(path, device, student.upsampling) for s, path in enumerate(a.shards) if s % group.size == group.rank
+    }
     bank = Bank(mine, total_shards=len(a.shards), crop=config.crop, seed=config.seed)
     if a.teacher_outputs:
         for s in mine:
@@ -151,10 +149,10 @@ class Gallery:
         return as_png(side_by_side(images, ["image", f"importance, mean {weights.mean():.3f}"], zoom=1))
 
     def _crops(self, images: EvaluationImages, i: int) -> bytes:
-        hr = images.hr[i]
+        hr, student = images.hr[i], self.state.student
         candidates = {
-            "bicubic": predict(None, images.inputs[i]),
-            "student": predict(self.state.student, images.inputs[i], self.precision),
+            "bicubic": predict(None, images.bicubic[i]),
+            "student": predict(student, images.inputs(student.upsampling)[i], self.precision),
         }
         captions = [f"{name} {psnr(hr, sr, images.scale):.2f} dB" for name, sr in candidates.items()]
         crops: list[np.ndarray] = [central_crop(image, PICTURED_CROP) for image in (*candidates.values(), hr)]

@@ -29,16 +29,16 @@ def plan(images: list[UPath], **changed: object) -> Corpus:
     return plan_corpus(images, **options)  # type: ignore[arg-type]
 
 
-def shard_files(folder: Path, corpus: Corpus) -> list[Shard]:
+def shard_files(folder: Path, corpus: Corpus, upsampling: int = 1) -> list[Shard]:
     paths = [UPath(folder / f"{s}.safetensors") for s in range(len(corpus.shards))]
     for s, path in enumerate(paths):
         write_shard(path, corpus.shard_pairs(s))
-    return [Shard(path) for path in paths]
+    return [Shard(path, upsampling=upsampling) for path in paths]
 
 
-def weighed(shards: dict[int, Shard], total: int, seed: int = 3) -> Bank:
+def weighed(shards: dict[int, Shard], total: int, seed: int = 3, crop: int = CROP) -> Bank:
     """A bank in which a pixel's importance is its index in its shard, exact in float16 up to 2048."""
-    bank = Bank(shards, total_shards=total, crop=CROP, seed=seed)
+    bank = Bank(shards, total_shards=total, crop=crop, seed=seed)
     for s, shard in shards.items():
         bank.weigh(s, (np.arange(shard.pixels) % 2048).astype(np.float16))
     return bank
@@ -123,8 +123,11 @@ def test_a_shard_holds_the_prepared_images(images: list[UPath], tmp_path: Path) 
             end = place.stop
 
 
-def cut_slowly(shards: list[Shard], *, seed: int, round: int, epoch: int, step: int, batch: int) -> list[bytes]:
+def cut_slowly(
+    shards: list[Shard], *, seed: int, round: int, epoch: int, step: int, batch: int, crop: int = CROP
+) -> list[bytes]:
     """The crops of a step from the random numbers' definition, one after the other, with numpy's own turns."""
+    up = shards[0].upsampling
     raw = np.random.Philox(key=seed, counter=[0, step, epoch, round]).random_raw(2 * batch + len(shards))
     order = np.argsort(raw[2 * batch :], kind="stable")
     crops = []
@@ -132,16 +135,18 @@ def cut_slowly(shards: list[Shard], *, seed: int, round: int, epoch: int, step: 
         shard = shards[order[i % len(shards)]]
         importance = (np.arange(shard.pixels) % 2048).astype(np.float16)
         corners = [
-            (place, hr.shape, row, column)
-            for place, _, hr in shard.images()
-            for row in range(hr.shape[0] - CROP + 1)
-            for column in range(hr.shape[1] - CROP + 1)
+            (place, image, hr, row, column)
+            for place, image, hr in shard.images()
+            for row in range(0, hr.shape[0] - crop + 1, up)
+            for column in range(0, hr.shape[1] - crop + 1, up)
         ]
-        place, shape, row, column = corners[int((int(raw[i]) >> 11) / 2**53 * len(corners))]
+        place, image, hr, row, column = corners[int((int(raw[i]) >> 11) / 2**53 * len(corners))]
         orientation = int(raw[batch + i]) >> 61
         turned = []
-        for flat in (shard.inputs.numpy(), shard.hr.numpy(), importance):
-            cut = np.rot90(flat[place].reshape(shape)[row : row + CROP, column : column + CROP], orientation % 4)
+        weights = importance[place].reshape(hr.shape)
+        for plane, factor in ((image.numpy(), up), (hr.numpy(), 1), (weights, 1)):
+            top, left, side = row // factor, column // factor, crop // factor
+            cut = np.rot90(plane[top : top + side, left : left + side], orientation % 4)
             turned.append(np.fliplr(cut) if orientation >= 4 else cut)
         crops.append(b"".join(np.ascontiguousarray(array).tobytes() for array in turned))
     return sorted(crops)
@@ -154,6 +159,29 @@ def test_crops_are_cut_and_turned_as_numpy_does(images: list[UPath], tmp_path: P
         crops = bank.crops(**counters, batch=24)
         assert crops.inputs.shape == crops.hr.shape == crops.importance.shape == (24, 1, CROP, CROP)
         assert as_multiset(crops) == cut_slowly(shards, seed=3, **counters, batch=24)
+
+
+@pytest.mark.parametrize(("scale", "crop"), [(2, 8), (3, 9), (4, 12)])
+def test_a_network_that_upsamples_gets_low_resolution_crops_in_place(
+    images: list[UPath], tmp_path: Path, scale: int, crop: int
+) -> None:
+    corpus = plan(images, scales=(scale,), crop=crop, shards=3)
+    shards = shard_files(tmp_path, corpus, upsampling=scale)
+    for s, shard in enumerate(shards):
+        for pair, (place, small, hr) in zip(corpus.shard_pairs(s), shard.images(), strict=True):
+            assert place.stop - place.start == pair.pixels
+            np.testing.assert_array_equal(hr.numpy(), pair.prepare())
+            np.testing.assert_array_equal(small.numpy(), degrade(pair.prepare(), scale).astype(np.float16))
+    crops = weighed(dict(enumerate(shards)), 3, crop=crop).crops(round=1, epoch=2, step=3, batch=24)
+    assert crops.hr.shape == crops.importance.shape == (24, 1, crop, crop)
+    assert crops.inputs.shape == (24, 1, crop // scale, crop // scale)
+    assert as_multiset(crops) == cut_slowly(shards, seed=3, round=1, epoch=2, step=3, batch=24, crop=crop)
+
+
+def test_a_network_that_upsamples_cannot_read_other_scales(images: list[UPath], tmp_path: Path) -> None:
+    shard_files(tmp_path, plan(images))
+    with pytest.raises(ValueError, match=r"0\.safetensors: a network for scale 2 cannot read it"):
+        Shard(UPath(tmp_path / "0.safetensors"), upsampling=2)
 
 
 @pytest.mark.parametrize("workers", [2, 3])

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import TINY, MemoryImportance, MemoryJournal, StoppedError, fresh_state, tiny, tiny_run
 
-from ail_ray.imaging.bank import Bank, EvaluationImages, Shard
+from ail_ray.imaging.bank import Bank, Shard
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.algorithm import adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group

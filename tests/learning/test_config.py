@@ -69,6 +69,20 @@ def test_each_bad_value_is_one_line_that_names_it(field: str, value: Any) -> Non
     assert str(value[0] if isinstance(value, tuple) and value else value) in line or value == ()
 
 
+def test_each_network_has_its_own_conditions() -> None:
+    assert problems(RunConfig, network="drrn", depth=9) == ["depth must be even and lie in 4..998, got 9"]
+    assert problems(RunConfig, network="fsrcnn", scales=(2, 3)) == [
+        "scales must be one for fsrcnn, which upsamples by itself, got 2 3"
+    ]
+    assert problems(RunConfig, network="fsrcnn", scales=(3,)) == [
+        "crop must be a multiple of the scale for fsrcnn, got 41: pass --crop 42"
+    ]
+    student = RunConfig(network="fsrcnn", scales=(3,), crop=42, rho=0.0).student()
+    assert (student.name, student.width, student.depth, student.upsampling) == ("fsrcnn", 56, 8, 3)
+    assert RunConfig(network="drrn").student().width == 25
+    assert len({digest(RunConfig(network=name, width=8, depth=8, crop=42)) for name in ("vdsr", "drrn", "fsrcnn")}) == 3
+
+
 def test_a_search_that_compares_needs_validation_images() -> None:
     for values in ({"asha": True}, {"search": "optuna"}):
         (line,) = problems(SweepConfig, validation=(), **values)

@@ -8,12 +8,13 @@ import torch
 from tiny_run import TINY, fresh_state, tiny
 
 from ail_ray.errors import ConfigError
-from ail_ray.imaging.bank import EvaluationImages, Shard
+from ail_ray.imaging.bank import Shard
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.images import degrade, enlarge
 from ail_ray.imaging.metrics import psnr, ssim
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import benchmark, error_map, evaluate, predict, super_resolve
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.models import FSRCNN, VDSR
 from ail_ray.learning.weights import save_model
 
 GOLDEN = {
@@ -78,7 +79,7 @@ def test_super_resolve_goes_over_the_whole_image() -> None:
 def test_rows_are_means_over_the_images(images: EvaluationImages) -> None:
     student = fresh_state(TINY).student
     row = evaluate(student, images)
-    sr = [predict(student, inputs) for inputs in images.inputs]
+    sr = [predict(student, inputs) for inputs in images.bicubic]
     assert (row.set, row.scale, row.images) == ("noise", 2, 5)
     assert row.psnr == pytest.approx(np.mean([psnr(hr, s, 2) for hr, s in zip(images.hr, sr, strict=True)]))
     assert row.ssim == pytest.approx(np.mean([ssim(hr, s, 2) for hr, s in zip(images.hr, sr, strict=True)]))
@@ -130,6 +131,20 @@ def test_benchmark_measures_our_own_weights(tmp_path: Path) -> None:
     bicubic = benchmark("bicubic", ["sample-val"], [2, 4], **options)  # type: ignore[arg-type]
     assert [{**row, "model": "bicubic"} for row in ours] == bicubic
     assert bicubic[0]["psnr"] == pytest.approx(30.659, abs=0.005)
+
+
+def test_a_network_that_upsamples_reads_the_small_images(images: EvaluationImages, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = FSRCNN(width=6, depth=5, scale=2)
+    torch.nn.init.normal_(model.deconvolution.weight, std=0.05)
+    row = evaluate(model, images)
+    sr = [predict(model, degrade(hr, 2)) for hr in images.hr]
+    assert row.psnr == pytest.approx(np.mean([psnr(hr, s, 2) for hr, s in zip(images.hr, sr, strict=True)]))
+    path = tmp_path / "fsrcnn.safetensors"
+    save_model(path, model)
+    with pytest.raises(ConfigError) as refused:
+        benchmark(str(path), ["sample-val"], [2, 3], precision="fp32", device="cpu", say=pytest.fail)
+    assert refused.value.problems == ["model: this fsrcnn upsamples by 2, it cannot serve scale 3"]
 
 
 def test_benchmark_refuses_everything_bad_at_once(tmp_path: Path) -> None:

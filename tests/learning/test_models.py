@@ -1,4 +1,4 @@
-"""The networks: Table 3's parameter counts, the global skip, and what is refused."""
+"""The networks: Table 3's counts, each forward pass by hand, and what is refused."""
 
 import math
 from typing import Any
@@ -7,7 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ail_ray.learning.models import VDSR, build_model, parameter_count, resolved_width
+from ail_ray.learning.models import (
+    DRRN,
+    FSRCNN,
+    NETWORKS,
+    VDSR,
+    build_model,
+    multiply_accumulates,
+    parameter_count,
+    resolved_width,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +29,37 @@ def test_table_3(width: int, rho: float, parameters: int) -> None:
         assert parameter_count(model) == parameters
         assert (model.width, model.depth) == (width, 20)
     assert parameters == 9 * (2 * width + 18 * width**2)
+
+
+@pytest.mark.parametrize(("width", "rho", "parameters"), [(128, 0.0, 297_216), (25, 0.8, 11_700)])
+def test_table_3_for_drrn(width: int, rho: float, parameters: int) -> None:
+    assert resolved_width("drrn", rho=rho) == width
+    for model in (build_model("drrn", width=width), build_model("drrn", rho=rho)):
+        assert parameter_count(model) == parameters == 9 * (2 * width + 2 * width**2)
+        assert (model.width, model.depth) == (width, 52)
+
+
+def test_fsrcnn_has_its_published_12464_weights_beside_biases_and_slopes() -> None:
+    model = build_model("fsrcnn", scale=3)
+    weights = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim == 4)
+    assert weights == 25 * 56 + 56 * 12 + 4 * 9 * 12 * 12 + 12 * 56 + 81 * 56 == 12_464
+    maps = 56 + 12 * 5 + 56
+    assert parameter_count(model) == weights + 2 * maps + 1 == 12_809
+    assert resolved_width("fsrcnn", rho=0.5) == 28
+    assert build_model("fsrcnn", width=28, scale=2).layers[1].weight.shape == (6, 28, 1, 1)
+
+
+@pytest.mark.parametrize(("name", "width", "scale", "by_hand"), [
+    ("vdsr", 64, None, 664_704 * 256**2),
+    ("vdsr", 13, None, 27_612 * 256**2),
+    ("drrn", 128, None, 9 * (2 * 128 + 50 * 128**2) * 256**2),  # 483,335 M; the paper prints 483,337 M
+    ("fsrcnn", 56, 2, 12_464 * 128**2),
+    ("fsrcnn", 56, 3, 12_464 * 85**2),
+])  # fmt: skip
+def test_multiply_accumulates(name: str, width: int, scale: int | None, by_hand: int) -> None:
+    model = build_model(name, width=width, scale=scale)
+    assert multiply_accumulates(model) == by_hand
+    assert next(model.parameters()).device.type == "cpu"
 
 
 def test_the_full_network_is_the_default_and_width_wins_over_rho() -> None:
@@ -38,10 +78,13 @@ def test_depth_is_the_number_of_convolutions(depth: int) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "edsr"}, "network must be one of vdsr, got 'edsr'"),
+        ({"name": "edsr"}, "network must be one of vdsr, drrn, fsrcnn, got 'edsr'"),
+        ({"name": "fsrcnn"}, "fsrcnn upsamples by itself: name the scale, 2, 3 or 4"),
+        ({"name": "drrn", "depth": 9}, "depth must be even and lie in 4..998, got 9"),
+        ({"name": "fsrcnn", "depth": 4, "scale": 2}, "depth must lie in 5..999, got 4"),
         ({"scale": 5}, "scale must be 2, 3 or 4, got 5"),
-        ({"depth": 1}, "depth must be at least 2, got 1"),
-        ({"depth": 0}, "depth must be at least 2, got 0"),
+        ({"depth": 1}, "depth must lie in 2..999, got 1"),
+        ({"depth": 0}, "depth must lie in 2..999, got 0"),
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"rho": 1.0}, r"rho must be in \[0, 1\), got 1.0"),
         ({"rho": -0.1}, r"rho must be in \[0, 1\), got -0.1"),
@@ -54,8 +97,9 @@ def test_bad_values_are_refused(changed: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_without_weights_the_network_is_the_identity(kind: torch.dtype) -> None:
-    model = VDSR(width=4, depth=3).to(kind)
+@pytest.mark.parametrize("network", [VDSR(width=4, depth=3), DRRN(width=4, depth=6)])
+def test_without_weights_the_network_is_the_identity(network: VDSR | DRRN, kind: torch.dtype) -> None:
+    model = network.to(kind)
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
     inputs = torch.rand(2, 1, 7, 9, dtype=kind) * 1.4 - 0.2
@@ -74,12 +118,53 @@ def test_forward_is_convolutions_with_relu_between_and_a_global_skip() -> None:
     assert (expected - inputs).min() < 0 < (expected - inputs).max(), "the last layer has no ReLU behind it"
 
 
-def test_fresh_weights_follow_the_seed_and_he() -> None:
+def test_drrn_repeats_two_convolutions_and_adds_the_first_layer_each_time() -> None:
+    torch.manual_seed(0)
+    model = DRRN(width=3, depth=8).double()
+    inputs = torch.rand(2, 1, 6, 5, dtype=torch.float64)
+    (one, two), first, last = (layer.weight for layer in model.block), model.first.weight, model.last.weight
+    start = hidden = F.conv2d(inputs, first, padding=1)
+    for _ in range(3):
+        hidden = start + F.conv2d(F.conv2d(hidden.clamp(min=0), one, padding=1).clamp(min=0), two, padding=1)
+    expected = inputs + F.conv2d(hidden.clamp(min=0), last, padding=1)
+    torch.testing.assert_close(model(inputs), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_fsrcnn_upsamples_and_keeps_pixels_in_place(scale: int) -> None:
+    torch.manual_seed(0)
+    model = FSRCNN(width=14, depth=6, scale=scale).double()
+    for layer in (*model.layers, model.deconvolution):
+        torch.nn.init.normal_(layer.bias, std=0.1)
+        torch.nn.init.normal_(layer.weight, std=0.1)
+    inputs = torch.rand(2, 1, 6, 5, dtype=torch.float64)
+    features = inputs
+    for layer, slopes in zip(model.layers, model.slopes, strict=True):
+        features = F.conv2d(features, layer.weight, layer.bias, padding=layer.kernel_size[0] // 2)
+        features = torch.where(features > 0, features, slopes.weight[:, None, None] * features)
+    # The deconvolution as a convolution of the features with zeros between them.
+    spread = torch.zeros(2, 14, 6 * scale, 5 * scale, dtype=torch.float64)
+    spread[:, :, ::scale, ::scale] = features
+    turned = model.deconvolution.weight.flip(2, 3).transpose(0, 1)
+    expected = F.conv2d(spread, turned, model.deconvolution.bias, padding=4)
+    sr = model(inputs)
+    assert sr.shape == (2, 1, 6 * scale, 5 * scale)
+    torch.testing.assert_close(sr, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_seed_draws_the_same_weights(name: str) -> None:
+    made = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        made.append(torch.cat([p.flatten() for p in build_model(name, width=8, scale=2).parameters()]))
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+def test_fresh_weights_follow_he() -> None:
     torch.manual_seed(1)
     model = build_model("vdsr", width=32)
-    torch.manual_seed(1)
-    again = build_model("vdsr", width=32)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     for layer in list(model.layers)[1:-1]:
         # 9216 draws: the sample deviation lies within 3 % of the true one (4 of its own deviations)
         assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.03)

@@ -1,4 +1,4 @@
-"""Weights in and out: our files, the public checkpoint, half precision, and every file that is not a VDSR."""
+"""Weights in and out: our files, the public checkpoint, half precision, and every file that is not a network's."""
 
 import pickle
 from pathlib import Path
@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from upath import UPath
 
 from ail_ray.files import FileError, read_tensors
-from ail_ray.learning.models import VDSR, parameter_count
+from ail_ray.learning.models import DRRN, FSRCNN, VDSR, Network, parameter_count
 from ail_ray.learning.weights import WeightsError, load_model, model_tensors, save_model
 
 
@@ -30,8 +30,9 @@ def public(model: VDSR) -> dict[str, np.ndarray]:
     }
 
 
-def assert_same(loaded: VDSR, model: VDSR) -> None:
-    assert (loaded.width, loaded.depth) == (model.width, model.depth)
+def assert_same(loaded: Network, model: Network) -> None:
+    assert type(loaded) is type(model)
+    assert (loaded.width, loaded.depth, loaded.upsampling) == (model.width, model.depth, model.upsampling)
     for weight, expected in zip(loaded.parameters(), model.parameters(), strict=True):
         assert weight.dtype == torch.float32
         assert torch.equal(weight, expected)
@@ -48,11 +49,43 @@ def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, model: VDSR, where:
     assert {"network": "vdsr", "width": "3", "depth": "4", "round": "3"}.items() <= metadata.items()
 
 
+@pytest.mark.parametrize("network", [DRRN(width=3, depth=8), FSRCNN(width=5, depth=6, scale=3)])
+def test_every_network_comes_back_and_can_be_trained(tmp_path: Path, network: Network) -> None:
+    save_model(tmp_path / "a.safetensors", network)
+    loaded = load_model(tmp_path / "a.safetensors")
+    assert_same(loaded, network)
+    inputs = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(loaded(inputs), network(inputs))
+    loaded(inputs).sum().backward()
+    assert all(parameter.grad is not None for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"network": "edsr"}, "network must be one of vdsr, drrn, fsrcnn"),
+        ({"width": "1000000000"}, "its width is 1000000000"),
+        ({"width": "four"}, "invalid literal"),
+        ({"depth": "1000000000"}, "depth must lie in 5..999"),
+        ({"scale": "9"}, "scale must be 2, 3 or 4"),
+        ({"width": "6"}, r"not a fsrcnn: layers\.0\.weight has shape \(5, 1, 5, 5\), expected \(6, 1, 5, 5\)"),
+        ({"depth": "7"}, r"not a fsrcnn: layers\.4\.weight has shape"),
+        ({"depth": "5"}, r"not a fsrcnn: layers\.3\.weight has shape"),
+        ({"network": "drrn", "depth": "8"}, r"not a drrn: lacks first\.weight"),
+        ({"network": "vdsr"}, "not a vdsr: layers"),
+    ],
+)
+def test_a_file_that_lies_about_its_network_is_refused(tmp_path: Path, metadata: dict[str, str], message: str) -> None:
+    save_model(tmp_path / "a.safetensors", FSRCNN(width=5, depth=6, scale=3), metadata)
+    with pytest.raises(WeightsError, match=rf"a\.safetensors: .*{message}"):
+        load_model(tmp_path / "a.safetensors")
+
+
 def test_loaded_weights_are_the_models_own(tmp_path: Path, model: VDSR) -> None:
     save_model(tmp_path / "a.safetensors", model)
     loaded, again = load_model(tmp_path / "a.safetensors"), load_model(tmp_path / "a.safetensors")
     with torch.no_grad():
-        loaded.layers[0].weight.zero_()
+        next(loaded.parameters()).zero_()
     assert_same(again, model)
     assert_same(load_model(tmp_path / "a.safetensors"), model)
 
@@ -128,15 +161,23 @@ def broken(model: VDSR, how: str) -> dict[str, np.ndarray]:
         ("scalar", r"input\.weight has shape \(\)"),
         ("nan", r"residual_layer\.0\.conv\.weight holds values that are not finite"),
         ("integers", r"residual_layer\.0\.conv\.weight holds values that are not finite floats"),
-        ("other", r"not a VDSR: .*head\.0\.weight"),
+        ("other", r"lacks layers\.0\.weight .*head\.0\.weight"),
         ("bias", r"lacks"),
-        ("nothing", r"not a VDSR: .*none"),
+        ("nothing", r"not a network we know: .*none"),
     ],
 )
 def test_what_is_not_a_vdsr_is_named(tmp_path: Path, model: VDSR, how: str, message: str) -> None:
     save_file(broken(model, how), tmp_path / "bad.safetensors")
     with pytest.raises(WeightsError, match=rf"bad\.safetensors: .*{message}"):
         load_model(tmp_path / "bad.safetensors")
+
+
+def test_tensors_that_the_network_does_not_have_are_refused(tmp_path: Path) -> None:
+    network = DRRN(width=3, depth=8)
+    tensors = model_tensors(network) | {"notes": np.zeros(3, np.float32)}
+    save_file(tensors, tmp_path / "a.safetensors", {"network": "drrn", "width": "3", "depth": "8"})
+    with pytest.raises(WeightsError, match=r"a\.safetensors: not a drrn: has notes too"):
+        load_model(tmp_path / "a.safetensors")
 
 
 def test_files_that_are_not_safetensors_are_named(tmp_path: Path, model: VDSR) -> None:

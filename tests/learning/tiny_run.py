@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ail_ray.imaging.bank import Bank, EvaluationImages, Shard
+from ail_ray.imaging.bank import Bank, Shard
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.algorithm import Run
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group

@@ -17,6 +17,7 @@ from ray.util.state import list_actors
 from upath import UPath
 
 from ail_ray.files import read_json, read_tensors
+from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.journal import RunJournal
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
@@ -208,6 +209,8 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "one schedule, SGD": {"restart": "never", "optimizer": "sgd", "learning_rate": 0.01, "rule": "uniform"},
     "the reference rule": {"rule": "reference"},
     "distillation": {"rule": "uniform", "beta": 0.1},
+    "a network with a recursion": {"network": "drrn", "depth": 8},
+    "a network that upsamples": {"network": "fsrcnn", "depth": 6, "width": 8},
 }
 
 
@@ -248,6 +251,17 @@ def test_what_outlives_a_round_may_be_damaged(
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert everything(in_process(plan).directory) == whole
     assert len(RunDirectory(plan.directory).incidents()) >= len(found)
+
+
+@pytest.mark.parametrize("condition", ["a network with a recursion", "a network that upsamples"])
+def test_every_network_learns(make_plan: Callable[..., TrialPlan], tmp_path: Path, condition: str) -> None:
+    directory = in_process(make_plan(tmp_path, **CONDITIONS[condition])).directory
+    first, *_, last = directory.records()
+    assert last["squared_error"] < 0.9 * first["squared_error"]
+    assert last["validation"][0]["psnr"] > first["validation"][0]["psnr"]
+    assert 0.1 < last["importance"]["mean"] < 0.99
+    network = load_model(directory.student_path(ROUNDS))
+    assert (network.name, network.depth) == (CONDITIONS[condition]["network"], CONDITIONS[condition]["depth"])
 
 
 def test_distillation_is_seen_in_the_loss_and_in_the_student(

@@ -12,9 +12,11 @@ from conftest import TinyFiles
 from upath import UPath
 
 from ail_ray.files import checksum, read_tensors
-from ail_ray.imaging.bank import EvaluationImages, Shard
+from ail_ray.imaging.bank import Shard
+from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
-from ail_ray.learning.weights import load_model
+from ail_ray.learning.models import FSRCNN
+from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.prepare import (
     Prepared,
@@ -130,6 +132,10 @@ def test_a_teacher_that_cannot_be_used_is_refused(
     assert not (tmp_path / "executed").exists()
     with pytest.raises(ConfigError, match=r"absent\.safetensors: no such file"):
         find_teacher(str(tmp_path / "absent.safetensors"))
+    save_model(tmp_path / "fsrcnn.safetensors", FSRCNN(width=4, scale=3))
+    assert find_teacher(str(tmp_path / "fsrcnn.safetensors"), [3])
+    with pytest.raises(ConfigError, match=r"teacher .*: this fsrcnn upsamples by 3, it cannot serve scale 2"):
+        find_teacher(str(tmp_path / "fsrcnn.safetensors"), [3, 2])
 
 
 def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Prepared) -> None:
@@ -199,9 +205,11 @@ def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(
     assert [line.split(":")[0] for line in refused.value.problems] == [
         "train", f"start {tiny_files.teacher}", "teacher vdsr",
     ]  # fmt: skip
-    assert refused.value.problems[1].endswith("than the student, a vdsr of width 4, depth 3")
+    assert refused.value.problems[1].endswith(
+        "weights of a vdsr of width 3, depth 3, the student is a vdsr of width 4, depth 3"
+    )
     deeper = values | {"width": (3,), "depth": 4}
-    with pytest.raises(ConfigError, match=r"a vdsr of width 3, depth 4"):
+    with pytest.raises(ConfigError, match=r"the student is a vdsr of width 3, depth 4"):
         check(SweepJob(sweep=SweepConfig(**deeper), out=str(tmp_path)))
 
 

@@ -1,0 +1,52 @@
+"""Images that students are measured on, whole."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from upath import UPath
+
+from ail_ray.files import read_tensors, write_tensors
+from ail_ray.imaging.images import degrade, enlarge, luma, modcrop, read_image
+
+
+class EvaluationImages:
+    """Images a student is measured on, whole: the high-resolution luma of each, and what it is made from at a scale."""
+
+    def __init__(self, name: str, scale: int, hr: list[np.ndarray]) -> None:
+        """
+        Args:
+            name: of the set.
+            scale: super-resolution factor.
+            hr: (H, W) uint8 luma of each image, H and W multiples of the scale.
+        """
+        self.set, self.scale, self.hr = name, scale, hr
+
+    @classmethod
+    def load(cls, path: UPath) -> "EvaluationImages":
+        """From a file of `write_evaluation`."""
+        tensors, metadata = read_tensors(path)
+        return cls(metadata["set"], int(metadata["scale"]), [tensors[name] for name in sorted(tensors)])
+
+    def __len__(self) -> int:
+        return len(self.hr)
+
+    @cached_property
+    def small(self) -> list[np.ndarray]:
+        """Low-resolution luma of each image: (H / scale, W / scale) float32 on [0, 1]."""
+        return [degrade(hr, self.scale) for hr in self.hr]
+
+    @cached_property
+    def bicubic(self) -> list[np.ndarray]:
+        """Bicubic-upsampled luma of each image: (H, W) float32, about [0, 1]."""
+        return [enlarge(small, self.scale) for small in self.small]
+
+    def inputs(self, upsampling: int) -> list[np.ndarray]:
+        """What a network of this upsampling reads."""
+        return self.bicubic if upsampling == 1 else self.small
+
+
+def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> None:
+    """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file."""
+    luma_images = {f"{i:04d}": modcrop(luma(read_image(image)), scale) for i, image in enumerate(images)}
+    write_tensors(path, luma_images, {"set": name, "scale": str(scale)})
