@@ -22,6 +22,7 @@ from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
 
 GROUP_START_TIMEOUT = 1800  # seconds: a GPU node may have to boot first
+ELASTIC_START_TIMEOUT = 60  # seconds: it takes what is there, and a node that was there may just have gone
 ATTEMPTS = 3  # in a row without a commit in between
 RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic run
 LOOK = 1.0  # seconds between looks for rounds that were committed
@@ -174,12 +175,13 @@ def run_on_ray(plan: TrialPlan, placement: Placement, report: Callable[[dict[str
 def _trainer(plan: TrialPlan, placement: Placement, workers: int, assignment: Assignment) -> TorchTrainer:
     """Of all rounds that are left."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # else every report waits about two seconds
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(GROUP_START_TIMEOUT)
+    fixed = placement.fewest == placement.most
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(GROUP_START_TIMEOUT if fixed else ELASTIC_START_TIMEOUT)
     return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment},
         scaling_config=train.ScalingConfig(
-            num_workers=workers if placement.fewest == placement.most else (placement.fewest, placement.most),  # type: ignore[arg-type]
+            num_workers=workers if fixed else (placement.fewest, placement.most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=RESIZE_INTERVAL, use_gpu=placement.gpu,  # type: ignore[call-arg]
             resources_per_worker=placement.worker_resources(),
         ),
