@@ -99,10 +99,19 @@ class Case:
         self.note(pid)
         os.kill(pid, number)
 
+    def end(self, process: subprocess.Popen[bytes]) -> None:
+        """Kill a process with all below it, and note it once they are gone."""
+        heads.end_tree(process)
+        self.note(process.pid)
+
     def note(self, pid: int) -> None:
         """Something happens to a process now."""
-        self._place_hit, self._hit = self.place(), time.monotonic()
         self.hits.append(pid)
+        self.count_from_here()
+
+    def count_from_here(self) -> None:
+        """Only what is committed from now on has been recovered."""
+        self._place_hit, self._hit = self.place(), time.monotonic()
 
     def recovered(self, code: Callable[[], bool]) -> bool:
         """Whether there is a commit since the kill, and how long that took, or the command is over."""
@@ -170,8 +179,11 @@ def driver_killed(case: Case) -> None:
     case.points = {"slow": 0.3}
     process = case.start()
     case.until(lambda: case.place()[0] >= 1 or process.poll() is not None)
+    orphans = set(heads.descendants(process.pid))
     case.kill(process.pid)
     process.wait()
+    case.until(lambda: not orphans & heads.command_lines().keys())  # its Ray goes by itself
+    case.count_from_here()
     again = case.start()
     case.until(lambda: case.recovered(lambda: again.poll() is not None))
     case.finish(again)
@@ -229,8 +241,7 @@ def head_killed(case: Case) -> None:
     with heads.head(**case.environment()) as head:
         head.submit("job", case.arguments())
         case.until(lambda: case.place()[0] >= 1 or not head.running("job"))
-        case.kill(head.process.pid)
-        heads.end_tree(head.process)
+        case.end(head.process)
     with heads.head(**case.environment()) as head:
         head.submit("job", case.arguments())
         case.until(lambda: case.recovered(lambda: not head.running("job")))
@@ -245,8 +256,7 @@ def node_replaced(case: Case) -> None:
         with head.node(2) as node:
             head.submit("job", [*case.arguments(), "--max-workers", "2"])
             case.until(lambda: case.place()[0] >= 1 or not head.running("job"))
-            case.kill(node.pid)
-            heads.end_tree(node)
+            case.end(node)
         with head.node(2):
             case.until(lambda: case.recovered(lambda: not head.running("job")))
             job = head.result("job")
@@ -298,8 +308,7 @@ def server_away(case: Case) -> None:
     with mlflow_server(case.folder, port) as server:
         process = case.start(MLFLOW_TRACKING_URI=uri)
         case.until(lambda: case.place()[0] >= 0 or process.poll() is not None)
-        case.kill(server.pid)
-        heads.end_tree(server)
+        case.end(server)
         gone = time.monotonic()
         case.until(lambda: time.monotonic() - gone > 60 or process.poll() is not None)
     with mlflow_server(case.folder, port):
@@ -351,8 +360,7 @@ def elastic(case: Case) -> None:
         with head.node(2) as node:
             head.submit("job", [*case.arguments(), "--max-workers", "3"])
             case.until(lambda: case.place()[0] >= 0 or not head.running("job"))
-            case.kill(node.pid)
-            heads.end_tree(node)
+            case.end(node)
         case.until(lambda: case.recovered(lambda: not head.running("job")))
         with head.node(2):
             case.until(lambda: workers() or not head.running("job"))

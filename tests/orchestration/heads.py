@@ -238,8 +238,9 @@ def descendants(pid: int) -> list[int]:
 
 
 def command_lines() -> dict[int, str]:
+    """Of every process that has one: those that have ended do not, even if nobody has waited for them yet."""
     lines = {}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             lines[int(entry.parent.name)] = entry.read_text()
-    return lines
+    return {pid: words for pid, words in lines.items() if words}

@@ -7,9 +7,11 @@ in shared memory may be left. Exit code 1: something is not so.
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,13 +19,14 @@ from pathlib import Path
 from statistics import median
 
 import heads
-import ray
 from conftest import make_tiny_files
 from faults import Case, uninterrupted
-from ray.util.state import list_actors
+from ray.util.state import list_actors, list_placement_groups
+
+from ail_ray.files import FileError, read_json
 
 ROUNDS = 40
-SLOW = {"slow": 0.1}  # seconds a step, so that a kill finds something to interrupt
+SLOW = {True: 0.5, False: 0.1}  # seconds a step without and with Ray, so that no run ends before its last kill
 
 
 def main() -> int:
@@ -42,7 +45,7 @@ def main() -> int:
     ):
         whole = uninterrupted(folder / f"whole-{name}", files, local, rounds=ROUNDS)
         case = Case(folder / name.replace(" ", "-"), files, local, {"rounds": ROUNDS})
-        case.points = SLOW
+        case.points = {"slow": SLOW[local]}
         uri, left = soak(case, kills, generator)
         found, steps = case.digest(), case.rounds_in_mlflow(uri)
         recovery = median(case.recoveries or [0])
@@ -62,11 +65,12 @@ def main() -> int:
 
 
 def soak_local(case: Case, kills: int, generator: random.Random) -> tuple[str | None, list[str]]:
-    """Kill the command after some seconds, from while it imports to while it trains, and start it again."""
+    """Kill the command, one time in four while it starts, else within 2.5 s of its work, and start it again."""
     for _ in range(kills):
         process = case.start()
-        until = time.monotonic() + generator.uniform(3, 11)
-        case.until(lambda until=until, process=process: time.monotonic() > until or process.poll() is not None)  # type: ignore[misc]
+        starting, seconds = generator.random() < 0.25, generator.uniform(0, 2.5)
+        case.until(lambda starting=starting, process=process: starting or at_work(case, process))  # type: ignore[misc]
+        time.sleep(seconds)
         assert process.poll() is None, f"over before it was killed: {case.log()}"
         case.kill(process.pid)
         process.wait()
@@ -74,6 +78,14 @@ def soak_local(case: Case, kills: int, generator: random.Random) -> tuple[str | 
     case.until(lambda: case.recovered(lambda: process.poll() is not None))
     case.finish(process)
     return None, [f"process {pid}" for pid in case.hits if Path(f"/proc/{pid}").exists()]
+
+
+def at_work(case: Case, process: subprocess.Popen[bytes]) -> bool:
+    """Whether a command has begun with the run, or is over."""
+    with contextlib.suppress(FileError):
+        if (run := case.run()) and read_json(run.path / "lease.json")["pid"] == process.pid:
+            return True
+    return process.poll() is not None
 
 
 def soak_ray(case: Case, kills: int, generator: random.Random) -> tuple[str | None, list[str]]:
@@ -117,21 +129,16 @@ def role(pid: int) -> str:
 def remaining(head: heads.Head) -> list[str]:
     """Actors and placement groups that outlived the job."""
     os.environ.update({key: value for key, value in head.environment.items() if key.startswith("RAY_")})
-    ray.init(address=head.gcs, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1")
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            actors = [actor.class_name for actor in list_actors(head.address, limit=1000) if actor.state != "DEAD"]
-            left = [
-                f"actor {name}" for name in actors if name in ("RayTrainWorker", "ImportanceStore", "TrainController")
-            ]
-            groups = ray.util.placement_group_table().values()
-            left += [f"placement group {group['bundles']}" for group in groups if group["state"] == "CREATED"]
-            if not left or time.monotonic() > deadline:
-                return left
-            time.sleep(1)
-    finally:
-        ray.shutdown()
+    deadline = time.monotonic() + 60
+    while True:
+        actors = [actor.class_name for actor in list_actors(head.address, limit=1000) if actor.state != "DEAD"]
+        ours = ("RayTrainWorker", "ImportanceStore", "TrainController")
+        groups = list_placement_groups(head.address, limit=1000)
+        left = [f"actor {name}" for name in actors if name in ours]
+        left += [f"placement group {group.placement_group_id}" for group in groups if group.state != "REMOVED"]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(1)
 
 
 if __name__ == "__main__":
