@@ -83,6 +83,11 @@ class Protocol:
         if found:
             raise ConfigError(found)
 
+    @property
+    def upsampling(self) -> int:
+        """The factor by which the network itself enlarges its input."""
+        return self.scales[0] if self.network == "fsrcnn" and self.scales else 1
+
     def problems(self) -> list[str]:
         """What is wrong with the values, one line each."""
         ranges: list[tuple[str, Any, bool, str]] = [
@@ -139,7 +144,7 @@ class RunConfig(Protocol):
 
     def student(self) -> Network:
         """The student with fresh weights, drawn from torch's global generator."""
-        scale = self.scales[0] if self.network == "fsrcnn" else None
+        scale = self.upsampling if self.upsampling > 1 else None
         return build_model(self.network, width=self.student_width, depth=self.student_depth, scale=scale)
 
     @property
@@ -294,8 +299,8 @@ def _network_problems(config: Protocol) -> list[str]:
         found.append(f"depth must {depth_rule(config.network)}, got {config.depth}")
     if config.network == "fsrcnn" and len(config.scales) > 1:
         found.append(f"scales must be one for fsrcnn, which upsamples by itself, got {_shown(config.scales)}")
-    elif config.network == "fsrcnn" and config.scales and config.scales[0] > 0 and config.crop % config.scales[0]:
-        up = config.crop + -config.crop % config.scales[0]
+    elif config.network == "fsrcnn" and set(config.scales) <= {2, 3, 4} and config.crop % config.upsampling:
+        up = config.crop + -config.crop % config.upsampling
         found.append(f"crop must be a multiple of the scale for fsrcnn, got {config.crop}: pass --crop {up}")
     return found
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from ail_ray.files import AnyPath, FileError, as_path, as_tensor, read_tensors, write_tensors
+from ail_ray.files import AnyPath, FileError, as_path, as_tensor, checksum, digest_of, read_tensors, write_tensors
 from ail_ray.learning.models import Network, build_model
 
 WIDEST = 10_000  # feature maps that a file may speak of
@@ -33,10 +33,11 @@ def load_model(path: AnyPath) -> Network:
     """
     path = as_path(path)
     tensors, metadata = read_tensors(path)
-    public = [f"residual_layer.{i}.conv.weight" for i in range(len(tensors) - 2)]
-    names = ["input.weight", *public, "output.weight"] if "input.weight" in tensors else []
+    middle = [f"residual_layer.{i}.conv.weight" for i in range(len(tensors) - 2)]
+    is_public = metadata.get("network", "vdsr") == "vdsr" and "input.weight" in tensors
+    names = ["input.weight", *middle, "output.weight"] if is_public else []
     try:
-        model = _described(tensors, metadata, "input.weight" if names else "layers.0.weight")
+        model = _described(tensors, metadata, "input.weight" if is_public else "layers.0.weight")
     except ValueError as error:
         found = ", ".join(sorted(tensors)[:4]) or "none"
         raise WeightsError(f"{path}: not a network we know: {error} (has {found})") from None
@@ -48,13 +49,22 @@ def load_model(path: AnyPath) -> Network:
         found_shape, shape = tensors[there].shape, tuple(expected.shape)
         if found_shape != shape:
             raise WeightsError(f"{path}: not a {model.name}: {there} has shape {found_shape}, expected {shape}")
-        if tensors[there].dtype.kind != "f" or not np.isfinite(tensors[there]).all():
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is refused as infinite
+            values = tensors[there].astype(np.float32)
+        if tensors[there].dtype.kind != "f" or not np.isfinite(values).all():
             raise WeightsError(f"{path}: {there} holds values that are not finite floats")
-        weights[name] = as_tensor(tensors[there].astype(np.float32))
+        weights[name] = as_tensor(values)
     if unknown := tensors.keys() - (names or weights.keys()):
         raise WeightsError(f"{path}: not a {model.name}: has {min(unknown)} too")
     model.load_state_dict(weights, assign=True)
     return model
+
+
+def weights_digest(path: AnyPath) -> str:
+    """Name of a network by content: its weights and what is not to be seen in them, 16 hexadecimal digits."""
+    model, (tensors, _) = load_model(path), read_tensors(as_path(path))
+    digest = checksum(tensors)
+    return digest[:16] if model.name == "vdsr" else digest_of([digest, model.name, model.depth, model.upsampling])
 
 
 def model_tensors(model: torch.nn.Module) -> dict[str, np.ndarray]:

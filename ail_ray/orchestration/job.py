@@ -54,10 +54,7 @@ class SweepJob:
             problems.append(f"price must be positive, got {self.price}")
         if self.local and (most > 1 or self.sweep.asha or self.sweep.search == "optuna"):
             problems.append("local runs one process: it goes with neither workers > 1, asha nor search optuna")
-        if IN_JOB:
-            for name, value in (("out", self.out), ("storage", self.storage)):
-                if value is not None and "://" not in value and not Path(value).expanduser().is_absolute():
-                    problems.append(f"{name} must be an absolute path in a submitted job, got {value}")
+        problems += relative_in_job(out=self.out, storage=self.storage)
         if problems:
             raise ConfigError(problems)
 
@@ -76,6 +73,15 @@ class SweepJob:
         """MLFLOW_TRACKING_URI, else a database where the user stands (in a submitted job: in the out folder)."""
         folder = self.out_path if IN_JOB else as_path(".")
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def relative_in_job(**paths: str | None) -> list[str]:
+    """A line for each relative path in a submitted job, whose working directory goes when it ends."""
+    return [
+        f"{name} must be an absolute path in a submitted job, got {value}"
+        for name, value in paths.items()
+        if IN_JOB and value is not None and "://" not in value and not Path(value).expanduser().is_absolute()
+    ]
 
 
 def costs(job: SweepJob) -> list[str]:

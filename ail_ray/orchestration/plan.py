@@ -190,14 +190,14 @@ def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, eva
     student = 4 * parameter_count(config.student())
     return TrialCost(
         config=config, crops=trained * steps * config.batch, error_passes=config.rounds, seconds=seconds,
-        memory=speed.memory + int(_bank(config) * pixels / workers) + 5 * evaluation, speed=speed,
+        memory=speed.memory + int(_bank(config) * pixels / workers) + 6 * evaluation, speed=speed,
         disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
     )  # fmt: skip
 
 
 def _bank(config: RunConfig) -> float:
     """Bytes a pixel: luma 1, input 2 for each that the network reads, importance 2, and 2 for a teacher's outputs."""
-    return 3 + 2 / config.student().upsampling ** 2 + (2 if config.beta > 0 else 0)
+    return 3 + 2 / config.upsampling**2 + (2 if config.beta > 0 else 0)
 
 
 def _measured(config: RunConfig, workers: int, precision: Precision, device: torch.device, largest: int) -> Speed:

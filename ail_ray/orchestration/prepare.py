@@ -18,7 +18,7 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, checksum, digest_of, read_tensors, write_tensors
+from ail_ray.files import as_path, digest_of, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
 from ail_ray.imaging.evaluation import write_evaluation
@@ -28,7 +28,7 @@ from ail_ray.learning.config import OFF, Protocol, RunConfig
 from ail_ray.learning.inference import error_map, output_map
 from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, placed
-from ail_ray.learning.weights import load_model
+from ail_ray.learning.weights import load_model, weights_digest
 
 Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[None]]
 """Calls a function with each of several argument lists, here or as tasks on a cluster; yields as each is done."""
@@ -191,7 +191,7 @@ def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UP
     path = as_path(start)
     try:
         given = _size(load_model(path))
-        digest = checksum(read_tensors(path)[0])[:16]
+        digest = weights_digest(path)
     except ValueError as error:
         raise ConfigError([f"start {start}: {error}"]) from None
     problems = dict.fromkeys(
@@ -237,7 +237,7 @@ def teacher_maps(
 
     They are computed where they are missing.
     """
-    digest = checksum(read_tensors(teacher)[0])[:16]
+    digest = weights_digest(teacher)
     folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
     missing = [
         (path, kind, shard, teacher, precision, device, threads)

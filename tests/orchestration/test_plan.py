@@ -51,7 +51,7 @@ def test_an_assumed_speed_counts_multiply_accumulates(gpus: Plan) -> None:
     passes = 3 * PIXELS * macs + 4 * gpus.evaluation_pixels * 4 * macs
     assert parameter_count(VDSR(3, 3)) == 135
     assert trial.seconds == pytest.approx(START + 4 * ROUND + training + passes, rel=1e-9)
-    assert trial.memory - trial.speed.memory == BANK * PIXELS + 5 * gpus.evaluation_pixels
+    assert trial.memory - trial.speed.memory == BANK * PIXELS + 6 * gpus.evaluation_pixels
 
 
 def test_trials_share_what_runs_at_once(gpus: Plan) -> None:
