@@ -2,7 +2,7 @@
 
 python jobs/benchmark.py                        all figures, about two minutes
 python jobs/benchmark.py --keys update_vs_copy --json -
-python jobs/benchmark.py --check                is a new machine right: precision, a round, store, all-reduce; a minute
+python jobs/benchmark.py --check                is this machine right: precision, a round, store, all-reduce; a minute
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The runs on a storage path: list them, look at one, remove what nobody needs.
 
-python jobs/runs.py                                      all runs under ./ail_out: state, rounds, best PSNR, time left
+python jobs/runs.py                                      all runs in ./ail_out: state, rounds, best PSNR, time left
 python jobs/runs.py --show 9923ddf8fbc0636f              one run, round by round
 python jobs/runs.py --storage s3://bucket/ail --prune --older 30 --failed        what could go; with --yes it goes
 """

@@ -1,0 +1,338 @@
+"""The paper's experiments: the runs that each table and figure needs, and what the paper prints for them.
+
+Every method is a sweep of its own over seeds, in run directories named by content: what two tables share is trained
+once, and what is there is not trained again.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from typing import Any
+
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.files import as_path, digest_of, read_json
+from ail_ray.imaging import datasets
+from ail_ray.learning.config import PRESETS, SweepConfig, demo, described
+from ail_ray.learning.models import NETWORKS
+from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.orchestration.cluster import IN_JOB, cluster
+from ail_ray.orchestration.job import SweepJob, check, costs, relative_in_job
+from ail_ray.orchestration.prepare import find_teacher
+from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.trial import Placement
+
+SETS = ("Set5", "Set14", "BSD100", "Urban100")
+MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
+"""Test sets of each budget; `smoke` makes do with bundled photographs."""
+JOINT = (2, 3, 4)
+"""Scales that the paper's baselines see together; its AIL students, and all others here, see one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A row of a table: a student and a condition it is trained under."""
+
+    name: str  # as the paper prints it; those it lacks named alike
+    student: dict[str, Any]  # values of the configuration
+    condition: dict[str, Any]
+    control: str | None = None  # the method with w = 1 at the same budget
+    together: bool = False  # on the joint scales at once
+    every_seed: bool = False  # else only the first
+
+
+AIL: dict[str, Any] = {"rule": ("eq7",)}
+PLAIN: dict[str, Any] = {"rule": ("uniform",)}
+
+
+def _methods(student: str, **values: Any) -> Iterator[Method]:
+    """Baseline (Eq. 1), AIL, and the control that the paper lacks."""
+    control = f"{student}, w = 1"
+    together = values["network"] != "fsrcnn"
+    yield Method(name=student, student=values, condition=PLAIN | {"rounds": 0}, together=together)
+    yield Method(name=f"{student}+AIL", student=values, condition=AIL, control=control, every_seed=True)
+    yield Method(name=control, student=values, condition=PLAIN, every_seed=True)
+
+
+def _ablations(student: str, **values: Any) -> Iterator[Method]:
+    """The conditions of section 5.4, the rule of the authors' code, and a control with one schedule throughout."""
+    control = f"{student}, w = 1"
+    for name, condition, every_seed in (
+        ("+AIL+init_0", AIL | {"teacher": ("none",)}, False),
+        ("+AIL+init_r", AIL | {"teacher": ("random",)}, False),
+        ("+AIL, reference rule", {"rule": ("reference",)}, True),
+        ("+Distil", PLAIN | {"beta": 0.1}, False),
+        (", w = 1, one schedule", PLAIN | {"restart": "never"}, False),
+    ):
+        yield Method(
+            name=f"{student}{name}", student=values, condition=condition, control=control, every_seed=every_seed
+        )
+
+
+VDSR13 = {"network": "vdsr", "width": (13,)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        *_methods("VDSR-f13", **VDSR13),
+        *_ablations("VDSR-f13", **VDSR13),
+        *_methods("VDSR-f16", network="vdsr", width=(16,)),
+        *_methods("VDSR-f22", network="vdsr", width=(22,)),
+        *_methods("VDSR-f32", network="vdsr", width=(32,)),
+        *_methods("DRRN-f25", network="drrn", width=(25,)),
+        *_methods("FSRCNN", network="fsrcnn", width=(56,)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table compares; `teacher` is a row of the paper that only needs weights."""
+
+    title: str
+    methods: tuple[str, ...]
+    teacher: str | None = None
+
+
+def _pair(student: str) -> tuple[str, ...]:
+    return student, f"{student}+AIL", f"{student}, w = 1"
+
+
+TABLES: dict[int, Table] = {
+    1: Table("initialisation of the importance", (
+        "VDSR-f13", "VDSR-f13+AIL+init_0", "VDSR-f13+AIL+init_r", "VDSR-f13+AIL", "VDSR-f13+AIL, reference rule",
+        "VDSR-f13, w = 1", "VDSR-f13, w = 1, one schedule",
+    )),
+    2: Table("importance learning and distillation", (
+        "VDSR-f13", "VDSR-f13+Distil", "VDSR-f13+AIL", "VDSR-f13, w = 1",
+    )),
+    4: Table("a student of width 16", _pair("VDSR-f16"), "VDSR"),
+    5: Table("a student of width 22", _pair("VDSR-f22"), "VDSR"),
+    6: Table("a student of width 32", _pair("VDSR-f32"), "VDSR"),
+    7: Table("another network with a recursion", _pair("DRRN-f25"), "DRRN"),
+    8: Table("a network that is small by design", _pair("FSRCNN")),
+}  # fmt: skip
+"""Table 3 has no runs."""
+
+FIGURES: dict[int, tuple[str, ...]] = {
+    1: (),
+    2: (),
+    3: ("VDSR-f13+AIL", "VDSR-f13+AIL+init_0", "VDSR-f13+AIL+init_r", "VDSR-f13, w = 1"),
+    4: ("VDSR-f13", "VDSR-f13+Distil", "VDSR-f13+AIL"),
+    9: ("FSRCNN", "FSRCNN+AIL"),
+}
+"""The runs of each figure."""
+
+
+def smoke() -> SweepConfig:
+    """Whether everything runs: bundled photographs, seconds of training; the numbers mean nothing."""
+    return replace(demo(), depth=None, rounds=2, epochs=1, crops=128)
+
+
+BUDGETS = {"smoke": smoke, "mini": PRESETS["mini"], "paper": PRESETS["paper"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Tables and figures to make, at what budget, and where."""
+
+    tables: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    """Tables of the paper, 1 to 8."""
+    figures: tuple[int, ...] = ()
+    """Figures of the paper: 1 2 3 4 9."""
+    budget: str = "smoke"
+    """`smoke`: minutes, to see that all runs; `mini`: a CPU's hours; `paper`: the paper's own, for GPUs."""
+    scales: tuple[int, ...] = (2, 3, 4)
+    """Super-resolution factors: one run for each; the paper's baselines see 2, 3 and 4 together."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of AIL, of the authors' rule and of their control; other methods get the first."""
+    teacher: str = "vdsr"
+    """Whose errors start the importance of all students, DRRN's too: `vdsr`, `tiny` or a path to weights."""
+    placement: Placement = field(default_factory=Placement)
+    local: bool = False
+    """One run after the other in this process, without Ray."""
+    out: str | None = None
+    """Folder for tables and figures, in a folder named like the budget; docs/results, in a submitted job --storage."""
+    storage: str | None = None
+    """Folder or address of the runs; ./ail_out, in a submitted job ~/ail_out."""
+    plan: bool = False
+    """Only say which runs, crops and hours it would take."""
+
+    def __post_init__(self) -> None:
+        known = {"tables": {3, *TABLES}, "figures": set(FIGURES), "scales": {2, 3, 4}}
+        found = [
+            f"{name} must be among {' '.join(map(str, sorted(there)))}, got {' '.join(map(str, getattr(self, name)))}"
+            for name, there in known.items()
+            if not set(getattr(self, name)) <= there
+        ]
+        found += [f"{name} must name at least one" for name in ("scales", "seeds") if not getattr(self, name)]
+        found += [f"{name} must not repeat, got {' '.join(map(str, values))}" for name in ("scales", "seeds")
+                  if len(set(values := getattr(self, name))) < len(values)]  # fmt: skip
+        if self.teacher in ("none", "random"):
+            found.append(f"teacher must have weights, got {self.teacher}; the tables include starts without one")
+        found += relative_in_job(out=self.out)
+        if self.budget not in BUDGETS:
+            found.append(f"budget must be one of {', '.join(BUDGETS)}, got {self.budget}")
+        if found:
+            raise ConfigError(found)
+        for experiment in self.experiments():
+            self.job(experiment.sweep)  # refuses what a sweep refuses
+
+    @property
+    def storage_path(self) -> UPath:
+        """Where the runs are."""
+        return as_path(self.storage or ("~/ail_out" if IN_JOB else "ail_out"))
+
+    @property
+    def out_path(self) -> UPath:
+        """Where the tables go."""
+        return as_path(self.out or (self.storage_path if IN_JOB else "docs/results")) / self.budget
+
+    def experiments(self) -> list["Experiment"]:
+        """The sweeps of all tables and figures, each once."""
+        names = [name for table in self.tables if table in TABLES for name in TABLES[table].methods]
+        names += [name for figure in self.figures for name in FIGURES[figure]]
+        measured = MEASURED[self.budget]
+        if self.budget == "smoke" and not available(measured)[0]:
+            measured = ("sample-val",)
+        made = []
+        for method in (METHODS[name] for name in dict.fromkeys(names)):
+            for scales in [JOINT] if method.together else [(scale,) for scale in self.scales]:
+                base = replace(
+                    BUDGETS[self.budget](), scales=scales, test=measured, teacher=(self.teacher,),
+                    seed=self.seeds if method.every_seed else self.seeds[:1],
+                )  # fmt: skip
+                crop = -(-base.crop // scales[0]) * scales[0] if method.student["network"] == "fsrcnn" else base.crop
+                made.append(Experiment(method, replace(base, crop=crop, **{**method.student, **method.condition})))
+        return made
+
+    def job(self, sweep: SweepConfig, folder: str = "paper") -> SweepJob:
+        """As the sweep's own command would have it, its summary in a folder of the storage path."""
+        storage = str(self.storage_path)
+        out = str(self.storage_path / folder)
+        return SweepJob(sweep=sweep, placement=self.placement, local=self.local, out=out, storage=storage)
+
+    def checked(self, sweep: SweepConfig) -> SweepJob:
+        """The job, its summary in a folder named by all that it reads.
+
+        Raises:
+            ConfigError: as a sweep does before it starts.
+        """
+        prepared, weights, _ = check(self.job(sweep))
+        evaluation = [file.path.stem for file in (*prepared.validation, *prepared.test)]
+        teachers = {name: path and weights_digest(path) for name, path in weights.items()}
+        content = [described(sweep), prepared.corpus.digest, evaluation, teachers]
+        return self.job(sweep, f"paper/{digest_of(content)}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A method at a scale, or at several together, over seeds."""
+
+    method: Method
+    sweep: SweepConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run as far as a method goes: another may have taken the same run further."""
+
+    directory: str
+    records: list[dict[str, Any]]  # of every round
+    weights: str
+
+    @property
+    def test(self) -> list[dict[str, Any]]:
+        """The rows of the last round."""
+        return list(self.records[-1]["test"])
+
+
+Results = dict[tuple[str, int], dict[int, Outcome]]
+"""What came of each method and scale, by seed."""
+
+
+def available(sets: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of some image sets that are here, and a line for each that is not."""
+    here, missing = [], []
+    for name in sets:
+        try:
+            datasets.find(name)
+            here.append(name)
+        except datasets.DatasetError as error:
+            missing.append(str(error))
+    return tuple(here), tuple(missing)
+
+
+def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
+    """Run what is not there yet, one sweep after the other.
+
+    Raises:
+        ConfigError: before anything has started.
+    """
+    results: Results = {}
+    find_teacher(study.teacher)
+    wanted = [(experiment, study.checked(experiment.sweep)) for experiment in study.experiments()]
+    with nullcontext() if study.local or all(_finished(job) for _, job in wanted) else cluster():
+        for i, (experiment, job) in enumerate(wanted, start=1):
+            summary = _finished(job)
+            say(f"--- {i} of {len(wanted)}: {_title(experiment)}{', is there' if summary else ''}")
+            if summary is None:
+                summary = run_sweep(job, name=_title(experiment), command=command, say=say)
+            for scale in experiment.sweep.scales:
+                trials = results.setdefault((experiment.method.name, scale), {})
+                trials |= {
+                    trial["parameters"]["seed"]: _outcome(trial, experiment.sweep.rounds)
+                    for trial in summary["trials"]
+                    if trial["status"] == "finished"
+                }
+    return results
+
+
+def _outcome(trial: dict[str, Any], rounds: int) -> Outcome:
+    run = RunDirectory(as_path(trial["directory"]))
+    return Outcome(trial["directory"], run.records()[: rounds + 1], str(run.student_path(rounds)))
+
+
+def plan(study: Study, say: Callable[[str], None]) -> None:
+    """Say for each sweep what it would cost."""
+    for experiment in study.experiments():
+        job = study.checked(experiment.sweep)
+        there = _finished(job) is not None
+        say(f"--- {_title(experiment)}{': is there' if there else ''}")
+        if not there:
+            say("\n".join(costs(job)))
+
+
+def printed() -> dict[tuple[str, str, int], tuple[float, float]]:
+    """The paper's PSNR in dB and SSIM, by method, set and scale."""
+    text = (files("ail_ray.reporting") / "paper.tsv").read_text()
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    return {(r["method"], r["set"], int(r["scale"])): (float(r["psnr"]), float(r["ssim"])) for r in rows}
+
+
+def teacher_weights(study: Study, name: str) -> UPath | None:
+    """Of a table's full network, if the study's teacher is that."""
+    path = find_teacher(study.teacher)
+    if path is None or name.lower() not in NETWORKS:
+        return None
+    model = load_model(path)
+    full = (name.lower(), model.full_width, model.full_depth)
+    return path if (model.name, model.width, model.depth) == full else None
+
+
+def _finished(job: SweepJob) -> dict[str, Any] | None:
+    """The summary of a sweep whose trials are all done, and still there."""
+    path = job.out_path / "summary.json"
+    if not path.exists():
+        return None
+    summary: dict[str, Any] = read_json(path)
+    runs = [RunDirectory(as_path(trial["directory"])) for trial in summary["trials"]]
+    there = [(run.path / "manifest.json").exists() and run.last_round >= job.sweep.rounds for run in runs]
+    return summary if there and all(there) else None
+
+
+def _title(experiment: Experiment) -> str:
+    return f"{experiment.method.name} ×{','.join(map(str, experiment.sweep.scales))}"

@@ -1,0 +1,82 @@
+"""Tables and figures of a study as files, each with where its numbers come from."""
+
+import io
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from ail_ray.files import as_path, write_bytes, write_json
+from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.machine import machine
+from ail_ray.orchestration.prepare import find_teacher
+from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.reporting.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
+from ail_ray.reporting.paper import FIGURES, TABLES, Results, Study
+from ail_ray.reporting.tables import comparison, comparison_markdown, complexity, complexity_markdown
+
+
+def write(study: Study, results: Results, command: str, say: Callable[[str], None]) -> None:
+    """Write `table_N.md` and `.json`, and `figure_N.png`, into the budget's folder."""
+    folder, here, today = study.out_path, machine(), f"{datetime.now(UTC):%Y-%m-%d}"
+    for number in study.tables:
+        if number == 3:
+            rows, missing = complexity(say), list[str]()
+            note = f"`{command}`, commit {here['commit']}, {today}, {here['processor']}, one thread."
+            text = complexity_markdown(rows, note)
+        else:
+            rows, missing = comparison(number, study, results)
+            note = f"`{command}`, {_origin(TABLES[number].methods, study, results)}."
+            text = comparison_markdown(number, rows, missing, note)
+        write_json(folder / f"table_{number}.json", {"note": note, "rows": rows, "missing": missing})
+        write_bytes(folder / f"table_{number}.md", text.encode())
+        say(f"wrote {folder / f'table_{number}.md'}")
+    for number in study.figures:
+        picture = _picture(number, study, results)
+        if isinstance(picture, str):
+            say(f"figure {number}: {picture}")
+        else:
+            write_bytes(folder / f"figure_{number}.png", picture)
+            say(f"wrote {folder / f'figure_{number}.png'}")
+
+
+def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
+    """The runs that a table rests on: how many, hours, precision, when, where and by which code they were begun."""
+    used: dict[tuple[str, int], float] = {}  # seconds of each round of each run
+    for name in methods:
+        for scale in study.scales:
+            for trial in results.get((name, scale), {}).values():
+                used |= {(trial.directory, r["round"]): sum(r["seconds"].values()) for r in trial.records}
+    runs = list(dict.fromkeys(directory for directory, _ in used))
+    manifests = [RunDirectory(as_path(run)).manifest() for run in runs]
+
+    def each(what: Callable[[dict[str, Any]], object]) -> str:
+        return ", ".join(sorted({str(what(manifest)) for manifest in manifests}))
+
+    return (
+        f"{len(runs)} runs, {sum(used.values()) / 3600:.2f} hours of them together, teacher {study.teacher}; "
+        f"begun {each(lambda m: datetime.fromtimestamp(m['created'], UTC).date())}, "
+        f"commit {each(lambda m: m['machine']['commit'])}, {each(lambda m: m['machine']['processor'])}, "
+        f"{each(lambda m: m['precision'])}, workers {each(lambda m: m['workers'])}"
+    )
+
+
+def _picture(number: int, study: Study, results: Results) -> bytes | str:
+    """One figure as PNG, at the first of the study's scales and seeds; why not, if it cannot be drawn."""
+    scale, seed = study.scales[0], study.seeds[0]
+    runs = {name: results.get((name, scale), {}) for name in FIGURES[number]}
+    if missing := [name for name, trials in runs.items() if seed not in trials]:
+        return f"not drawn: no run of {', '.join(missing)} has finished"
+    if number in (4, 9):
+        return students_picture({name: trials[seed].weights for name, trials in runs.items()}, pictured(scale))
+    if number == 2:
+        weights = find_teacher(study.teacher)
+        if weights is None:
+            return f"not drawn: teacher {study.teacher} has no weights of its own"
+        figure = initialisation_figure(load_model(weights), pictured(scale))
+    elif number == 3:
+        figure = curves_figure({name: [t.records for t in trials.values()] for name, trials in runs.items()})
+    else:
+        figure = penalty_figure()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return buffer.getvalue()

@@ -1,0 +1,96 @@
+"""A trained network as others get it: half-precision weights, and a card that says where they come from."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.files import AnyPath, as_path, read_json, write_bytes
+from ail_ray.learning.config import mini
+from ail_ray.learning.inference import benchmark
+from ail_ray.learning.weights import load_model, save_model
+from ail_ray.orchestration.job import SweepJob, relative_in_job
+from ail_ray.orchestration.machine import machine
+from ail_ray.orchestration.trial import Placement
+from ail_ray.reporting.paper import SETS, available
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """What to train, for how long, and where it goes."""
+
+    network: str = "vdsr"
+    """`vdsr`, `drrn` or `fsrcnn` (which takes one scale and a crop that is a multiple of it)."""
+    width: int | None = None
+    """Feature maps; the full network's by default (64, 128, 56)."""
+    scales: tuple[int, ...] = (2, 3, 4)
+    """Super-resolution factors trained together."""
+    train: tuple[str, ...] = ("T91", "BSDS200")
+    """Image sets, folders or addresses."""
+    epochs: int = 20
+    """Epochs of one schedule."""
+    crops: int = 36_000
+    """Crops of an epoch."""
+    crop: int = 41
+    """Side of a crop, pixels."""
+    learning_rate: float = 2e-3
+    """Of Adam at its highest, with a warm-up and a cosine to zero."""
+    seed: int = 0
+    """Of weights and crops."""
+    placement: Placement = field(default_factory=Placement)
+    local: bool = False
+    """In this process, without Ray."""
+    out: str | None = None
+    """Folder of the run; as for a sweep."""
+    to: str | None = None
+    """File for the weights, the card goes beside it; teacher.safetensors in --out by default."""
+
+    def __post_init__(self) -> None:
+        self.job()  # refuses what a sweep refuses
+        if problems := relative_in_job(to=self.to):
+            raise ConfigError(problems)
+
+    @property
+    def to_path(self) -> UPath:
+        """Where the weights go."""
+        return as_path(self.to) if self.to else self.job().out_path / "teacher.safetensors"
+
+    def job(self) -> SweepJob:
+        """The sweep of one trial that this is."""
+        names = ("network", "scales", "train", "epochs", "crops", "crop", "learning_rate")
+        values = {name: getattr(self, name) for name in names} | {"seed": (self.seed,)}
+        values |= {"width": (self.width,)} if self.width is not None else {"rho": (0.0,)}
+        sweep = replace(mini(), **values, validation=(), test=(), rounds=0, rule=("uniform",))
+        return SweepJob(sweep=sweep, placement=self.placement, local=self.local, out=self.out)
+
+
+def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
+    """Write the student of a finished trial (as in `summary.json`) in float16, and its card; returns the card.
+
+    The PSNR and SSIM of the card are those of the rounded weights, computed in float32.
+    """
+    to, directory = as_path(to), as_path(trial["directory"])
+    model = load_model(trial["weights"])
+    save_model(to, model.half(), {"run": directory.name})
+    config = read_json(directory / "manifest.json")["config"]
+    here = machine()
+    lines = [
+        f"# {to.stem}", "",
+        f"A {model.name} of width {model.width} and depth {model.depth}, trained plainly (w = 1) on scales "
+        f"{', '.join(map(str, config['scales']))} of {', '.join(config['train'])}, seed {config['seed']}: "
+        f"{config['epochs']} epochs of {config['crops']} crops of {config['crop']}×{config['crop']}, "
+        f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch']}.", "",
+        f"`{command}`, commit {here['commit']}, {datetime.now(UTC):%Y-%m-%d}, {here['processor']}. "
+        f"{to.stat().st_size / 1e6:.2f} MB in half precision.", "",
+        "| set | PSNR, dB | SSIM |", "|---|---|---|",
+    ]  # fmt: skip
+    scales = [model.upsampling] if model.upsampling > 1 else config["scales"]
+    for row in benchmark(
+        str(to), available(SETS)[0] or ["sample-val"], scales, precision="fp32", device="cpu", say=lambda line: None
+    ):
+        lines.append(f"| {row['set']} ×{row['scale']} | {row['psnr']:.2f} | {row['ssim']:.4f} |")
+    card = "\n".join(lines) + "\n"
+    write_bytes(to.with_suffix(".md"), card.encode())
+    return card

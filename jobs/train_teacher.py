@@ -1,0 +1,32 @@
+"""Train a teacher: a network trained plainly on all scales (Eq. 1), written in half precision with a card.
+
+    python jobs/train_teacher.py --width 32 --epochs 20 --workers 2 --to teachers/vdsr-f32.safetensors
+
+Goes on where it was stopped. The card, beside the weights, has the command, the data and PSNR and SSIM on every test
+set that is here. Exit code 1: the training failed; 2: nothing was started.
+"""
+
+import shlex
+import sys
+
+from ail_ray.commandline import parse, refuse
+from ail_ray.errors import ConfigError
+from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.reporting.teacher import Teacher, publish
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, train, write; returns the exit code."""
+    teacher = parse(Teacher, arguments, default=Teacher(), prog="train_teacher.py", description=__doc__ or "")
+    command = shlex.join(["python", "jobs/train_teacher.py", *arguments])
+    try:
+        (trial,) = run_sweep(teacher.job(), name="teacher", command=command)["trials"]
+    except ConfigError as error:
+        refuse(error.problems)
+    if trial["status"] == "finished":
+        print(publish(trial, teacher.to_path, command), flush=True)
+    return int(trial["status"] != "finished")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,244 @@
+"""The paper's tables: what it prints, which runs they share, our numbers beside its own, and one study run for real."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ail_ray.errors import ConfigError
+from ail_ray.learning.config import SweepConfig, described
+from ail_ray.learning.importance import initial_importance
+from ail_ray.learning.inference import benchmark
+from ail_ray.learning.models import VDSR
+from ail_ray.learning.weights import save_model
+from ail_ray.reporting import paper, tables
+from ail_ray.reporting.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
+from ail_ray.reporting.paper import FIGURES, METHODS, SETS, TABLES, Outcome, Results, Study, printed, run
+from ail_ray.reporting.tables import comparison, comparison_markdown, complexity
+from jobs import paper_tables, train_teacher
+
+
+def test_the_papers_numbers_are_all_there() -> None:
+    there = printed()
+    students = [name for table in (4, 5, 6, 7, 8) for name in TABLES[table].methods[:2]]
+    for name in (*TABLES[1].methods[:4], "VDSR-f13+Distil", "VDSR", "DRRN", *students):
+        for which in SETS:
+            for scale in (2, 3, 4):
+                decibels, similarity = there[name, which, scale]
+                assert 24 < decibels < 38
+                assert 0.7 < similarity < 0.97
+    # PAPER_NOTES' own copy of Tables 1 and 2
+    assert [there["VDSR-f13", "Set5", s][0] for s in (2, 3, 4)] == [37.18, 33.07, 30.74]
+    assert [there["VDSR-f13+AIL", "Urban100", s][0] for s in (2, 3, 4)] == [30.42, 26.76, 24.87]
+    assert [there["VDSR-f13+Distil", "BSD100", s][0] for s in (2, 3, 4)] == [31.65, 28.56, 27.01]
+    assert len(there) == 17 * 12
+
+
+def test_every_run_is_planned_once_and_has_a_matched_control() -> None:
+    study = Study(tables=(1, 2, 3), scales=(2, 3), budget="mini", figures=(3, 4))
+    wanted = study.experiments()
+    assert len({json.dumps(described(e.sweep), default=str) for e in wanted}) == len(wanted) == 1 + 7 * 2
+    assert {e.sweep.scales for e in wanted} == {(2, 3, 4), (2,), (3,)}, "the baseline is the paper's: all scales"
+    by_name = {(e.method.name, e.sweep.scales): e.sweep for e in wanted}
+    assert by_name["VDSR-f13", (2, 3, 4)].rounds == 0
+    for (name, scales), sweep in by_name.items():
+        control = METHODS[name].control
+        if control is None:
+            continue
+        other = by_name[control, scales]
+        assert (other.rule, other.restart, other.beta) == (("uniform",), "round", 0.0)
+        for field in ("rounds", "epochs", "crops", "batch", "optimizer", "learning_rate", "width", "network", "start"):
+            assert getattr(other, field) == getattr(sweep, field), (name, field)
+    assert by_name["VDSR-f13+AIL", (2,)].seed == by_name["VDSR-f13, w = 1", (2,)].seed == (0, 1, 2)
+    assert by_name["VDSR-f13+AIL, reference rule", (2,)].seed == (0, 1, 2)
+    assert by_name["VDSR-f13+Distil", (2,)].seed == (0,)
+    assert {name for methods in FIGURES.values() for name in methods} <= METHODS.keys()
+
+
+def test_fsrcnn_gets_crops_of_its_scale() -> None:
+    sweeps = [e.sweep for e in Study(tables=(8,), scales=(2, 3, 4)).experiments()]
+    assert len(sweeps) == 9
+    assert {(sweep.scales, sweep.crop) for sweep in sweeps} == {((2,), 42), ((3,), 42), ((4,), 44)}
+
+
+def test_a_study_that_cannot_be_is_refused_with_all_problems() -> None:
+    with pytest.raises(ConfigError) as refused:
+        Study(tables=(9,), scales=(5, 5), seeds=(), budget="huge", teacher="none")
+    names = [line.split()[0] for line in refused.value.problems]
+    assert names == ["tables", "scales", "seeds", "scales", "teacher", "budget"]
+
+
+@pytest.mark.parametrize("job", [paper_tables.main, train_teacher.main])
+def test_the_commands_refuse_and_help(job: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        job(["--scales", "7"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: scales must be")
+    with pytest.raises(SystemExit) as left:
+        job(["--help"])
+    assert left.value.code == 0
+
+
+def test_a_study_in_a_submitted_job_wants_absolute_paths() -> None:
+    code = (
+        "from ail_ray.reporting.paper import Study; from ail_ray.reporting.teacher import Teacher\n"
+        "print(Study().out_path, Teacher().to_path)\n"
+        "for make in (lambda: Study(out='here'), lambda: Teacher(to='there')):\n"
+        "    try: make()\n"
+        "    except Exception as error: print(error)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    home = Path.home()
+    assert run.stdout.splitlines() == [
+        f"{home}/ail_out/smoke {home}/ail_out/teacher.safetensors",
+        "out must be an absolute path in a submitted job, got here",
+        "to must be an absolute path in a submitted job, got there",
+    ]
+
+
+def trial(psnr: float) -> Outcome:
+    return Outcome("", [{"test": [{"set": "Set5", "scale": 2, "psnr": psnr, "ssim": psnr / 40}]}], "")
+
+
+def test_means_intervals_and_gains_are_over_the_seeds() -> None:
+    study = Study(tables=(1,), scales=(2,))
+    results: Results = {
+        ("VDSR-f13+AIL", 2): {s: trial(value) for s, value in ((0, 37.0), (1, 37.1), (2, 37.2))},
+        ("VDSR-f13, w = 1", 2): {s: trial(value) for s, value in ((0, 36.9), (1, 37.05), (3, 30.0))},
+        ("VDSR-f13", 2): {0: trial(36.5)},
+    }
+    rows, missing = comparison(1, study, results)
+    by_name = {row["method"]: row for row in rows}
+    ours = by_name["VDSR-f13+AIL"]
+    assert ours["psnr"] == pytest.approx(37.1)
+    assert ours["psnr_interval"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
+    assert ours["gain"] == pytest.approx(0.075), "over the seeds that both have"
+    assert ours["gain_interval"] == pytest.approx(12.7062 * np.std([0.1, 0.05], ddof=1) / 2**0.5, rel=1e-4)
+    assert (ours["paper_psnr"], ours["paper_ssim"]) == (37.43, 0.9591)
+    assert ours["difference"] == pytest.approx(37.1 - 37.43)
+    assert "gain" not in by_name["VDSR-f13"]
+    assert by_name["VDSR-f13"]["psnr_interval"] is None
+    for name in ("VDSR-f13+AIL+init_0", "VDSR-f13+AIL+init_r"):
+        assert f"{name} ×2: no run has finished" in missing
+    text = comparison_markdown(1, rows, missing, "a note")
+    (line,) = (line for line in text.splitlines() if line.startswith("| VDSR-f13+AIL |"))
+    assert [cell.strip() for cell in line.strip("|").split("|")] == [
+        "VDSR-f13+AIL", "Set5 ×2", "37.10 ± 0.25", "37.43", "-0.33", "+0.08 ± 0.32", "0.9275 ± 0.0062", "0.9591", "3",
+    ]  # fmt: skip
+    assert f"Missing: {missing[0]}." in text
+
+
+def test_table_3_is_counted_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {name: tables.COMPLEXITY[name] for name in ("VDSR-f22", "VDSR-f13", "FSRCNN")}
+    monkeypatch.setattr(tables, "COMPLEXITY", small)  # a DRRN takes minutes
+    rows = {row["method"]: row for row in complexity(lambda line: None)}
+    counts = {name: row["parameters"] for name, row in rows.items()}
+    assert counts == {"VDSR-f22": 78_804, "VDSR-f13": 27_612, "FSRCNN": 12_809}
+    for name, count in counts.items():
+        paper_says = rows[name]["paper_parameters"]
+        assert paper_says == "-" or f"{count / 1000:.0f}K" == paper_says
+    assert rows["VDSR-f22"]["seconds"] > rows["FSRCNN"]["seconds"] > 0
+    assert "| 1,810 M | 115M |" in tables.complexity_markdown(list(rows.values()), "a note")
+
+
+@pytest.fixture
+def tiny_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The budget `smoke`, but of seconds, and no image sets but those bundled."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "none"))
+    monkeypatch.setattr(paper, "BUDGETS", {"smoke": lambda: SweepConfig(
+        train=("sample",), validation=(), test=(), scales=(2,), downsizes=(0.25,), rounds=1, epochs=1, crops=8, batch=4,
+        shards=2, optimizer="adam", learning_rate=3e-3, schedule="cosine", depth=6,
+    )})  # fmt: skip
+    return tmp_path
+
+
+def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = str(tiny_budget / "teacher.safetensors")
+    save_model(teacher, VDSR(width=3, depth=3))
+    words = ["--tables", "2", "8", "--figures", "1", "2", "3", "4", "9", "--scales", "2", "--seeds", "1", "0"]
+    words += ["--teacher", teacher, "--local", "--storage", "runs"]
+    assert paper_tables.main(words) == 0
+    assert capsys.readouterr().out.count("] started") == 1 + 1 + 2 + 2 + 1 + 1 + 1 + 2 + 2
+    folder = tiny_budget / "docs" / "results" / "smoke"
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"table_{number}.{kind}" for number in (2, 8) for kind in ("json", "md")),
+        *(f"figure_{number}.png" for number in (1, 2, 3, 4, 9)),
+    }
+    table = json.loads((folder / "table_8.json").read_text())
+    assert [row["method"] for row in table["rows"]] == ["FSRCNN", "FSRCNN+AIL", "FSRCNN, w = 1"]
+    assert {row["set"] for row in table["rows"]} == {"sample-val"}
+    assert table["missing"] == ["Set5, Set14, BSD100, Urban100: not measured at this budget"]
+    assert "4 runs" in table["note"], "two seeds of AIL and of its control, whose round 0 is the baseline"
+    study = Study(tables=(2, 8), figures=(1, 2, 3, 4, 9), scales=(2,), seeds=(1, 0), teacher=teacher, local=True,
+                  storage="runs")  # fmt: skip
+    said: list[str] = []
+    results = run(study, "a command", said.append)
+    assert sum("is there" in line for line in said) == len(said) == 9
+    for (name, scale), trials in results.items():
+        assert sorted(trials) == ([0, 1] if METHODS[name].every_seed else [1])
+        if scale == 2:
+            for trial in trials.values():
+                (row,) = (row for row in trial.test if row["scale"] == 2)
+                (measured,) = benchmark(
+                    trial.weights, ["sample-val"], [2], precision="fp32", device="cpu", say=said.append
+                )
+                assert row["psnr"] == pytest.approx(measured["psnr"], abs=1e-6), name
+    for name, methods in (("figure_4", FIGURES[4]), ("figure_9", FIGURES[9])):
+        expected = {method: results[method, 2][1].weights for method in methods}  # the first seed given, not the best
+        assert (folder / f"{name}.png").read_bytes() == students_picture(expected, pictured(2))
+    # Killed in the middle: a summary is missing, its run is not.
+    lost = next((tiny_budget / "runs" / "paper").glob("*/summary.json"))
+    lost.unlink()
+    again: list[str] = []
+    assert run(study, "a command", again.append) == results
+    assert sum("is there" in line for line in again) == 8
+    assert not any("patches/s" in line for line in again), "nothing is trained twice"
+    before = {e.method.name: study.checked(e.sweep).out for e in study.experiments()}
+    save_model(teacher, VDSR(width=3, depth=4))  # another teacher in the same file: other runs of what reads it
+    changed = {e.method.name for e in study.experiments() if study.checked(e.sweep).out != before[e.method.name]}
+    assert changed == {"VDSR-f13+AIL", "VDSR-f13+Distil", "FSRCNN+AIL"}
+
+
+def test_the_penaltys_minimum_is_eq_7() -> None:
+    (axes,) = penalty_figure(d=0.1, lam=0.1).axes
+    for penalty, objective, best in zip(axes.lines[0::3], axes.lines[1::3], axes.lines[2::3], strict=True):
+        w, value = np.asarray(objective.get_xdata()), np.asarray(objective.get_ydata())
+        assert best.get_xdata()[0] == pytest.approx(w[value.argmin()], abs=2e-3)  # type: ignore[index]
+        assert best.get_ydata()[0] == pytest.approx(value.min(), abs=1e-5)  # type: ignore[index]
+        np.testing.assert_allclose(value - 0.1 * w, penalty.get_ydata())
+
+
+def test_the_curves_are_the_records_means() -> None:
+    def records(*psnrs: float) -> list[dict[str, Any]]:
+        return [{"test": [{"set": "Set5", "scale": 2, "psnr": psnr}]} for psnr in psnrs]
+
+    figure = curves_figure({"a": [records(30, 31, 32), records(32, 33, 36)], "a+init_0": [records(8, 30, 31)]})
+    (axes,) = figure.axes
+    a, zero = axes.lines
+    assert (list(a.get_xdata()), list(a.get_ydata())) == ([0, 1, 2], [31, 32, 34])
+    assert (list(zero.get_xdata()), list(zero.get_ydata())) == ([1, 2], [30, 31]), "round 0 trains nothing"
+    assert axes.get_title() == "Set5 ×2"
+
+
+def test_figure_2_shows_the_importance_that_runs_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIL_DATA_DIR", raising=False)
+    teacher, images = VDSR(2, 2), pictured(2)
+    curves, image, error, importance = initialisation_figure(teacher, images).axes
+    with torch.no_grad():
+        sr = teacher(torch.from_numpy(images.bicubic[0])[None, None])[0, 0].numpy()
+    expected = np.abs(images.hr[0] / 255.0 - sr)
+    np.testing.assert_array_equal(image.images[0].get_array(), images.hr[0])
+    np.testing.assert_allclose(error.images[0].get_array(), expected, atol=1e-6)
+    np.testing.assert_allclose(importance.images[0].get_array(), initial_importance(expected), atol=1e-4)
+    assert len(curves.lines) == 4

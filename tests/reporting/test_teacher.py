@@ -1,0 +1,41 @@
+"""A teacher from its command's configuration to the file and the card that others get."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ail_ray.errors import ConfigError
+from ail_ray.files import read_tensors
+from ail_ray.learning.inference import benchmark
+from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.reporting.teacher import Teacher, publish
+
+
+def test_a_teacher_is_trained_and_published_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AIL_DATA_DIR", raising=False)
+    teacher = Teacher(
+        width=3, train=("sample",), scales=(2, 3), epochs=1, crops=8, local=True, to="new/small.safetensors"
+    )
+    (trial,) = run_sweep(teacher.job(), command="a command")["trials"]
+    card = publish(trial, teacher.to, "a command")
+    assert (tmp_path / "new" / "small.md").read_text() == card
+    tensors, metadata = read_tensors(tmp_path / "new" / "small.safetensors")  # type: ignore[arg-type]
+    assert {array.dtype.name for array in tensors.values()} == {"float16"}
+    assert metadata["run"] == Path(trial["directory"]).name
+    trained, published = load_model(trial["weights"]), load_model(teacher.to)
+    for ours, theirs in zip(trained.parameters(), published.parameters(), strict=True):
+        assert torch.equal(ours.half().float(), theirs)
+    assert "A vdsr of width 3 and depth 20, trained plainly (w = 1) on scales 2, 3 of sample, seed 0" in card
+    (row,) = benchmark(teacher.to, ["sample-val"], [3], precision="fp32", device="cpu", say=lambda line: None)
+    assert f"| sample-val ×3 | {row['psnr']:.2f} | {row['ssim']:.4f} |" in card
+    assert card.count("| sample-val ×") == 2
+
+
+def test_a_teacher_that_cannot_be_trained_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one for fsrcnn"):
+        Teacher(network="fsrcnn")
+    with pytest.raises(ConfigError, match="width must be at least 1"):
+        Teacher(width=0)
