@@ -70,7 +70,7 @@ def test_the_words_say_hours_and_price(gpus: Plan) -> None:
 def test_more_workers_share_the_corpus_and_the_batch(tiny_files: TinyFiles) -> None:
     one, four = (planned(tiny_files, Placement(gpu=True, workers=n), width=(3,)) for n in (1, 4))
     assert four.trials[0].speed.step == pytest.approx(one.trials[0].speed.step / 4)
-    shares = [made.trials[0].memory - made.trials[0].speed.memory - 5 * made.evaluation_pixels for made in (one, four)]
+    shares = [made.trials[0].memory - made.trials[0].speed.memory - 6 * made.evaluation_pixels for made in (one, four)]
     assert shares == [BANK * PIXELS, BANK * PIXELS // 4]
 
 
