@@ -6,7 +6,7 @@ once, and what is there is not trained again.
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
@@ -196,7 +196,7 @@ class Study:
         names = [name for table in self.tables if table in TABLES for name in TABLES[table].methods]
         names += [name for figure in self.figures for name in FIGURES[figure]]
         measured = MEASURED[self.budget]
-        if self.budget == "smoke" and not available(measured)[0]:
+        if self.budget == "smoke" and not available(measured):
             measured = ("sample-val",)
         made = []
         for method in (METHODS[name] for name in dict.fromkeys(names)):
@@ -254,16 +254,14 @@ Results = dict[tuple[str, int], dict[int, Outcome]]
 """What came of each method and scale, by seed."""
 
 
-def available(sets: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those of some image sets that are here, and a line for each that is not."""
-    here, missing = [], []
+def available(sets: Iterable[str]) -> tuple[str, ...]:
+    """Those of some image sets that are here."""
+    here = []
     for name in sets:
-        try:
+        with suppress(datasets.DatasetError):
             datasets.find(name)
             here.append(name)
-        except datasets.DatasetError as error:
-            missing.append(str(error))
-    return tuple(here), tuple(missing)
+    return tuple(here)
 
 
 def run(study: Study, command: str, say: Callable[[str], None]) -> Results:

@@ -141,7 +141,7 @@ def complexity(say: Callable[[str], None]) -> list[dict[str, Any]]:
     The seconds are the median of three passes (of one that takes longer than 20 s) over Set5 at scale 3, or over the
     bundled photographs without it.
     """
-    name = "Set5" if available(["Set5"])[0] else "sample-val"
+    name = "Set5" if available(["Set5"]) else "sample-val"
     images = EvaluationImages(name, 3, [modcrop(luma(read_image(path)), 3) for path in datasets.find(name).paths])
     threads, rows = torch.get_num_threads(), []
     torch.set_num_threads(1)

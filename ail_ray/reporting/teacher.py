@@ -7,12 +7,13 @@ from typing import Any
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import AnyPath, as_path, read_json, write_bytes
+from ail_ray.files import AnyPath, as_path, write_bytes
 from ail_ray.learning.config import mini
 from ail_ray.learning.inference import benchmark
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration.job import SweepJob, relative_in_job
 from ail_ray.orchestration.machine import machine
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.trial import Placement
 from ail_ray.reporting.paper import SETS, available
 
@@ -74,7 +75,7 @@ def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
     to, directory = as_path(to), as_path(trial["directory"])
     model = load_model(trial["weights"])
     save_model(to, model.half(), {"run": directory.name})
-    config = read_json(directory / "manifest.json")["config"]
+    config = RunDirectory(directory).manifest()["config"]
     here = machine()
     lines = [
         f"# {to.stem}", "",
@@ -88,7 +89,7 @@ def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
     ]  # fmt: skip
     scales = [model.upsampling] if model.upsampling > 1 else config["scales"]
     for row in benchmark(
-        str(to), available(SETS)[0] or ["sample-val"], scales, precision="fp32", device="cpu", say=lambda line: None
+        str(to), available(SETS) or ["sample-val"], scales, precision="fp32", device="cpu", say=lambda line: None
     ):
         lines.append(f"| {row['set']} ×{row['scale']} | {row['psnr']:.2f} | {row['ssim']:.4f} |")
     card = "\n".join(lines) + "\n"
