@@ -47,7 +47,7 @@ WORDS = {
     "rho": ["0.5", "0.75 0.8", "1", "-1", "nan", "0,5", "", "1e400"],
     "lam": ["0.1", "0", "-0.2", "inf", "nan", "0.1 0.15", "λ"],
     "width": ["3", "0", "-3", "13 32", "2.5", "99999999999"],
-    "teacher": ["none", "random", "tiny", "vdsr", "/absent.safetensors", "", "../..", "s3://absent/x", "\0"],
+    "teacher": ["none", "random", "nobody", "vdsr", "/absent.safetensors", "", "../..", "s3://absent/x", "\0"],
     "rule": ["eq7", "reference", "exact", "uniform", "hard-first", "eq8", ""],
     "restart": ["round", "never", "always"],
     "beta": ["0", "0.1", "-1", "nan", "inf"],

@@ -76,7 +76,7 @@ class Protocol:
     beta: float = 0.0
     """Eq. 10: weight of (T(x) - s)^2 in the loss, T the teacher: distillation, with rule `uniform` only; paper: 0.1."""
     start: str | None = None
-    """Safetensors weights that the student starts from, a path that every worker can read; else random ones."""
+    """Safetensors weights that the student starts from; else random ones."""
 
     def __post_init__(self) -> None:
         found = self.problems()
@@ -189,7 +189,7 @@ class SweepConfig(Protocol):
     lam: tuple[float, ...] = (0.15,)
     """λ: the largest rise of a pixel's importance in one round (Eq. 7); for `hard-first` the fall of its threshold."""
     teacher: tuple[str, ...] = ("vdsr",)
-    """Whose errors start the importance: `vdsr` ($AIL_TEACHER_DIR), `tiny` (made here), a path; or `none`, `random`."""
+    """Whose errors start the importance: `vdsr` (comes along), a name in $AIL_TEACHER_DIR, a path; `none`, `random`."""
     rule: tuple[Rule, ...] = ("eq7",)
     """How importance is updated: `eq7` (the paper), `reference` (the authors' code), `exact` (minimiser for the squared
     loss), `uniform` (always 1: the control at the same budget), `hard-first` (the opposite order)."""
@@ -256,7 +256,7 @@ def demo() -> SweepConfig:
     return SweepConfig(
         train=("sample",), validation=("sample-val",), test=(), depth=8, downsizes=(1.0, 0.5), shards=8,
         rounds=3, epochs=2, crops=2048, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
-        weight_decay=0.0, teacher=("tiny", "none"), rule=("eq7", "uniform"),
+        weight_decay=0.0, teacher=("vdsr", "none"), rule=("eq7", "uniform"),
     )  # fmt: skip
 
 

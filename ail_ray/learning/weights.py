@@ -1,7 +1,10 @@
 """Weights in and out, as safetensors: our own files, and the public layout of VDSR's released checkpoints."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from upath import UPath
 
 from ail_ray.files import AnyPath, FileError, as_path, as_tensor, checksum, digest_of, read_tensors, write_tensors
 from ail_ray.learning.models import Network, build_model
@@ -58,6 +61,12 @@ def load_model(path: AnyPath) -> Network:
         raise WeightsError(f"{path}: not a {model.name}: has {min(unknown)} too")
     model.load_state_dict(weights, assign=True)
     return model
+
+
+def bundled() -> dict[str, UPath]:
+    """The teachers that the package brings, by name; beside each lies its card."""
+    folder = UPath(Path(__file__).parent / "teachers")
+    return {path.stem: path for path in folder.glob("*.safetensors")}
 
 
 def weights_digest(path: AnyPath) -> str:

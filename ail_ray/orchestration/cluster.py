@@ -5,7 +5,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -44,7 +44,7 @@ def start_own(**options: Any) -> None:
     Its processes are told where the dashboard is: Ray Train asks it whether the trial of a worker group still lives,
     and where several Rays run on a machine it gives up asking, and the group's resources with it.
     """
-    port = _free_port(8265)
+    port = _free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
     ray.init(
@@ -59,12 +59,11 @@ def start_own(**options: Any) -> None:
     )
 
 
-def _free_port(preferred: int) -> int:
-    for port in (preferred, 0):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
+def _free_port() -> int:
+    """One that the kernel gives out anew each time: two commands that start together must not settle on the same."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def concurrency(placement: Placement, max_workers: int | None) -> int:

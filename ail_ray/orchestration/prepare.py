@@ -1,7 +1,8 @@
-"""What trials share, built once and found again by its digest: shards, evaluation images, teachers, their errors.
+"""What trials share, built once and found again by its digest: shards, evaluation images, weights, teachers' errors.
 
 corpora/<digest>/shard-0000.safetensors              training pairs
 evaluation/<digest>.safetensors                      one set at one scale
+weights/<digest>.safetensors                         teachers, and what students start from
 errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
 outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of it, for distillation
 runs/<digest>/                                       the run directories
@@ -10,7 +11,7 @@ runs/<digest>/                                       the run directories
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
@@ -18,17 +19,17 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, write_tensors
+from ail_ray.files import as_path, digest_of, write_bytes, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
 from ail_ray.imaging.evaluation import write_evaluation
 from ail_ray.imaging.images import image_size
 from ail_ray.imaging.metrics import measurable
-from ail_ray.learning.config import OFF, Protocol, RunConfig
+from ail_ray.learning.config import Protocol, RunConfig
 from ail_ray.learning.inference import error_map, output_map
 from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, placed
-from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.learning.weights import bundled, load_model, weights_digest
 
 Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[None]]
 """Calls a function with each of several argument lists, here or as tasks on a cluster; yields as each is done."""
@@ -156,21 +157,24 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
 
 
 def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
-    """The weights of a named or given teacher; None for `none`, `random` and `tiny`, which have no file.
+    """The weights of a teacher: one that the package brings, one in $AIL_TEACHER_DIR, or any path.
+
+    None for `none` and `random`, which have no weights.
 
     Raises:
         ConfigError: it is not there, is not a network we know, or does not serve all of these scales.
     """
-    if name in ("none", "random", "tiny"):
+    if name in ("none", "random"):
         return None
-    path = as_path(name)
-    if name == "vdsr":
-        folder = os.environ.get("AIL_TEACHER_DIR")
-        if not folder:
-            raise ConfigError(
-                ["teacher vdsr: set AIL_TEACHER_DIR to the folder with vdsr_291.safetensors, or pass --teacher tiny"]
-            )
-        path = as_path(folder) / "vdsr_291.safetensors"
+    folder = os.environ.get("AIL_TEACHER_DIR")
+    named = {path.stem: path for path in as_path(folder).glob("*.safetensors")} if folder else {}
+    named |= bundled()
+    path = named.get(name, as_path(name))
+    if name not in named and not path.suffix and "/" not in name:
+        where = "" if folder else "; more in the folder that AIL_TEACHER_DIR names, which is not set"
+        raise ConfigError(
+            [f"teacher {name}: no such teacher; there are none, random, {', '.join(sorted(named))}{where}"]
+        )
     try:
         problems = load_model(path).problems(scales)
     except ValueError as error:
@@ -209,13 +213,12 @@ def _size(model: Network) -> str:
     return f"a {model.name} of width {model.width}, depth {model.depth}{scale}"
 
 
-def tiny_teacher(protocol: Protocol, seed: int = 0) -> RunConfig:
-    """The run that makes the teacher `tiny`: a small VDSR, plainly trained for about a minute on the same images."""
-    base = RunConfig(**{name: getattr(protocol, name) for name in Protocol.__dataclass_fields__} | OFF, seed=seed)
-    return replace(
-        base, network="vdsr", rule="uniform", width=24, rho=0.0, depth=8, rounds=0, epochs=1, crops=6400, batch=16,
-        optimizer="adam", learning_rate=3e-3, schedule="cosine", weight_decay=0.0,
-    )  # fmt: skip
+def shared_weights(path: UPath, storage: UPath) -> UPath:
+    """A copy of some weights on the storage path, where every worker can read them."""
+    copy = storage / "weights" / f"{weights_digest(path)}.safetensors"
+    if not copy.exists():
+        write_bytes(copy, path.read_bytes())
+    return copy
 
 
 Kind = Literal["errors", "outputs"]

@@ -26,9 +26,8 @@ from ail_ray.orchestration.prepare import (
     Prepared,
     build_data,
     here,
-    said,
+    shared_weights,
     teacher_maps,
-    tiny_teacher,
 )  # fmt: skip
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
@@ -136,15 +135,10 @@ def _build(
     build_data(prepared, here if job.local else OnCluster(1), say)
     teachers = {}
     for name, found in weights.items():
-        if name == "tiny":
-            config = tiny_teacher(job.sweep)
-            plan = TrialPlan(config=config, prepared=prepared, teacher=None, errors=None, precision=precision)
-            said(everywhere(_train_here, [(plan, p.threads, device)]), "tiny teachers, a minute each", 1, say)
-            found = plan.directory / "student.safetensors"
         if found is not None:
             teachers[name] = teacher_maps(
                 "outputs" if job.sweep.beta > 0 else "errors",
-                found,
+                shared_weights(found, job.storage_path),
                 prepared,
                 precision,
                 device=device,
@@ -152,11 +146,9 @@ def _build(
                 everywhere=everywhere,
                 say=say,
             )
+    if start is not None:
+        start = start[0], shared_weights(start[1], job.storage_path)
     return Sweep(job=job, prepared=prepared, precision=precision, teachers=teachers, start=start)
-
-
-def _train_here(plan: TrialPlan, threads: int, device: str) -> None:
-    run_local(plan, threads, torch.device(device), lambda record: None)
 
 
 def _run_here(sweep: Sweep, monitor: Monitor) -> None:

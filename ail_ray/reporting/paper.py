@@ -150,7 +150,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of AIL, of the authors' rule and of their control; other methods get the first."""
     teacher: str = "vdsr"
-    """Whose errors start the importance of all students, DRRN's too: `vdsr`, `tiny` or a path to weights."""
+    """Whose errors start the importance of all students, DRRN's too: `vdsr`, a name in $AIL_TEACHER_DIR, or a path."""
     placement: Placement = field(default_factory=Placement)
     local: bool = False
     """One run after the other in this process, without Ray."""

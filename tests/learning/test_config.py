@@ -180,8 +180,8 @@ def test_distillation_reads_the_teacher_and_nothing_else() -> None:
     assert len({digest(config), digest(replace(config, beta=0.2)), digest(config, teacher="u")}) == 3
     assert digest(replace(config, lam=0.3, mu0=0.5)) == digest(config)
     assert (parameters(config)["teacher"], parameters(config)["lam"]) == ("vdsr", None)
-    sweep = SweepConfig(rule=("uniform",), beta=0.1, lam=(0.1, 0.15), teacher=("vdsr", "tiny"))
-    assert [run.teacher for run in sweep.grid()] == ["vdsr", "tiny"]
+    sweep = SweepConfig(rule=("uniform",), beta=0.1, lam=(0.1, 0.15), teacher=("vdsr", "mine"))
+    assert [run.teacher for run in sweep.grid()] == ["vdsr", "mine"]
 
 
 def test_distillation_is_refused_without_uniform_importance_or_a_teacher() -> None:

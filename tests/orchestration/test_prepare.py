@@ -16,7 +16,7 @@ from ail_ray.imaging.bank import Shard
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
 from ail_ray.learning.models import FSRCNN
-from ail_ray.learning.weights import load_model, save_model
+from ail_ray.learning.weights import load_model, save_model, weights_digest
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.prepare import (
     Prepared,
@@ -25,8 +25,8 @@ from ail_ray.orchestration.prepare import (
     find_teacher,
     here,
     plan_data,
+    shared_weights,
     teacher_maps,
-    tiny_teacher,
 )
 
 Calls = list[tuple[Any, ...]]
@@ -103,7 +103,7 @@ def test_building_again_writes_nothing(prepared: Prepared) -> None:
     assert (images.set, images.scale, [hr.shape for hr in images.hr]) == ("val", 2, [(64, 64), (64, 80)])
 
 
-@pytest.mark.parametrize("name", ["none", "random", "tiny"])
+@pytest.mark.parametrize("name", ["none", "random"])
 def test_some_teachers_have_no_file(name: str) -> None:
     assert find_teacher(name) is None
 
@@ -112,13 +112,17 @@ def test_a_teacher_that_cannot_be_used_is_refused(
     tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AIL_TEACHER_DIR", raising=False)
-    with pytest.raises(ConfigError, match=r"teacher vdsr: set AIL_TEACHER_DIR .* or pass --teacher tiny"):
-        find_teacher("vdsr")
+    with pytest.raises(
+        ConfigError, match=r"teacher mine: no such teacher; there are none, random, vdsr; more in the .*"
+    ):
+        find_teacher("mine")
     monkeypatch.setenv("AIL_TEACHER_DIR", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"teacher vdsr: .*vdsr_291\.safetensors: no such file"):
-        find_teacher("vdsr")
-    (tmp_path / "vdsr_291.safetensors").write_bytes(tiny_files.teacher.read_bytes())
-    assert str(find_teacher("vdsr")) == str(tmp_path / "vdsr_291.safetensors")
+    (tmp_path / "mine.safetensors").write_bytes(tiny_files.teacher.read_bytes())
+    assert find_teacher("mine") == tmp_path / "mine.safetensors"
+    with pytest.raises(ConfigError, match=r"teacher other: no such teacher; there are none, random, mine, vdsr$"):
+        find_teacher("other")
+    with pytest.raises(ConfigError, match=r"teacher absent\.safetensors: .*no such file"):
+        find_teacher("absent.safetensors")
 
     class Harmful:
         def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
@@ -195,15 +199,13 @@ def test_weights_to_start_from_are_known_by_content_and_must_fit(tiny_files: Tin
         find_start("absent", fitting)
 
 
-def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(
-    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AIL_TEACHER_DIR", raising=False)
+def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(tiny_files: TinyFiles, tmp_path: Path) -> None:
     values = tiny_files.protocol() | {"width": (3, 4), "start": str(tiny_files.teacher), "train": ("nowhere",)}
+    values["teacher"] = ("absent",)
     with pytest.raises(ConfigError) as refused:
         check(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path)))
     assert [line.split(":")[0] for line in refused.value.problems] == [
-        "train", f"start {tiny_files.teacher}", "teacher vdsr",
+        "train", f"start {tiny_files.teacher}", "teacher absent",
     ]  # fmt: skip
     assert refused.value.problems[1].endswith(
         "weights of a vdsr of width 3, depth 3, the student is a vdsr of width 4, depth 3"
@@ -213,16 +215,17 @@ def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(
         check(SweepJob(sweep=SweepConfig(**deeper), out=str(tmp_path)))
 
 
-def test_a_control_needs_no_teacher_unless_it_distils(
-    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("AIL_TEACHER_DIR", raising=False)
-    values = tiny_files.protocol() | {"rule": ("uniform",)}
+def test_a_control_needs_no_teacher_unless_it_distils(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    values = tiny_files.protocol() | {"rule": ("uniform",), "teacher": ("absent",)}
     assert check(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path)))[1:] == ({}, None)
-    with pytest.raises(ConfigError, match="teacher vdsr: set AIL_TEACHER_DIR"):
+    with pytest.raises(ConfigError, match="teacher absent: no such teacher"):
         check(SweepJob(sweep=SweepConfig(**values, beta=0.1), out=str(tmp_path)))
 
 
-def test_the_tiny_teacher_is_the_same_under_every_condition(tiny_files: TinyFiles) -> None:
-    plain = tiny_teacher(config(tiny_files))
-    assert tiny_teacher(config(tiny_files, restart="never", start="x", rule="uniform", beta=0.1)) == plain
+def test_weights_are_copied_once_to_where_all_workers_read(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    copy = shared_weights(UPath(tiny_files.teacher), UPath(tmp_path))
+    assert copy.parent == tmp_path / "weights"
+    assert weights_digest(copy) == weights_digest(tiny_files.teacher) == copy.stem
+    written = copy.stat().st_mtime_ns
+    assert shared_weights(copy, UPath(tmp_path)) == copy
+    assert copy.stat().st_mtime_ns == written
