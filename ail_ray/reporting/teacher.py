@@ -38,6 +38,8 @@ class Teacher:
     """Side of a crop, pixels."""
     learning_rate: float = 2e-3
     """Of Adam at its highest, with a warm-up and a cosine to zero."""
+    start: str | None = None
+    """Weights to go on from, an earlier teacher's; else random ones."""
     seed: int = 0
     """Of weights and crops."""
     placement: Placement = field(default_factory=Placement)
@@ -60,7 +62,7 @@ class Teacher:
 
     def job(self) -> SweepJob:
         """The sweep of one trial that this is."""
-        names = ("network", "scales", "train", "epochs", "crops", "crop", "learning_rate")
+        names = ("network", "scales", "train", "epochs", "crops", "crop", "learning_rate", "start")
         values = {name: getattr(self, name) for name in names} | {"seed": (self.seed,)}
         values |= {"width": (self.width,)} if self.width is not None else {"rho": (0.0,)}
         sweep = replace(mini(), **values, validation=(), test=(), rounds=0, rule=("uniform",))
@@ -76,11 +78,11 @@ def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
     model = load_model(trial["weights"])
     save_model(to, model.half(), {"run": directory.name})
     config = RunDirectory(directory).manifest()["config"]
-    here = machine()
+    here, start = machine(), config["start"] and f", going on from {as_path(config['start']).name}"
     lines = [
         f"# {to.stem}", "",
         f"A {model.name} of width {model.width} and depth {model.depth}, trained plainly (w = 1) on scales "
-        f"{', '.join(map(str, config['scales']))} of {', '.join(config['train'])}, seed {config['seed']}: "
+        f"{', '.join(map(str, config['scales']))} of {', '.join(config['train'])}, seed {config['seed']}{start or ''}: "
         f"{config['epochs']} epochs of {config['crops']} crops of {config['crop']}×{config['crop']}, "
         f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch']}.", "",
         f"`{command}`, commit {here['commit']}, {datetime.now(UTC):%Y-%m-%d}, {here['processor']}. "

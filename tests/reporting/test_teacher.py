@@ -8,7 +8,8 @@ import torch
 from ail_ray.errors import ConfigError
 from ail_ray.files import read_tensors
 from ail_ray.learning.inference import benchmark
-from ail_ray.learning.weights import load_model
+from ail_ray.learning.models import VDSR
+from ail_ray.learning.weights import bundled, load_model, save_model
 from ail_ray.orchestration.sweep import run_sweep
 from ail_ray.reporting.teacher import Teacher, publish
 
@@ -32,6 +33,30 @@ def test_a_teacher_is_trained_and_published_in_half_precision(tmp_path: Path, mo
     (row,) = benchmark(teacher.to, ["sample-val"], [3], precision="fp32", device="cpu", say=lambda line: None)
     assert f"| sample-val ×3 | {row['psnr']:.2f} | {row['ssim']:.4f} |" in card
     assert card.count("| sample-val ×") == 2
+
+
+def test_a_teacher_goes_on_from_an_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "earlier.safetensors", VDSR(width=3, depth=20))
+    teacher = Teacher(
+        width=3, train=("sample",), scales=(2,), epochs=1, crops=8, learning_rate=1e-9, local=True,
+        start="earlier.safetensors",
+    )  # fmt: skip
+    (trial,) = run_sweep(teacher.job(), command="a command")["trials"]
+    for ours, theirs in zip(
+        load_model(trial["weights"]).parameters(), load_model("earlier.safetensors").parameters(), strict=True
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-7)
+    assert "seed 0, going on from earlier.safetensors: 1 epochs" in publish(trial, "new.safetensors", "a command")
+
+
+def test_the_teacher_that_comes_along_is_as_its_card_says(data_dir: Path) -> None:
+    path = bundled()["vdsr"]
+    assert path.stat().st_size <= 1_400_000
+    card = path.with_suffix(".md").read_text()
+    rows = benchmark(path, ["Set5"], [2, 3, 4], precision="fp32", device="cpu", say=lambda line: None)
+    for row in rows:
+        assert f"| Set5 ×{row['scale']} | {row['psnr']:.2f} | {row['ssim']:.4f} |" in card
 
 
 def test_a_teacher_that_cannot_be_trained_is_refused() -> None:

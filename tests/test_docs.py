@@ -1,0 +1,131 @@
+"""The commands in the docs: every one is understood by the program it names, and the tutorial's are run, in its order."""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import pytest
+from skimage import data
+
+REPOSITORY = Path(__file__).parents[1]
+DOCS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("cluster/*.md")])
+ELSEWHERE = {"docker", "aws", "gcloud", "kubectl", "$EDITOR", "source", "export", "ls", "bash"}
+"""Programs of others, or of the shell: of these only the files they name are looked for."""
+SMALL = "--depth 4 --downsizes 0.25 --shards 2 --rounds 1 --epochs 1 --crops 16 --local"
+"""What the test adds to a sweep of the tutorial."""
+
+
+class ParsedError(Exception):
+    """A job has understood its command line and would start now."""
+
+
+def commands(path: Path) -> Iterator[str]:
+    """The lines of a page's blocks marked `sh`, continued ones joined, without remarks."""
+    for block in re.findall(r"^```sh\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := re.sub(r"(^|\s)# .*|\s# .*", "", line).strip():
+                yield words
+
+
+ALL = [pytest.param(path, line, id=f"{path.name}: {line[:70]}") for path in DOCS for line in commands(path)]
+
+
+def test_every_block_says_what_it_is() -> None:
+    for path in DOCS:
+        fences = re.findall(r"^```(.*)$", path.read_text(), flags=re.MULTILINE)
+        assert set(fences[0::2]) <= {"sh", "text", "python"}, path
+        assert set(fences[1::2]) <= {""}, path
+    assert len(ALL) > 40
+
+
+@pytest.mark.parametrize(("path", "line"), ALL)
+def test_a_command_is_understood(path: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    words = shlex.split(line)
+    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
+        words = words[1:]
+    match words:
+        case ["python", job, *options] if job.startswith("jobs/"):
+            understood_by_job(job, options, monkeypatch)
+        case ["python", script, *_]:
+            assert Path(script).exists()
+        case ["ray", *options]:
+            from ray.scripts.scripts import cli
+
+            understood_by_click(cli, options)
+            if "--" in options:
+                test_a_command_is_understood(path, shlex.join(options[options.index("--") + 1 :]), monkeypatch)
+        case ["mlflow", *options]:
+            from mlflow.cli import cli
+
+            understood_by_click(cli, options)
+        case ["make", *targets]:
+            assert subprocess.run(["make", "-n", *targets], capture_output=True, check=False).returncode == 0
+        case [program, *options]:
+            assert program in ELSEWHERE
+            assert all(Path(word).exists() for word in options if word.startswith(("cluster/", ".ci/")))
+
+
+def understood_by_job(job: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job's own parser takes the words; nothing is started."""
+    specification = importlib.util.spec_from_file_location("job", REPOSITORY / job)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    parse = module.parse
+
+    def parse_only(*arguments: Any, **named: Any) -> NoReturn:
+        parse(*arguments, **named)
+        raise ParsedError
+
+    monkeypatch.setattr(module, "parse", parse_only)
+    with pytest.raises(ParsedError):
+        module.main(options)
+
+
+def understood_by_click(command: click.Command, words: list[str]) -> None:
+    """Subcommands exist and take these options; nothing is started."""
+    context = click.Context(command)
+    while isinstance(command, click.Group):
+        _, found, words = command.resolve_command(context, words)
+        assert found is not None
+        command = found
+    command.make_parser(context).parse_args(words)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with some photographs, as the tutorial's reader has."""
+    for folder, names in (("photos", ("astronaut", "coffee")), ("photos-held-back", ("chelsea",))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            shutil.copy(Path(data.__file__).parent / f"{name}.png", tmp_path / folder)
+    (tmp_path / "jobs").symlink_to(REPOSITORY / "jobs")
+    return tmp_path
+
+
+def test_the_tutorial_can_be_followed(home: Path) -> None:
+    environment = os.environ | {"HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = 0
+    for line in commands(REPOSITORY / "docs" / "TUTORIAL.md"):
+        if line.startswith(("make", "source", "mlflow")):
+            continue
+        small = f"{line} {SMALL}" if "ail_sweep.py" in line else line
+        ran = subprocess.run(
+            ["bash", "-c", small], cwd=home, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, f"{small}\n{ran.stdout}\n{ran.stderr}"
+        done += 1
+    assert done == 9
+    assert (home / "ail_out" / "report.html").stat().st_size > 10_000
+    assert [path.suffix for path in (home / "enlarged").iterdir()] == [".png"]
+    assert sum(path.suffix == ".onnx" for path in (home / "phone").iterdir()) == 2
