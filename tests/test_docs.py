@@ -1,4 +1,4 @@
-"""The commands in the docs: every one is understood by the program it names, and the tutorial's are run, in its order."""
+"""The commands in the docs: each is understood by the program it names; the tutorial's are run, in its order."""
 
 import importlib.util
 import os
