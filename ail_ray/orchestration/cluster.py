@@ -28,8 +28,9 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        told = {"env_vars": {"RAY_API_SERVER_ADDRESS": address}}  # why: see start_own
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=told)
     else:
         start_own()
     try:

@@ -28,6 +28,7 @@ from matplotlib import pyplot
 
 MOST = 2  # nodes
 IDLE = 0.1  # minutes
+HEAD = "ray.head.default"  # what the provider calls the head
 PROVIDER = {
     "type": "external", "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
     "use_node_id_as_ip": True, "disable_node_updaters": True, "disable_launch_config_check": True,
@@ -59,15 +60,16 @@ def main() -> int:
 def watch(case: Case) -> list[dict[str, Any]]:
     """Submit, and look every second until the last node has gone."""
     case.folder.mkdir()
-    settings = case.folder / "autoscaling.json"
+    settings, (port,) = case.folder / "autoscaling.json", heads.free_ports(1)
     node = {"resources": {"CPU": 1, "object_store_memory": 10**9}, "node_config": {}, "min_workers": 0}
     settings.write_text(
         json.dumps(
             {
                 "cluster_name": "test", "max_workers": MOST, "idle_timeout_minutes": IDLE, "upscaling_speed": 10.0,
-                "provider": PROVIDER, "head_node_type": "head", "auth": {}, "docker": {}, "file_mounts": {},
+                "provider": PROVIDER | {"gcs_address": f"{heads.address_of(1)}:{port}"},
+                "head_node_type": HEAD, "auth": {}, "docker": {}, "file_mounts": {},
                 "available_node_types": {
-                    "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                    HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
                     "worker": {**node, "max_workers": MOST},
                 },
                 "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
@@ -78,7 +80,7 @@ def watch(case: Case) -> list[dict[str, Any]]:
     )  # fmt: skip
     environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     timeline: list[dict[str, Any]] = []
-    with heads.head(0, f"--autoscaling-config={settings}", **case.environment(), **environment) as head:
+    with heads.head(0, f"--autoscaling-config={settings}", port=port, **case.environment(), **environment) as head:
         began = time.monotonic()
 
         def look() -> int:

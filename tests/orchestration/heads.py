@@ -144,17 +144,19 @@ class Head:
 
 
 @contextlib.contextmanager
-def head(cpus: int = 2, *words: str, **environment: str) -> Iterator[Head]:
+def head(cpus: int = 2, *words: str, port: int | None = None, **environment: str) -> Iterator[Head]:
     """A head that asks for a token, ended with all its descendants at the end of the block.
 
     Args:
         words: more of the command line of `ray start`.
+        port: of the GCS; any by default.
     """
     folder = Path(tempfile.mkdtemp(prefix="ail"))  # short: Ray puts sockets there
     token = folder / "token"
     token.write_text("a-token-of-this-test-0123456789abcdef")
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports["port"] = port or ports["port"]
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "MLFLOW_"))}
     environment = inherited | environment | {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0",

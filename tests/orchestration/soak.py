@@ -95,7 +95,10 @@ def soak_ray(case: Case, kills: int, generator: random.Random) -> tuple[str | No
         head.submit(f"job-{job}", case.arguments())
         while len(case.hits) < kills:
             before = case.place()
-            case.until(lambda before=before, job=job: case.place() != before or not head.running(f"job-{job}"))  # type: ignore[misc]
+            try:
+                case.until(lambda before=before, job=job: case.place() != before or not head.running(f"job-{job}"))  # type: ignore[misc]
+            except AssertionError:
+                raise AssertionError(head.ask(f"/api/jobs/job-{job}/logs")["logs"]) from None
             if case.hits:
                 case.recovered(lambda: False)
             time.sleep(generator.uniform(0, 3))
@@ -105,7 +108,9 @@ def soak_ray(case: Case, kills: int, generator: random.Random) -> tuple[str | No
                 continue
             victims = {pid: words for pid in heads.descendants(head.process.pid) if (words := role(pid))}
             if victims:
-                case.kill(generator.choice(sorted(victims)))
+                victim = generator.choice(sorted(victims))
+                print(f"at {case.place()}: kill {victim}, {victims[victim]}", flush=True)
+                case.kill(victim)
         while (done := head.result(f"job-{job}"))["status"] != "SUCCEEDED":
             assert job < kills + 2, done["logs"]
             job += 1
