@@ -4,6 +4,7 @@ corpora/<digest>/shard-0000.safetensors              training pairs
 evaluation/<digest>.safetensors                      one set at one scale
 errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
 outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of it, for distillation
+.../teacher.safetensors                              beside either, the teacher
 runs/<digest>/                                       the run directories
 """
 
@@ -18,7 +19,7 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, write_tensors
+from ail_ray.files import as_path, digest_of, write_bytes, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
 from ail_ray.imaging.evaluation import write_evaluation
@@ -220,6 +221,7 @@ def tiny_teacher(protocol: Protocol, seed: int = 0) -> RunConfig:
 
 Kind = Literal["errors", "outputs"]
 MAPS = {"errors": ("error", error_map), "outputs": ("output", output_map)}  # by folder: tensor, and what computes it
+TEACHER = "teacher.safetensors"
 
 
 def teacher_maps(
@@ -235,7 +237,7 @@ def teacher_maps(
 ) -> tuple[str, UPath]:
     """A teacher's digest, and the folder with its errors `|T(x) - y|`, or its outputs `T(x)`, for every shard.
 
-    They are computed where they are missing.
+    They are computed where they are missing. The teacher itself is put beside them, where every worker can read it.
     """
     digest = weights_digest(teacher)
     folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
@@ -245,6 +247,8 @@ def teacher_maps(
         if not (path := folder / shard.name).exists()
     ]
     said(everywhere(write_map, missing), f"shards of teacher {kind}", len(missing), say)
+    if not (folder / TEACHER).exists():
+        write_bytes(folder / TEACHER, teacher.read_bytes())
     return digest, folder
 
 
