@@ -1,19 +1,42 @@
 """What a round looks like, as small PNG files: a map of values, and crops side by side under their captions."""
 
 import io
+import json
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 CAPTION = 16  # pixels of height
+GAP = 4  # pixels between images in a row
 
 
-def as_png(image: np.ndarray) -> bytes:
-    """(H, W) uint8 grey or (H, W, 3) uint8 RGB as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG", optimize=True)
+def as_png(image: np.ndarray, captions: Sequence[str] = ()) -> bytes:
+    """(H, W) uint8 grey or (H, W, 3) uint8 RGB as PNG; with the captions of `side_by_side` for `panels` to read."""
+    buffer, texts = io.BytesIO(), PngInfo()
+    if captions:
+        texts.add_text("captions", json.dumps(list(captions)))
+    Image.fromarray(image).save(buffer, "PNG", optimize=True, pnginfo=texts)
     return buffer.getvalue()
+
+
+def panels(png: bytes) -> list[tuple[str, Image.Image]]:
+    """The images of a picture with captions, in a row of any number, each with its caption; else the whole, without.
+
+    Raises:
+        ValueError, OSError, SyntaxError, Image.DecompressionBombError: not such a picture (all of which Pillow raises).
+    """
+    image = Image.open(io.BytesIO(png), formats=["PNG"])
+    image.load()
+    captions = json.loads(image.info.get("captions", "[]"))
+    if not isinstance(captions, list) or not captions:
+        return [("", image)]
+    step = (image.width + GAP) // len(captions)
+    return [
+        (str(caption), image.crop((i * step, CAPTION, (i + 1) * step - GAP, image.height)))
+        for i, caption in enumerate(captions)
+    ]
 
 
 def grey_map(values: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
@@ -31,10 +54,10 @@ def central_crop(image: np.ndarray, side: int) -> np.ndarray:
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], *, zoom: int = 2) -> np.ndarray:
     """(H, W) uint8 images of one size in a row, enlarged by whole pixels, each under its caption: (H', W') uint8."""
     height, width = (side * zoom for side in images[0].shape)
-    canvas = Image.new("L", ((width + 4) * len(images) - 4, height + CAPTION), 255)
+    canvas = Image.new("L", ((width + GAP) * len(images) - GAP, height + CAPTION), 255)
     draw = ImageDraw.Draw(canvas)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        left = i * (width + 4)
+        left = i * (width + GAP)
         draw.text((left + 2, 2), caption, fill=0)
         canvas.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (left, CAPTION))
     return np.asarray(canvas)

@@ -146,7 +146,8 @@ class Gallery:
         place, _, hr = max(shard.images(), key=lambda image: image[2].numel())
         weights = importance[place].view(hr.shape).numpy()
         images = [hr.cpu().numpy(), grey_map(weights)]
-        return as_png(side_by_side(images, ["image", f"importance, mean {weights.mean():.3f}"], zoom=1))
+        captions = ["image", f"importance, mean {weights.mean():.3f}"]
+        return as_png(side_by_side(images, captions, zoom=1), captions)
 
     def _crops(self, images: EvaluationImages, i: int) -> bytes:
         hr, student = images.hr[i], self.state.student
@@ -154,6 +155,6 @@ class Gallery:
             "bicubic": predict(None, images.bicubic[i]),
             "student": predict(student, images.inputs(student.upsampling)[i], self.precision),
         }
-        captions = [f"{name} {psnr(hr, sr, images.scale):.2f} dB" for name, sr in candidates.items()]
+        captions = [*(f"{name} {psnr(hr, sr, images.scale):.2f} dB" for name, sr in candidates.items()), "original"]
         crops: list[np.ndarray] = [central_crop(image, PICTURED_CROP) for image in (*candidates.values(), hr)]
-        return as_png(side_by_side(crops, [*captions, "original"]))
+        return as_png(side_by_side(crops, captions), captions)
