@@ -72,8 +72,7 @@ class Gallery:
             f"importance, mean {weights.mean():.3f}": grey_map(weights),
             f"student's error, mean {error.mean():.4f}, white {WHITE}": grey_map(error, high=WHITE),
         }
-        shown = [central_crop(panel, SHOWN_OF_TRAINING) for panel in panels.values()]
-        return as_png(side_by_side(shown, list(panels), zoom=1, columns=2))
+        return _grid({name: central_crop(panel, SHOWN_OF_TRAINING) for name, panel in panels.items()}, 2, zoom=1)
 
     def _crops(self, images: EvaluationImages, i: int, candidates: dict[str, np.ndarray]) -> bytes:
         hr, student = images.hr[i], self.state.student
@@ -88,7 +87,7 @@ class Gallery:
             "original": original,
             f"student's error, white {WHITE}": central_crop(grey_map(error, high=WHITE), SHOWN),
         }
-        return as_png(side_by_side(list(panels.values()), list(panels), columns=3))
+        return _grid(panels, 3, zoom=2)
 
     def _unchanging(self, images: EvaluationImages, teacher: UPath | None) -> list[dict[str, np.ndarray]]:
         """For each image what no round changes: the low resolution, bicubic interpolation and the teacher's work."""
@@ -102,3 +101,8 @@ class Gallery:
             for candidates, inputs in zip(made, images.inputs(model.upsampling), strict=True):
                 candidates["teacher"] = predict(model.eval(), inputs, self.precision)
         return made
+
+
+def _grid(panels: dict[str, np.ndarray], columns: int, *, zoom: int) -> bytes:
+    captions = list(panels)
+    return as_png(side_by_side(list(panels.values()), captions, zoom=zoom, columns=columns), captions, columns)

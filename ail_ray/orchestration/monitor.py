@@ -7,6 +7,7 @@ from typing import Any
 
 from ail_ray.learning.config import RunConfig, parameters
 from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
@@ -15,8 +16,8 @@ from ail_ray.orchestration.trial import TrialPlan
 class Monitor:
     """The trials of a sweep, by the name of their run directories."""
 
-    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
-        self.tracker, self.say = tracker, say
+    def __init__(self, tracker: Tracker, ledger: Ledger, say: Callable[[str], None]) -> None:
+        self.tracker, self.ledger, self.say = tracker, ledger, say
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}
         self._told: dict[str, int] = {}
@@ -29,6 +30,7 @@ class Monitor:
         self._told[directory.path.name] = directory.last_round
         going_on = f", going on after round {directory.last_round}" if directory.last_round >= 0 else ""
         self._incidents.setdefault(directory.path.name, len(directory.incidents()))
+        self.ledger.began(title(plan.config), plan.directory, plan.config)
         self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
         if holder := Lease(plan.directory).worker():
             self.waits(plan, holder)
@@ -55,6 +57,7 @@ class Monitor:
         status = "failed" if failure else "finished" if done else "stopped"
         self.status[directory.path.name] = status
         if failure:
+            self.ledger.failed(plan.directory, failure)
             self.say(f"[{title(plan.config)}] failed: {failure}")
         self._mirror(plan, status)
 

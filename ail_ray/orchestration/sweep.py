@@ -19,6 +19,7 @@ from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
+from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.prepare import (
     Everywhere,
@@ -63,7 +64,7 @@ class Sweep:
 def run_sweep(
     job: SweepJob, *, name: str = "sweep", command: str = "", say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Run all trials, each from where its run directory stands, and write `summary.json`.
+    """Run all trials, each from where its run directory stands, and write `sweep.json` and in the end `summary.json`.
 
     Args:
         name: of the sweep in MLflow; command: recorded there.
@@ -89,7 +90,8 @@ def run_sweep(
         job.tracking_uri, out if IN_JOB else as_path("."), sweep=digest, name=name, note=f"`{command}`",
         params={key: _short(value) for key, value in asdict(job.sweep).items()},
     )  # fmt: skip
-    monitor = Monitor(tracker, say)
+    ledger = Ledger(out / "sweep.json", name=name, command=command, sweep=digest, config=asdict(job.sweep))
+    monitor = Monitor(tracker, ledger, say)
     try:
         with nullcontext() if job.local else cluster():
             if not job.local:
@@ -102,6 +104,7 @@ def run_sweep(
                 _run_on_tune(sweep, monitor, name=digest, at_once=at_once)
             trials = monitor.trials()
     except BaseException:  # an interrupted sweep is not a running one
+        ledger.close("stopped")
         tracker.finish(tracker.parent, "stopped")
         raise
     summary = {
@@ -109,6 +112,7 @@ def run_sweep(
         "tracking_uri": job.tracking_uri.rpartition("@")[2],
     }  # fmt: skip
     write_json(out / "summary.json", summary)
+    ledger.close("finished")
     try:
         tracker.close(out / "summary.json", failed=any(trial["status"] == "failed" for trial in trials))
     except Exception as error:  # all results are on the storage path
