@@ -8,6 +8,7 @@ from typing import Any
 from ail_ray.learning.config import RunConfig, parameters
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.notes import student_cost, trial_params
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
@@ -74,8 +75,8 @@ class Monitor:
             directory.student_path(len(records) - 1) if status != "finished" else directory.path / "student.safetensors"
         )
         return {
-            "name": title(plan.config), "parameters": parameters(plan.config), "rounds": len(records) - 1,
-            "status": status, "validation": [_row(row) for row in last["validation"]],
+            "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
+            "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
@@ -83,9 +84,8 @@ class Monitor:
     def _mirror(self, plan: TrialPlan, status: str | None = None) -> str | None:
         """The run's MLflow id, or None while MLflow is away."""
         directory = RunDirectory(plan.directory)
-        student = f"{plan.config.network}-f{plan.config.student_width}"
         try:
-            run_id = self.tracker.mirror(directory, title(plan.config), {**parameters(plan.config), "student": student})
+            run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config))
             if status:
                 self.tracker.finish(run_id, status, directory)
             return run_id
