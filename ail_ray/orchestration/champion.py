@@ -138,6 +138,7 @@ def _registered(
     rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*trial["validation"], *trial["test"])]
     made = client.create_model_version(
         name, source=f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}", run_id=run_id, tags=tags,
+        await_creation_for=0,
         description=f"{trial['name']}: {', '.join(rows)}. Reads {reads}: luma, float32 on [0, 1], (N, 1, H, W).",
     )  # fmt: skip
     return str(made.version)

@@ -27,20 +27,20 @@ def sweep_note(sweep: SweepConfig, command: str) -> str:
     """The question that a sweep asks, how it is answered, and the command that asks it again, as Markdown."""
     task, searched = f"{sweep.network} ×{','.join(map(str, sweep.scales))}", ", ".join(_searched(sweep, " or "))
     question = f"What makes the best {task}: {searched}?" if searched else f"How good does this {task} become?"
-    chosen = f"validation PSNR on {_listed(sweep.validation)}" if sweep.validation else "nothing: no trial is selected"
     lines = [
         f"**Question.** {question}",
-        f"**Protocol.** Trained on {_listed(sweep.train)}, rounds 0 to {sweep.rounds}, {sweep.epochs} epochs each. "
-        f"Compared by {chosen}" + (f"; {_listed(sweep.test)} only recorded." if sweep.test else "."),
+        f"**Command.** `{command}`",
+        f"**Protocol.** Trained on {_listed(sweep.train)}; rounds 0 to {sweep.rounds}; epochs a round: {sweep.epochs}; "
+        f"compared on {_listed(sweep.validation) or 'nothing'}; only recorded: {_listed(sweep.test) or 'nothing'}.",
     ]
     if "uniform" in sweep.rule:
         lines.append("**Control.** `w=1` is the same training and budget without importance.")
-    return "\n\n".join([*lines, f"**Command.**\n```\n{command}\n```"])
+    return "\n\n".join(lines)
 
 
 def trial_note(name: str, run: str, note: str) -> str:
-    """Beside the sweep's note, which trial of it this is and where it is kept."""
-    return f"**Trial.** {name}; run directory `runs/{run}`.\n\n{note}"
+    """The sweep's note, with which trial of it this is and where it is kept."""
+    return f"{note}\n\n**Trial.** {name}; run directory `runs/{run}`."
 
 
 def sweep_params(sweep: SweepConfig) -> dict[str, Any]:

@@ -24,14 +24,20 @@ from mlflow.utils.mlflow_tags import (
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import is_local
+from ail_ray.files import digest_of, is_local
 from ail_ray.imaging.pictures import as_webp
 from ail_ray.orchestration.notes import trial_note
 from ail_ray.orchestration.rundir import RunDirectory
 
 SWEEP, RUN, LAST_ROUND, RESULT = "ail.sweep", "ail.run", "ail.last_round", "ail.result"
+NOTE = "ail.note"  # digest of the description as it was written last
 RESULTS = ("student.safetensors", "config.json")  # of a run
 TABLE = "trials.json"
+EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",  # else the UI takes it for one about language models
+    MLFLOW_RUN_NOTE: "Small super-resolution networks trained by adaptive importance learning. One run a sweep, and "
+    "nested in it one a trial; a step is a round. The best student of all is the model `ail-ray-x2` (×3, ×4).",
+}
 
 
 class Tracker:
@@ -62,13 +68,7 @@ class Tracker:
         self.sweep, self.note, self.datasets, self._children = sweep, note, list(datasets), dict[str, str]()
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            experiment = self.client.get_experiment_by_name("ail_ray")
-            location = str(folder / "mlartifacts") if uri.startswith("sqlite:") and is_local(folder) else None
-            self.experiment = (
-                experiment.experiment_id
-                if experiment
-                else self.client.create_experiment("ail_ray", artifact_location=location)
-            )
+            self.experiment = self._experiment(folder if uri.startswith("sqlite:") and is_local(folder) else None)
             self.parent = self._find_or_create(
                 f"tags.`{SWEEP}` = '{sweep}' and tags.`{RUN}` = 'parent'", name,
                 {SWEEP: sweep, RUN: "parent"}, params, note,
@@ -94,15 +94,17 @@ class Tracker:
             self.client.log_batch(
                 run_id,
                 metrics=[Metric(key, value, stamp, t) for key, value in metrics_of(record).items()],
-                tags=[RunTag(LAST_ROUND, str(t)), RunTag(MLFLOW_LOGGED_IMAGES, "True")],
+                tags=[RunTag(LAST_ROUND, str(t)), RunTag(RESULT, "running"), RunTag(MLFLOW_LOGGED_IMAGES, "True")],
             )
         return run_id
 
     def finish(self, run_id: str, status: str, directory: RunDirectory | None = None) -> None:
         """Close a run as `finished`, `stopped` or `failed`; a finished one gets its student and configuration."""
-        if directory is not None and status == "finished":
+        sent = self.client.get_run(run_id).data.tags.get(RESULT)
+        if directory is not None and status == "finished" != sent:
             self._send(run_id, {name: (directory.path / name).read_bytes() for name in RESULTS})
-        self.client.set_tag(run_id, RESULT, status)
+        if sent != status:
+            self.client.set_tag(run_id, RESULT, status)
         self.client.set_terminated(run_id, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
     def close(self, files: Mapping[str, bytes], *, failed: bool) -> None:
@@ -110,6 +112,17 @@ class Tracker:
         self._send(self.parent, files)
         self.client.set_tag(self.parent, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": TABLE, "type": "table"}]))
         self.finish(self.parent, "failed" if failed else "finished")
+
+    def _experiment(self, folder: UPath | None) -> str:
+        """The experiment of all sweeps; its artifacts in a folder, or where the server wants them."""
+        found = self.client.get_experiment_by_name("ail_ray")
+        if found is None:
+            location = str(folder / "mlartifacts") if folder else None
+            return str(self.client.create_experiment("ail_ray", artifact_location=location, tags=EXPERIMENT))
+        for key, value in EXPERIMENT.items():
+            if key not in found.tags:
+                self.client.set_experiment_tag(found.experiment_id, key, value)
+        return str(found.experiment_id)
 
     def _find_or_create(self, query: str, name: str, tags: dict[str, str], params: Mapping[str, Any], note: str) -> str:
         found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
@@ -120,9 +133,12 @@ class Tracker:
             tags = {**tags, MLFLOW_RUN_NAME: name}
             run = self.client.create_run(self.experiment, int(time.time() * 1000), tags, name)
         run_id = str(run.info.run_id)
+        there = run.data.tags.get(MLFLOW_RUN_NOTE)
+        ours = there is None or run.data.tags.get(NOTE) == digest_of(there)  # not what somebody has written since
+        tags = {MLFLOW_RUN_NOTE: note, NOTE: digest_of(note)} if ours and there != note else {}
         missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
-        if missing or run.data.tags.get(MLFLOW_RUN_NOTE) != note:  # all of a new run's; what an outage has kept back
-            self.client.log_batch(run_id, params=missing, tags=[RunTag(MLFLOW_RUN_NOTE, note)])
+        if missing or tags:  # all of a new run's; those that an outage has kept back
+            self.client.log_batch(run_id, params=missing, tags=[RunTag(*tag) for tag in tags.items()])
         if self.datasets and not (run.inputs and run.inputs.dataset_inputs):
             self.client.log_inputs(run_id, self.datasets)
         return run_id
@@ -144,7 +160,7 @@ def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
     files = dict[str, bytes]()
     for path in directory.pictures(t):
         png = path.read_bytes()
-        name = f"{path.stem}+step+{t}+timestamp+{t}+{directory.path.name}"
+        name = f"pictures~{path.stem}+step+{t}+timestamp+{t}+{directory.path.name}"  # ~ stands for /
         files |= {f"{name}.png": png, f"{name}+compressed.webp": as_webp(png)}
     return files
 
