@@ -12,12 +12,13 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from ail_ray.orchestration.notes import SYMBOLS
 from ail_ray.orchestration.rundir import mean_psnr
 
 Trial = dict[str, Any]  # as in a sweep's summary
-NUMBERS = 6  # up to so many, an axis names them all
+TEXT = 0.06  # of an axis' length, what a written number takes
 
 
 def table(trials: Sequence[Trial]) -> bytes:
@@ -36,7 +37,10 @@ def pictures(trials: Sequence[Trial]) -> dict[str, bytes]:
 
 def parallel_coordinates(trials: Sequence[Trial]) -> Figure | None:
     """A line for each trial through what was searched, to its PSNR; None where nothing has two values."""
-    names = [name for name in _names(trials) if len({str(trial["parameters"][name]) for trial in trials}) > 1]
+    values = {
+        name: [trial["parameters"][name] for trial in trials] for name in (trials[0]["parameters"] if trials else ())
+    }
+    names = [name for name, all_of in values.items() if len(set(all_of) - {None}) > 1]
     if "width" in names and "rho" in names:
         names.remove("width")  # follows from ρ
     if not names:
@@ -44,7 +48,7 @@ def parallel_coordinates(trials: Sequence[Trial]) -> Figure | None:
     decibels = [mean_psnr(trial["validation"]) for trial in trials]
     figure = Figure(figsize=(2.2 * (len(names) + 1), 4), layout="constrained")
     axis = figure.subplots()
-    heights = [_heights(axis, x, [trial["parameters"][name] for trial in trials]) for x, name in enumerate(names)]
+    heights = [_heights(axis, x, values[name]) for x, name in enumerate(names)]
     heights.append(_heights(axis, len(names), decibels))
     for line in sorted(zip(*heights, strict=True), key=lambda line: line[-1]):  # the best on top
         axis.plot(range(len(names) + 1), line, color=colormaps["viridis"](line[-1]), marker="o", linewidth=2)
@@ -76,6 +80,10 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
             axis.annotate(text, (weight, psnr), xytext=(6, -12), textcoords="offset points", fontsize="small")
     figure.colorbar(points, label="multiply-accumulates at 256×256, 10⁹")
     axis.set(xscale="log", xlabel="weights of the student", ylabel="validation PSNR, dB")
+    axis.xaxis.set(
+        major_locator=LogLocator(subs=(1, 3)), major_formatter=EngFormatter(sep=""), minor_locator=NullLocator()
+    )
+    axis.margins(x=0.2, y=0.1)
     axis.legend(loc="lower right")
     return figure
 
@@ -104,10 +112,6 @@ def _row(trial: Trial) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _names(trials: Sequence[Trial]) -> list[str]:
-    return list(trials[0]["parameters"]) if trials else []
-
-
 def _heights(axis: Axes, x: int, values: Sequence[Any]) -> list[float]:
     """Where on a vertical line at `x` values lie, 0 to 1, written beside it: numbers to scale, all else evenly spaced.
 
@@ -117,7 +121,9 @@ def _heights(axis: Axes, x: int, values: Sequence[Any]) -> list[float]:
     named = [*([None] if None in values else []), *rest]
     if len(named) > 1 and named == rest and not isinstance(rest[0], str):
         height = {number: (number - rest[0]) / (rest[-1] - rest[0]) for number in rest}
-        named = rest if len(rest) <= NUMBERS else [rest[0], rest[-1]]
+        named = [rest[-1]]
+        for number in reversed(rest):
+            named += [number] if height[named[-1]] - height[number] > TEXT else []
     else:
         height = {value: i / max(1, len(named) - 1) for i, value in enumerate(named)}
     axis.axvline(x, color="0.8", zorder=0)

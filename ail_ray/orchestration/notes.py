@@ -52,11 +52,12 @@ def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
 
 
 def trial_params(config: RunConfig) -> dict[str, Any]:
-    """The searched values that the run reads, its student and that one's size: plain values, none of them empty."""
-    values = parameters(config) | {
-        "student": f"{config.network}-f{config.student_width}", "student_weights": student_cost(config)["weights"]
-    }  # fmt: skip
-    return {name: value for name, value in values.items() if value is not None}
+    """The searched values, the student and its size. The UI draws what a run lacks as if it had some value: say so."""
+    values = {name: "not read" if value is None else value for name, value in parameters(config).items()}
+    if config.width is not None:
+        del values["rho"]
+    size = student_cost(config)["weights"]
+    return values | {"student": f"{config.network}-f{config.student_width}", "student_weights": size}
 
 
 def student_cost(config: RunConfig) -> dict[str, int]:

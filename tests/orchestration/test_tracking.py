@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pytest
 from mlflow.entities import Dataset, DatasetInput, InputTag, Run
@@ -57,14 +56,6 @@ def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(UPath(tmp_path / "runs" / "0123abcd"))
     made.create(RunConfig(rounds=3), precision="fp32", threads=1, workers=1)
     return made
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A fresh MLflow database: creating one takes seconds, copying it does not."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path.read_bytes()
 
 
 @pytest.fixture
