@@ -28,6 +28,7 @@ from ail_ray.learning.inference import evaluate
 from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.rundir import mean_psnr
+from ail_ray.orchestration.tracking import unusable
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
@@ -40,19 +41,21 @@ def registered_name(scale: int) -> str:
 
 
 def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
-    """Bring the weights of a scale's champion into a folder; their path.
+    """Bring the weights of a scale's champion into a folder that is there; their path.
 
     Raises:
         ConfigError: the server or database at `uri` cannot be used, or has no champion for this scale.
     """
-    try:
-        client = MlflowClient(tracking_uri=uri)
-        held = _champion(client, registered_name(scale))
-        if held is not None:
-            return _weights(client, held, str(folder))
-    except Exception as error:  # whatever client, database driver or HTTP library raises
-        raise ConfigError([f"MLflow has no champion to give: {str(error).strip().splitlines()[0]}"]) from error
-    raise ConfigError([f"MLflow knows no champion for scale {scale}; a sweep with validation images makes one"])
+    held = None
+    kind, _, database = uri.partition(":///")
+    if kind != "sqlite" or Path(database).exists():  # MLflow would make one
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            if held := _champion(client, registered_name(scale)):
+                return _weights(client, held, str(folder))
+        except Exception as error:  # whatever client, database driver or HTTP library raises
+            raise ConfigError([unusable(uri, error)]) from error
+    raise ConfigError([f"there is no champion for scale {scale} in MLflow; a sweep with validation images makes one"])
 
 
 def crown(client: MlflowClient, trials: Sequence[dict[str, Any]], validation: dict[int, list[UPath]]) -> list[str]:

@@ -74,8 +74,7 @@ class Tracker:
                 {SWEEP: sweep, RUN: "parent"}, params, note,
             )  # fmt: skip
         except Exception as error:  # whatever client, database driver or HTTP library raises
-            reason = re.sub(r"//[^/@\s]+@", "//", str(error).strip().splitlines()[0])[:300]  # without its password
-            raise ConfigError([f"MLflow at {_without_password(uri)} cannot be used: {reason}"]) from error
+            raise ConfigError([unusable(uri, error)]) from error
 
     def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any]) -> str:
         """Send what is missing of a run: parameters once, then every committed round; returns its MLflow id."""
@@ -184,6 +183,9 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def _without_password(uri: str) -> str:
+def unusable(uri: str, error: Exception) -> str:
+    """Why MLflow cannot be used, in a line that holds no password."""
     scheme, found, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else uri
+    shown = f"{scheme}://{rest.rpartition('@')[2]}" if found else uri
+    reason = re.sub(r"//[^/@\s]+@", "//", (str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+    return f"MLflow at {shown} cannot be used: {reason}"
