@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         refuse(error.problems)
     say(f"\n{trials_table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
-    say(
-        f"Compare in MLflow: mlflow ui --backend-store-uri {summary['tracking_uri']}   (then open http://127.0.0.1:5000)"
-    )
+    uri = summary["tracking_uri"]
+    start = f"mlflow ui --backend-store-uri {uri}   (then open http://127.0.0.1:5000)"
+    say(f"Compare in MLflow: {uri if uri.startswith('http') else start}")
     return int(any(trial["status"] == "failed" for trial in summary["trials"]))
 
 

@@ -1,11 +1,13 @@
-"""What every test shares: quiet libraries, data and teacher, one local Ray, a count of skips."""
+"""What every test shares: quiet libraries, data and teacher, one local Ray, one browser, a count of skips."""
 
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 # Before anything imports ray or mlflow, and inherited by the processes they start.
 os.environ.update(
@@ -19,8 +21,8 @@ os.environ.update(
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-MARKER_OF_FIXTURE = {"data_dir": "data", "teacher_path": "teacher", "local_ray": "ray"}
-MUST_NOT_SKIP = ("data", "teacher")
+MARKER_OF_FIXTURE = {"data_dir": "data", "teacher_path": "teacher", "local_ray": "ray", "browser": "browser"}
+MUST_NOT_SKIP = {"data": "AIL_REQUIRE_DATA", "teacher": "AIL_REQUIRE_DATA", "browser": "AIL_REQUIRE_BROWSER"}
 Report = Generator[None, pytest.TestReport, pytest.TestReport]
 MARKERS = pytest.StashKey[dict[str, set[str]]]()
 
@@ -59,6 +61,40 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """A headless Chromium for all tests, which writes down every request (`get_log("performance")`)."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not driver:
+        pytest.skip("chromium or chromedriver is not installed")
+    options = ChromeOptions()
+    options.binary_location = program
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    for flag in (
+        "headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-quic", "no-first-run",
+        "disable-background-networking", "disable-component-update", "disable-sync", "no-proxy-server",
+        "force-prefers-reduced-motion", f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    # Both are named, so that selenium does not look for them on the network.
+    browser = Chrome(options, ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(chromium: Chrome) -> Chrome:
+    """The Chromium on an empty page of 1280×900 pixels, with nothing emulated, no cookies and empty logs."""
+    chromium.get("about:blank")
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    chromium.set_window_size(1280, 900)
+    for log in ("performance", "browser"):
+        chromium.get_log(log)
+    return chromium
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
@@ -71,17 +107,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Report:
-    """With AIL_REQUIRE_DATA=1 a test that needs data or a teacher fails where it would skip."""
+    """With AIL_REQUIRE_DATA=1 a test that needs data or a teacher fails where it would skip; a browser has its own."""
     report = yield
-    if (
-        os.environ.get("AIL_REQUIRE_DATA") == "1"
-        and report.skipped
-        and not hasattr(report, "wasxfail")
-        and any(item.get_closest_marker(marker) for marker in MUST_NOT_SKIP)
-    ):
+    forbidden = [
+        variable
+        for marker, variable in MUST_NOT_SKIP.items()
+        if item.get_closest_marker(marker) and os.environ.get(variable) == "1"
+    ]
+    if forbidden and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        report.longrepr = f"{reason} (AIL_REQUIRE_DATA=1 forbids skipping)"
+        report.longrepr = f"{reason} ({forbidden[0]}=1 forbids skipping)"
     return report
 
 

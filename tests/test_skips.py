@@ -1,4 +1,4 @@
-"""Missing data skips a test on a laptop and fails it in CI: seen by running pytest on a small suite."""
+"""What is missing skips a test on a laptop and fails it in CI: seen by running pytest on a small suite."""
 
 import shutil
 from pathlib import Path
@@ -15,12 +15,13 @@ def test_ray(local_ray): ...
 def test_plain(): ...
 def test_data(data_dir): assert data_dir.is_dir()
 def test_teacher(teacher_path): assert teacher_path.is_file()
+def test_browser(browser): assert browser.current_url == "about:blank"
 """
 
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    for variable in ("AIL_DATA_DIR", "AIL_TEACHER_DIR", "AIL_REQUIRE_DATA", "PYTEST_ADDOPTS"):
+    for variable in ("AIL_DATA_DIR", "AIL_TEACHER_DIR", "AIL_REQUIRE_DATA", "AIL_REQUIRE_BROWSER", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(variable, raising=False)
     folder = pytester.mkdir("tests")
     shutil.copy(TESTS.parent / "pyproject.toml", pytester.path)
@@ -30,8 +31,8 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
 
 
 def test_without_data_the_tests_skip_and_say_why(suite: pytest.Pytester) -> None:
-    result = suite.runpytest_subprocess("-m", "not ray")
-    result.assert_outcomes(passed=1, skipped=2, deselected=1)
+    result = suite.runpytest_subprocess("-m", "not ray and not browser")
+    result.assert_outcomes(passed=1, skipped=2, deselected=2)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["SKIPPED*AIL_DATA_DIR is not set", "SKIPPED*AIL_TEACHER_DIR is not set"])
     result.stdout.fnmatch_lines(["tests that need data: 0 ran, 1 skipped"])
@@ -40,14 +41,14 @@ def test_without_data_the_tests_skip_and_say_why(suite: pytest.Pytester) -> None
 def test_a_missing_file_is_named(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIL_TEACHER_DIR", str(suite.path))
     result = suite.runpytest_subprocess("-m", "teacher")
-    result.assert_outcomes(skipped=1, deselected=3)
+    result.assert_outcomes(skipped=1, deselected=4)
     result.stdout.fnmatch_lines(["SKIPPED*vdsr_291.safetensors does not exist"])
 
 
 def test_required_data_that_is_missing_fails(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIL_REQUIRE_DATA", "1")
-    result = suite.runpytest_subprocess("-m", "not ray")
-    result.assert_outcomes(passed=1, errors=2, deselected=1)
+    result = suite.runpytest_subprocess("-m", "not ray and not browser")
+    result.assert_outcomes(passed=1, errors=2, deselected=2)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*AIL_DATA_DIR is not set (AIL_REQUIRE_DATA=1 forbids skipping)"])
 
@@ -69,8 +70,21 @@ def test_with_data_they_run(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AIL_DATA_DIR", str(suite.path))
     monkeypatch.setenv("AIL_TEACHER_DIR", str(suite.path))
     result = suite.runpytest_subprocess("-m", "data or teacher")
-    result.assert_outcomes(passed=2, deselected=2)
+    result.assert_outcomes(passed=2, deselected=3)
     result.stdout.fnmatch_lines(["tests that need teacher: 1 ran, 0 skipped"])
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_without_chromium_the_tests_of_pages_skip_or_fail(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, required: bool
+) -> None:
+    monkeypatch.setenv("PATH", str(suite.path))
+    monkeypatch.setenv("AIL_REQUIRE_BROWSER", str(int(required)))
+    result = suite.runpytest_subprocess("-m", "browser")
+    result.assert_outcomes(errors=int(required), skipped=1 - int(required), deselected=4)
+    forbids = " (AIL_REQUIRE_BROWSER=1 forbids skipping)" if required else ""
+    result.stdout.fnmatch_lines([f"*chromium or chromedriver is not installed{forbids}"])
+    result.stdout.fnmatch_lines([f"tests that need browser: 0 ran, {1 - int(required)} skipped"])
 
 
 def test_tests_of_ray_come_last(suite: pytest.Pytester) -> None:
@@ -79,5 +93,6 @@ def test_tests_of_ray_come_last(suite: pytest.Pytester) -> None:
         "test_plain",
         "test_data",
         "test_teacher",
+        "test_browser",
         "test_ray",
     ]

@@ -17,6 +17,25 @@ class ImageError(ValueError):
     """A file that is not a usable image; the message names its path and what is wrong with it."""
 
 
+@contextmanager
+def opened(path: AnyPath) -> Iterator[Image.Image]:
+    """A file as a Pillow image, its pixels not yet decoded; whatever goes wrong inside becomes an `ImageError`."""
+    try:
+        with as_path(path).open("rb") as file, Image.open(file) as image:
+            # Pillow remembers it, so that the size and the pixels follow the same orientation.
+            _header_exif(image)
+            yield image
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: empty, or not an image of a known format") from None
+    # Pillow's decoders raise OSError, SyntaxError, struct.error, ...; object stores have errors of their own.
+    except Exception as error:
+        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+
+
 def read_image(path: AnyPath) -> np.ndarray:
     """Read an image file, local or in an object store, turned upright as its EXIF orientation says.
 
@@ -30,7 +49,7 @@ def read_image(path: AnyPath) -> np.ndarray:
     Raises:
         ImageError: missing, empty, truncated, no image, beyond Pillow's limit of pixels, or of 32-bit pixels.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         ImageOps.exif_transpose(image, in_place=True)
         # Pillow would otherwise try to carry a transparent colour over, and warn when it cannot.
         image.info.pop("transparency", None)
@@ -49,7 +68,7 @@ def image_size(path: AnyPath) -> tuple[int, int]:
     Raises:
         ImageError: as `read_image`, as far as the header tells.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         sideways = _header_exif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         # Pillow reports a TIFF's size upright already, and every other format's as it is stored.
@@ -120,25 +139,6 @@ def enlarge(lr: np.ndarray, scale: int) -> np.ndarray:
     """Bicubic enlargement: (h, w) float32 on [0, 1] -> (h scale, w scale) float32, overshoot not clipped."""
     height, width = lr.shape
     return resize(lr, height * scale, width * scale)
-
-
-@contextmanager
-def _opened(path: AnyPath) -> Iterator[Image.Image]:
-    """The image with its pixels not yet decoded; whatever goes wrong inside becomes an `ImageError`."""
-    try:
-        with as_path(path).open("rb") as file, Image.open(file) as image:
-            # Pillow remembers it, so that the size and the pixels follow the same orientation.
-            _header_exif(image)
-            yield image
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{path}: empty, or not an image of a known format") from None
-    # Pillow's decoders raise OSError, SyntaxError, struct.error, ...; object stores have errors of their own.
-    except Exception as error:
-        raise ImageError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _header_exif(image: Image.Image) -> Image.Exif:

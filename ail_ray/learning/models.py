@@ -30,6 +30,11 @@ class Network(nn.Module):
         """Feature maps that are left of the full network's, at least 1."""
         return max(1, round(cls.full_width * (1 - rho)))
 
+    @property
+    def radius(self) -> int:
+        """How far from a pixel of its input the output there still depends on the input, pixels of the input."""
+        return self.depth
+
     def problems(self, scales: Iterable[int]) -> list[str]:
         """A line for each scale that it does not serve."""
         others = [scale for scale in scales if self.upsampling not in (1, scale)]
@@ -118,6 +123,11 @@ class FSRCNN(Network):
         self.deconvolution = nn.ConvTranspose2d(width, 1, 9, stride=scale, padding=4, output_padding=scale - 1)
         nn.init.normal_(self.deconvolution.weight, std=0.001)
         nn.init.zeros_(self.deconvolution.bias)  # type: ignore[arg-type]
+
+    @property
+    def radius(self) -> int:
+        """As a VDSR's, in low-resolution pixels: 2 for the 5x5, 1 for each 3x3, the rest for the deconvolution."""
+        return 2 + (self.depth - 4) + 1 + 3 // self.upsampling
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Super-resolve.

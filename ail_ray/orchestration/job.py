@@ -70,9 +70,13 @@ class SweepJob:
 
     @property
     def tracking_uri(self) -> str:
-        """MLFLOW_TRACKING_URI, else a database where the user stands (in a submitted job: in the out folder)."""
-        folder = self.out_path if IN_JOB else as_path(".")
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
+        """Where MLflow's record is."""
+        return tracking_uri(self.out_path)
+
+
+def tracking_uri(out: UPath) -> str:
+    """MLFLOW_TRACKING_URI, else a database where the user stands (in a submitted job: in the out folder)."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out if IN_JOB else as_path('.')) / 'mlflow.db'}"
 
 
 def relative_in_job(**paths: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from ail_ray.files import write_bytes
 from ail_ray.learning.group import Group
 from ail_ray.learning.theta import EpochLog, TrainState
+from ail_ray.orchestration.machine import peak_memory
 from ail_ray.orchestration.rundir import Place, RunDirectory
 
 
@@ -92,6 +93,7 @@ class RunJournal:
             write_bytes(folder / name, png)
         self.group.barrier()
         if self.group.rank == 0:
-            record = self.directory.commit_round(record, state)
+            system = {"memory_GB": peak_memory(), "workers": self.group.size}
+            record = self.directory.commit_round({**record, "system": system}, state)
         self.group.barrier()
         self.report(record)

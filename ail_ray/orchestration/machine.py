@@ -2,7 +2,9 @@
 
 import os
 import platform
+import resource
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +17,12 @@ def machine() -> dict[str, str | None]:
 def versions() -> dict[str, str]:
     """Of the libraries that results depend on."""
     return {name: version(name) for name in ("torch", "ray", "numpy", "mlflow")}
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held so far, GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def _processor() -> str:

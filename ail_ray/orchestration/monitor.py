@@ -7,6 +7,8 @@ from typing import Any
 
 from ail_ray.learning.config import RunConfig, parameters
 from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.notes import student_cost, trial_params
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
@@ -15,8 +17,8 @@ from ail_ray.orchestration.trial import TrialPlan
 class Monitor:
     """The trials of a sweep, by the name of their run directories."""
 
-    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
-        self.tracker, self.say = tracker, say
+    def __init__(self, tracker: Tracker, ledger: Ledger, say: Callable[[str], None]) -> None:
+        self.tracker, self.ledger, self.say = tracker, ledger, say
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}
         self._told: dict[str, int] = {}
@@ -29,6 +31,7 @@ class Monitor:
         self._told[directory.path.name] = directory.last_round
         going_on = f", going on after round {directory.last_round}" if directory.last_round >= 0 else ""
         self._incidents.setdefault(directory.path.name, len(directory.incidents()))
+        self.ledger.began(title(plan.config), plan.directory, plan.config)
         self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
         if holder := Lease(plan.directory).worker():
             self.waits(plan, holder)
@@ -55,6 +58,7 @@ class Monitor:
         status = "failed" if failure else "finished" if done else "stopped"
         self.status[directory.path.name] = status
         if failure:
+            self.ledger.failed(plan.directory, failure)
             self.say(f"[{title(plan.config)}] failed: {failure}")
         self._mirror(plan, status)
 
@@ -71,8 +75,8 @@ class Monitor:
             directory.student_path(len(records) - 1) if status != "finished" else directory.path / "student.safetensors"
         )
         return {
-            "name": title(plan.config), "parameters": parameters(plan.config), "rounds": len(records) - 1,
-            "status": status, "validation": [_row(row) for row in last["validation"]],
+            "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
+            "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
@@ -80,9 +84,8 @@ class Monitor:
     def _mirror(self, plan: TrialPlan, status: str | None = None) -> str | None:
         """The run's MLflow id, or None while MLflow is away."""
         directory = RunDirectory(plan.directory)
-        student = f"{plan.config.network}-f{plan.config.student_width}"
         try:
-            run_id = self.tracker.mirror(directory, title(plan.config), {**parameters(plan.config), "student": student})
+            run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config))
             if status:
                 self.tracker.finish(run_id, status, directory)
             return run_id

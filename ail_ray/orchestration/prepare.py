@@ -5,6 +5,7 @@ evaluation/<digest>.safetensors                      one set at one scale
 weights/<digest>.safetensors                         teachers, and what students start from
 errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
 outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of it, for distillation
+.../teacher.safetensors                              beside either, the teacher
 runs/<digest>/                                       the run directories
 """
 
@@ -223,6 +224,7 @@ def shared_weights(path: UPath, storage: UPath) -> UPath:
 
 Kind = Literal["errors", "outputs"]
 MAPS = {"errors": ("error", error_map), "outputs": ("output", output_map)}  # by folder: tensor, and what computes it
+TEACHER = "teacher.safetensors"
 
 
 def teacher_maps(
@@ -238,7 +240,7 @@ def teacher_maps(
 ) -> tuple[str, UPath]:
     """A teacher's digest, and the folder with its errors `|T(x) - y|`, or its outputs `T(x)`, for every shard.
 
-    They are computed where they are missing.
+    They are computed where they are missing. The teacher itself is put beside them, where every worker can read it.
     """
     digest = weights_digest(teacher)
     folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
@@ -248,6 +250,8 @@ def teacher_maps(
         if not (path := folder / shard.name).exists()
     ]
     said(everywhere(write_map, missing), f"shards of teacher {kind}", len(missing), say)
+    if not (folder / TEACHER).exists():
+        write_bytes(folder / TEACHER, teacher.read_bytes())
     return digest, folder
 
 

@@ -29,7 +29,7 @@ def search_space(config: SweepConfig) -> dict[str, Any]:
     """The axes for Optuna: two or more numbers are the ends of a range, anything else a choice."""
     space: dict[str, Any] = {}
     for name, options in axes(config).items():
-        if not _is_range(name, options):
+        if not is_range(name, options):
             space[name] = tune.choice(list(options))
         elif name == "width":
             space[name] = tune.randint(min(options), max(options) + 1)
@@ -38,12 +38,13 @@ def search_space(config: SweepConfig) -> dict[str, Any]:
     return space
 
 
-def _is_range(name: str, options: tuple[Any, ...]) -> bool:
+def is_range(name: str, options: tuple[Any, ...]) -> bool:
+    """Whether random search and Optuna draw from between the values given, not from among them."""
     return name in ("rho", "width", "lam") and len(options) > 1
 
 
 def _drawn(generator: np.random.Generator, name: str, options: tuple[Any, ...]) -> Any:
-    if not _is_range(name, options):
+    if not is_range(name, options):
         return options[int(generator.integers(len(options)))]
     if name == "width":
         return int(generator.integers(min(options), max(options) + 1))

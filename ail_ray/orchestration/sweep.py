@@ -1,5 +1,6 @@
 """A sweep: Ray Tune over AIL runs, mirrored into MLflow, with a summary that says what came of each trial."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -16,10 +17,14 @@ from upath import UPath
 from ail_ray.files import FileError, as_path, digest_of, read_json, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
+from ail_ray.orchestration.champion import crown
+from ail_ray.orchestration.charts import pictures, table
 from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
+from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.monitor import Monitor
+from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.prepare import (
     Everywhere,
     OnCluster,
@@ -31,7 +36,7 @@ from ail_ray.orchestration.prepare import (
 )  # fmt: skip
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
-from ail_ray.orchestration.tracking import Tracker
+from ail_ray.orchestration.tracking import TABLE, Tracker
 from ail_ray.orchestration.trial import RunError, TrialPlan, resolve_precision, run_local, run_on_ray
 from ail_ray.orchestration.worker import reported
 
@@ -62,7 +67,7 @@ class Sweep:
 def run_sweep(
     job: SweepJob, *, name: str = "sweep", command: str = "", say: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Run all trials, each from where its run directory stands, and write `summary.json`.
+    """Run all trials, each from where its run directory stands, and write `sweep.json` and in the end `summary.json`.
 
     Args:
         name: of the sweep in MLflow; command: recorded there.
@@ -85,10 +90,11 @@ def run_sweep(
     del protocol["rounds"]  # more rounds: the same sweep
     digest = digest_of([protocol, prepared.corpus.digest])
     tracker = Tracker(
-        job.tracking_uri, out if IN_JOB else as_path("."), sweep=digest, name=name, note=f"`{command}`",
-        params={key: _short(value) for key, value in asdict(job.sweep).items()},
+        job.tracking_uri, out if IN_JOB else as_path("."), sweep=digest, name=sweep_title(name, job.sweep),
+        note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
     )  # fmt: skip
-    monitor = Monitor(tracker, say)
+    ledger = Ledger(out / "sweep.json", name=name, command=command, sweep=digest, config=asdict(job.sweep))
+    monitor = Monitor(tracker, ledger, say)
     try:
         with nullcontext() if job.local else cluster():
             if not job.local:
@@ -101,6 +107,7 @@ def run_sweep(
                 _run_on_tune(sweep, monitor, name=digest, at_once=at_once)
             trials = monitor.trials()
     except BaseException:  # an interrupted sweep is not a running one
+        ledger.close("stopped")
         tracker.finish(tracker.parent, "stopped")
         raise
     summary = {
@@ -108,11 +115,25 @@ def run_sweep(
         "tracking_uri": job.tracking_uri.rpartition("@")[2],
     }  # fmt: skip
     write_json(out / "summary.json", summary)
+    ledger.close("finished")
+    _send_results(tracker, summary, prepared, say)
+    return summary
+
+
+def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared, say: Callable[[str], None]) -> None:
+    """What compares the trials, and the champion, to MLflow; if that is away, the same command does it later."""
+    trials = summary["trials"]
+    validation = {
+        scale: [file.path for file in prepared.validation if file.scale == scale]
+        for scale in sorted({file.scale for file in prepared.validation})
+    }
     try:
-        tracker.close(out / "summary.json", failed=any(trial["status"] == "failed" for trial in trials))
+        for line in crown(tracker.client, trials, validation):
+            say(line)
+        compared = {"summary.json": json.dumps(summary, indent=1).encode(), TABLE: table(trials)} | pictures(trials)
+        tracker.close(compared, failed=any(trial["status"] == "failed" for trial in trials))
     except Exception as error:  # all results are on the storage path
         say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {error}")
-    return summary
 
 
 def _build(
@@ -247,7 +268,3 @@ class _Callback(tune.Callback):
 
     def _plan(self, trial: Any) -> TrialPlan:
         return self.sweep.plan(trial.config.get("searched", trial.config))
-
-
-def _short(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

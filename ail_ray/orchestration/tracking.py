@@ -4,56 +4,77 @@ Only the sweep's driver writes. A run is found by the digests of its sweep and o
 the last round sent, so the same record is never sent twice and an outage only delays.
 """
 
+import json
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_LOGGED_ARTIFACTS,
+    MLFLOW_LOGGED_IMAGES,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+)
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import is_local
+from ail_ray.files import digest_of, is_local
+from ail_ray.imaging.pictures import as_webp
+from ail_ray.orchestration.notes import trial_note
 from ail_ray.orchestration.rundir import RunDirectory
 
 SWEEP, RUN, LAST_ROUND, RESULT = "ail.sweep", "ail.run", "ail.last_round", "ail.result"
+NOTE = "ail.note"  # digest of the description as it was written last
+RESULTS = ("student.safetensors", "config.json")  # of a run
+TABLE = "trials.json"
+EXPERIMENT = {
+    "mlflow.experimentKind": "custom_model_development",  # else the UI takes it for one about language models
+    MLFLOW_RUN_NOTE: "Small super-resolution networks trained by adaptive importance learning. One run a sweep, and "
+    "nested in it one a trial; a step is a round. The best student of all is the model `ail-ray-x2` (×3, ×4).",
+}
 
 
 class Tracker:
     """One sweep in MLflow."""
 
-    def __init__(self, uri: str, folder: UPath, *, sweep: str, name: str, note: str, params: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        folder: UPath,
+        *,
+        sweep: str,
+        name: str,
+        note: str,
+        params: Mapping[str, Any],
+        datasets: Sequence[DatasetInput] = (),
+    ) -> None:
         """Connect, create the database if it is the default one, and find or open the sweep's parent run.
 
         Args:
             uri: the tracking server or database.
             folder: where artifacts go if the database is a local file.
             sweep: digest of the sweep; name, note (Markdown) and params describe it to people.
+            datasets: what all its trials read.
 
         Raises:
             ConfigError: the server or database cannot be reached.
         """
-        self.sweep, self._children = sweep, dict[str, str]()
+        self.sweep, self.note, self.datasets, self._children = sweep, note, list(datasets), dict[str, str]()
         try:
             self.client = MlflowClient(tracking_uri=uri)
-            experiment = self.client.get_experiment_by_name("ail_ray")
-            location = str(folder / "mlartifacts") if uri.startswith("sqlite:") and is_local(folder) else None
-            self.experiment = (
-                experiment.experiment_id
-                if experiment
-                else self.client.create_experiment("ail_ray", artifact_location=location)
-            )
+            self.experiment = self._experiment(folder if uri.startswith("sqlite:") and is_local(folder) else None)
             self.parent = self._find_or_create(
                 f"tags.`{SWEEP}` = '{sweep}' and tags.`{RUN}` = 'parent'", name,
-                {SWEEP: sweep, RUN: "parent", MLFLOW_RUN_NOTE: note}, params,
+                {SWEEP: sweep, RUN: "parent"}, params, note,
             )  # fmt: skip
         except Exception as error:  # whatever client, database driver or HTTP library raises
-            reason = re.sub(r"//[^/@\s]+@", "//", str(error).strip().splitlines()[0])[:300]  # without its password
-            raise ConfigError([f"MLflow at {_without_password(uri)} cannot be used: {reason}"]) from error
+            raise ConfigError([unusable(uri, error)]) from error
 
     def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any]) -> str:
         """Send what is missing of a run: parameters once, then every committed round; returns its MLflow id."""
@@ -62,32 +83,47 @@ class Tracker:
             self._children[run] = self._find_or_create(
                 f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{run}'", name,
                 {SWEEP: self.sweep, RUN: run, LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}, params,
+                trial_note(name, run, self.note),
             )  # fmt: skip
         run_id = self._children[run]
         sent = int(self.client.get_run(run_id).data.tags[LAST_ROUND])
         for record in directory.records()[sent + 1 :]:
             t, stamp = record["round"], int(record["time"] * 1000)
-            self._send_files(run_id, directory.pictures(t), f"rounds/round-{t:03d}")
+            self._send(run_id, _step_images(directory, t), "images")
             self.client.log_batch(
                 run_id,
                 metrics=[Metric(key, value, stamp, t) for key, value in metrics_of(record).items()],
-                tags=[RunTag(LAST_ROUND, str(t))],
+                tags=[RunTag(LAST_ROUND, str(t)), RunTag(RESULT, "running"), RunTag(MLFLOW_LOGGED_IMAGES, "True")],
             )
         return run_id
 
     def finish(self, run_id: str, status: str, directory: RunDirectory | None = None) -> None:
         """Close a run as `finished`, `stopped` or `failed`; a finished one gets its student and configuration."""
-        if directory is not None and status == "finished":
-            self._send_files(run_id, [directory.path / "student.safetensors", directory.path / "config.json"], None)
-        self.client.set_tag(run_id, RESULT, status)
+        sent = self.client.get_run(run_id).data.tags.get(RESULT)
+        if directory is not None and status == "finished" != sent:
+            self._send(run_id, {name: (directory.path / name).read_bytes() for name in RESULTS})
+        if sent != status:
+            self.client.set_tag(run_id, RESULT, status)
         self.client.set_terminated(run_id, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
 
-    def close(self, summary: UPath, *, failed: bool) -> None:
-        """Give the parent run the summary of its trials, and end it."""
-        self._send_files(self.parent, [summary], None)
+    def close(self, files: Mapping[str, bytes], *, failed: bool) -> None:
+        """Give the parent run what compares its trials, of which `trials.json` is shown as a table, and end it."""
+        self._send(self.parent, files)
+        self.client.set_tag(self.parent, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": TABLE, "type": "table"}]))
         self.finish(self.parent, "failed" if failed else "finished")
 
-    def _find_or_create(self, query: str, name: str, tags: dict[str, str], params: Mapping[str, Any]) -> str:
+    def _experiment(self, folder: UPath | None) -> str:
+        """The experiment of all sweeps; its artifacts in a folder, or where the server wants them."""
+        found = self.client.get_experiment_by_name("ail_ray")
+        if found is None:
+            location = str(folder / "mlartifacts") if folder else None
+            return str(self.client.create_experiment("ail_ray", artifact_location=location, tags=EXPERIMENT))
+        for key, value in EXPERIMENT.items():
+            if key not in found.tags:
+                self.client.set_experiment_tag(found.experiment_id, key, value)
+        return str(found.experiment_id)
+
+    def _find_or_create(self, query: str, name: str, tags: dict[str, str], params: Mapping[str, Any], note: str) -> str:
         found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
         if found:
             run = found[0]
@@ -95,24 +131,44 @@ class Tracker:
         else:
             tags = {**tags, MLFLOW_RUN_NAME: name}
             run = self.client.create_run(self.experiment, int(time.time() * 1000), tags, name)
+        run_id = str(run.info.run_id)
+        there = run.data.tags.get(MLFLOW_RUN_NOTE)
+        ours = there is None or run.data.tags.get(NOTE) == digest_of(there)  # not what somebody has written since
+        tags = {MLFLOW_RUN_NOTE: note, NOTE: digest_of(note)} if ours and there != note else {}
         missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
-        if missing:  # all of a new run's; those that an outage has kept back
-            self.client.log_batch(run.info.run_id, params=missing)
-        return str(run.info.run_id)
+        if missing or tags:  # all of a new run's; those that an outage has kept back
+            self.client.log_batch(run_id, params=missing, tags=[RunTag(*tag) for tag in tags.items()])
+        if self.datasets and not (run.inputs and run.inputs.dataset_inputs):
+            self.client.log_inputs(run_id, self.datasets)
+        return run_id
 
-    def _send_files(self, run_id: str, paths: list[UPath], folder: str | None) -> None:
+    def _send(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
         """Artifacts keep their names: sent again, they replace themselves."""
         with tempfile.TemporaryDirectory() as scratch:
-            for path in paths:
-                local = Path(scratch) / path.name
-                local.write_bytes(path.read_bytes())
-                self.client.log_artifact(run_id, str(local), folder)
+            for name, content in files.items():
+                (Path(scratch) / name).write_bytes(content)
+            self.client.log_artifacts(run_id, scratch, folder)
+
+
+def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
+    """The pictures of a round under the names by which MLflow's UI knows images with a step.
+
+    `log_image` would end them with a random number and the time now, so that a picture sent again appeared twice. The
+    UI asks only that something is there; it shows the WebP, and on a click the PNG.
+    """
+    files = dict[str, bytes]()
+    for path in directory.pictures(t):
+        png = path.read_bytes()
+        name = f"pictures~{path.stem}+step+{t}+timestamp+{t}+{directory.path.name}"  # ~ stands for /
+        files |= {f"{name}.png": png, f"{name}+compressed.webp": as_webp(png)}
+    return files
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """A round record as MLflow metrics: `theta/ importance/ val/ test/ time/`, units in the names."""
+    """A round record as MLflow metrics: `theta/ importance/ val/ test/ time/ system/`, units in the names."""
     metrics = {f"importance/{name}": value for name, value in record["importance"].items()}
     metrics |= {f"time/{name}_s": value for name, value in record["seconds"].items()}
+    metrics |= {f"system/{name}": value for name, value in record.get("system", {}).items()}  # older ones lack it
     for group, rows in (("val", record["validation"]), ("test", record["test"])):
         for row in rows:
             metrics[f"{group}/{row['set']}_x{row['scale']}_psnr_dB"] = row["psnr"]
@@ -127,6 +183,9 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def _without_password(uri: str) -> str:
+def unusable(uri: str, error: Exception) -> str:
+    """Why MLflow cannot be used, in a line that holds no password."""
     scheme, found, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else uri
+    shown = f"{scheme}://{rest.rpartition('@')[2]}" if found else uri
+    reason = re.sub(r"//[^/@\s]+@", "//", (str(error).strip() or type(error).__name__).splitlines()[0])[:300]
+    return f"MLflow at {shown} cannot be used: {reason}"

@@ -16,7 +16,7 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.prepare import Prepared
+from ail_ray.orchestration.prepare import TEACHER, Prepared
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
@@ -94,13 +94,14 @@ class TrialPlan:
 
     def assignment(self, manifest: dict[str, Any], holder: str) -> Assignment:
         """What the workers are told."""
+        maps = self.errors or self.outputs
         return Assignment(
             config=self.config, directory=self.directory, shards=self.prepared.shard_paths,
             validation=[file.path for file in self.prepared.validation],
             test=[file.path for file in self.prepared.test],
             crops=self.prepared.crops_per_epoch(self.config), precision=manifest["precision"],
             threads=manifest["threads"], teacher_errors=self.errors, teacher_outputs=self.outputs,
-            start=self.start[1] if self.start else None, holder=holder,
+            teacher=maps / TEACHER if maps else None, start=self.start[1] if self.start else None, holder=holder,
         )  # fmt: skip
 
 

@@ -4,29 +4,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray.train
 import torch
 from ray.train.torch import get_device
 from upath import UPath
 
-from ail_ray.files import as_tensor, read_tensors
+from ail_ray.files import read_tensors
 from ail_ray.imaging.bank import Bank, Shard
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.metrics import psnr
-from ail_ray.imaging.pictures import as_png, central_crop, grey_map, side_by_side
 from ail_ray.learning.algorithm import Importance, Run, adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.inference import predict
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import NonFiniteLossError, TrainState
 from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.gallery import Gallery
 from ail_ray.orchestration.journal import RunJournal
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.orchestration.store import ActorStore
-
-PICTURED_CROP = 96  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +38,7 @@ class Assignment:
     threads: int
     teacher_errors: UPath | None
     teacher_outputs: UPath | None
+    teacher: UPath | None  # weights, for pictures
     start: UPath | None  # weights of the student; random ones if None
     holder: str  # of the lease that the run is worked on under
 
@@ -97,7 +93,7 @@ def work(
     validation, test = ([EvaluationImages.load(path) for path in paths] for paths in (a.validation, a.test))
     gallery = Gallery(
         state, mine, importance, total_shards=len(a.shards), precision=a.precision,
-        evaluation=[*validation, *test] if group.rank == 0 else [],
+        evaluation=[*validation, *test] if group.rank == 0 else [], teacher=a.teacher,
     )  # fmt: skip
     adaptive_importance_learning(
         Run(
@@ -108,52 +104,3 @@ def work(
             ),
         )
     )  # fmt: skip
-
-
-class Gallery:
-    """The pictures a worker draws of each round: importance of two fixed training images, crops of two fixed others.
-
-    Pictured are the largest image of the first and of the middle shard, by whoever holds them, and by rank 0 the
-    first two images of the first evaluation set.
-    """
-
-    def __init__(
-        self,
-        state: TrainState,
-        shards: dict[int, Shard],
-        importance: Importance,
-        *,
-        total_shards: int,
-        precision: Precision,
-        evaluation: list[EvaluationImages],
-    ) -> None:
-        self.state, self.importance = state, importance
-        # As in `measure`: float32, whatever trained it, unless the weights themselves are float64.
-        self.precision: Precision = "fp64" if precision == "fp64" else "fp32"
-        self.shards = {s: shards[s] for s in dict.fromkeys((0, total_shards // 2)) if s in shards}
-        self.evaluation = evaluation[:1]
-
-    def draw(self, round: int) -> dict[str, bytes]:
-        """PNG files by name: image and importance (black 0, white 1); bicubic, student and original crops."""
-        pictures = {f"importance-{s}.png": self._importance(round, s) for s in self.shards}
-        for images in self.evaluation:
-            for i in range(min(2, len(images))):
-                pictures[f"{images.set}-x{images.scale}-{i}.png"] = self._crops(images, i)
-        return pictures
-
-    def _importance(self, round: int, s: int) -> bytes:
-        shard, importance = self.shards[s], as_tensor(self.importance.read(round, s))
-        place, _, hr = max(shard.images(), key=lambda image: image[2].numel())
-        weights = importance[place].view(hr.shape).numpy()
-        images = [hr.cpu().numpy(), grey_map(weights)]
-        return as_png(side_by_side(images, ["image", f"importance, mean {weights.mean():.3f}"], zoom=1))
-
-    def _crops(self, images: EvaluationImages, i: int) -> bytes:
-        hr, student = images.hr[i], self.state.student
-        candidates = {
-            "bicubic": predict(None, images.bicubic[i]),
-            "student": predict(student, images.inputs(student.upsampling)[i], self.precision),
-        }
-        captions = [f"{name} {psnr(hr, sr, images.scale):.2f} dB" for name, sr in candidates.items()]
-        crops: list[np.ndarray] = [central_crop(image, PICTURED_CROP) for image in (*candidates.values(), hr)]
-        return as_png(side_by_side(crops, [*captions, "original"]))

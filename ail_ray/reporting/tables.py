@@ -89,7 +89,7 @@ def _rows(
         row = _row(method.name, name, scale, list(values.values()), paper) | {"seeds": list(values)}
         paired = [values[seed][0] - _of(control[seed], name, scale)[0] for seed in values if seed in control]
         if paired:
-            row |= {"control": method.control, "gain": float(np.mean(paired)), "gain_interval": _interval(paired)}
+            row |= {"control": method.control, "gain": float(np.mean(paired)), "gain_interval": interval(paired)}
         rows.append(row)
     return rows
 
@@ -109,15 +109,15 @@ def _row(
     decibels, similarity = ([value[i] for value in values] for i in (0, 1))
     row: dict[str, Any] = {
         "method": method, "set": name, "scale": scale,
-        "psnr": float(np.mean(decibels)), "psnr_interval": _interval(decibels),
-        "ssim": float(np.mean(similarity)), "ssim_interval": _interval(similarity),
+        "psnr": float(np.mean(decibels)), "psnr_interval": interval(decibels),
+        "ssim": float(np.mean(similarity)), "ssim_interval": interval(similarity),
     }  # fmt: skip
     if there := paper.get((method, name, scale)):
         row |= {"paper_psnr": there[0], "paper_ssim": there[1], "difference": row["psnr"] - there[0]}
     return row
 
 
-def _interval(values: Sequence[float]) -> float | None:
+def interval(values: Sequence[float]) -> float | None:
     """Half the width of the 95 % interval of the mean (Student's t); None for a single value."""
     if len(values) < 2:
         return None

@@ -122,7 +122,7 @@ def everything(directory: RunDirectory) -> dict[str, str]:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
         elif name.startswith("rounds/") and path.is_file():
             record = read_json(path)  # type: ignore[arg-type]
-            for clock in ("time", "seconds", "patches_per_second"):
+            for clock in ("time", "seconds", "patches_per_second", "system"):
                 del record[clock]
             record["epochs"] = [{k: v for k, v in log.items() if k != "seconds"} for log in record["epochs"]]
             found[name] = repr(record)

@@ -1,9 +1,10 @@
 """A sweep of tiny runs, end to end: Ray Tune, run directories, summary.json and MLflow; and the same command again."""
 
 import hashlib
-import io
+import itertools
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from upath import UPath
 
 from ail_ray.files import read_json, read_tensors, write_json
 from ail_ray.imaging.bank import Shard
+from ail_ray.imaging.metrics import psnr
+from ail_ray.imaging.pictures import panels
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.sweep import run_sweep
 from jobs.ail_sweep import main
@@ -62,7 +65,9 @@ def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary
     runs = {run.info.run_id: run for run in bench.runs(first["sweep"])}
     parent = runs.pop(first["mlflow_run_id"])
     assert parent.info.status == "FINISHED"
-    assert parent.data.tags["mlflow.note.content"] == "`the command`"
+    assert parent.info.run_name == "tiny: vdsr ×2, width 2 3, teacher teacher.safetensors none"
+    assert "width 2 or 3, teacher teacher.safetensors or none?" in parent.data.tags["mlflow.note.content"]
+    assert "**Command.** `the command`" in parent.data.tags["mlflow.note.content"]
     assert set(runs) == {trial["mlflow_run_id"] for trial in first["trials"]}
     client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
     for run_id, run in runs.items():
@@ -71,13 +76,20 @@ def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary
         assert history(client, run_id, "importance/mean") == [0, 1]
         assert history(client, run_id, "val/val_x2_psnr_dB") == [0, 1]
         assert {"student.safetensors", "config.json"} <= {file.path for file in client.list_artifacts(run_id)}
-        for t in (0, 1):
-            pictures = [file.path for file in client.list_artifacts(run_id, f"rounds/round-{t:03d}")]
-            assert len(pictures) == 4  # importance of two images, crops of two others
-            for picture in pictures:
-                with Image.open(client.download_artifacts(run_id, picture)) as image:
-                    image.load()
-                    assert (image.format, image.mode) == ("PNG", "L")
+        assert run.data.params.keys() >= {"width", "teacher", "rule", "seed", "student", "student_weights"}
+        assert "None" not in run.data.params.values()
+        read = {i.tags[0].value: (i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
+        corpus, evaluation = (next((bench.folder / "out" / part).iterdir()) for part in ("corpora", "evaluation"))
+        assert read == {"training": ("train", corpus.name), "validation": ("val ×2", evaluation.stem)}
+        pictures = [file.path for file in client.list_artifacts(run_id, "images")]
+        keys = [picture.split("/")[1].split("+")[0] for picture in pictures if picture.endswith(".png")]
+        # In both rounds importance of two images, crops of two others, and each as a WebP too.
+        assert Counter(keys) == {f"pictures~{k}": 2 for k in ("importance-0", "importance-2", "val-x2-0", "val-x2-1")}
+        assert len(pictures) == 16
+        for picture in pictures:
+            with Image.open(client.download_artifacts(run_id, picture)) as image:
+                image.load()
+                assert (image.format, image.mode) in (("PNG", "L"), ("WEBP", "RGB"))
 
 
 def teacher_run(first: Summary, bench: Bench) -> tuple[RunDirectory, list[UPath]]:
@@ -104,13 +116,6 @@ def test_a_teacher_makes_edges_less_important_than_flat_areas(first: Summary, be
                 assert edges < flats - 0.2
 
 
-def panels(png: bytes, count: int) -> list[np.ndarray]:
-    """The images of a picture, without captions and gaps."""
-    canvas = np.asarray(Image.open(io.BytesIO(png)))[16:]
-    width = (canvas.shape[1] + 4) // count - 4
-    return [canvas[:, i * (width + 4) :][:, :width] for i in range(count)]
-
-
 def test_what_tune_writes_down_does_not_hold_the_address_of_mlflow(first: Summary, bench: Bench) -> None:
     files = [path for path in (bench.folder / "out" / "ray").rglob("*") if path.is_file()]
     assert any(path.name == "tuner.pkl" for path in files)
@@ -120,16 +125,35 @@ def test_what_tune_writes_down_does_not_hold_the_address_of_mlflow(first: Summar
 def test_the_pictures_show_the_importance_and_the_student(first: Summary, bench: Bench) -> None:
     directory, shards = teacher_run(first, bench)
     pictures = {path.name: path.read_bytes() for path in directory.pictures(1)}
-    image, shown = panels(pictures["importance-0.png"], 2)
+    (_, image), (_, sr), (caption, shown), (_, error) = arrays(pictures["importance-0.png"])
     place, _, hr = max(Shard(shards[0]).images(), key=lambda entry: entry[2].numel())
     importance = read_tensors(directory.importance_path(1, 0))[0]["importance"][place].reshape(hr.shape)
     assert np.array_equal(image, hr.numpy())
     assert np.abs(shown / 255 - importance.astype(float)).max() <= 0.5 / 255 + 1e-6
-    bicubic, student, original = panels(pictures["val-x2-0.png"], 3)
+    assert caption == f"importance, mean {importance.mean(dtype=float):.3f}"
+    # Black 0, white an error of 0.1, so ten times as bright; the student's output is shown rounded and clipped.
+    expected = np.minimum(10 * np.abs(sr.astype(int) - hr.numpy()), 255)
+    assert np.abs(error - expected)[(sr > 0) & (sr < 255)].max() <= 6
+
+    crops = dict(arrays(pictures["val-x2-0.png"]))
     truth = np.asarray(Image.open(bench.files.validation / "0.png"))
-    assert np.array_equal(original, truth.repeat(2, 0).repeat(2, 1))
-    assert (bicubic != student).mean() > 0.01
-    assert (bicubic != original).mean() > 0.1
+    assert np.array_equal(crops["original"], truth.repeat(2, 0).repeat(2, 1))
+    names = ("low resolution", "bicubic", "teacher", "student")
+    measured = {name: next((c, image) for c, image in crops.items() if c.startswith(name)) for name in names}
+    assert len(crops) == 6
+    for name, (caption, image) in measured.items():
+        assert caption == f"{name} {psnr(truth, image[::2, ::2], 2):.2f} dB"
+    for one, other in itertools.combinations(measured.values(), 2):
+        assert (one[1] != other[1]).mean() > 0.01
+    error = next(image for caption, image in crops.items() if "error" in caption)
+    assert (
+        np.abs(error - np.minimum(10 * np.abs(measured["student"][1].astype(int) - crops["original"]), 255)).max() < 1
+    )
+
+
+def arrays(png: bytes) -> list[tuple[str, np.ndarray]]:
+    """The images of a picture with their captions."""
+    return [(caption, np.asarray(image)) for caption, image in panels(png)]
 
 
 def traces(bench: Bench) -> dict[str, tuple[float, str]]:

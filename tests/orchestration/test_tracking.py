@@ -7,17 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow
+import numpy as np
 import pytest
-from mlflow.entities import Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Run
 from mlflow.exceptions import MlflowException
+from PIL import Image
 from upath import UPath
 
 from ail_ray.files import write_bytes, write_json
+from ail_ray.imaging.pictures import as_png
 from ail_ray.learning.config import ConfigError, RunConfig
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.tracking import Tracker, metrics_of
 
+DATASETS = [
+    DatasetInput(Dataset(name, digest, "images", "{}"), [InputTag("mlflow.data.context", context)])
+    for name, digest, context in (("T91", "0123", "training"), ("val ×2", "4567", "validation"))
+]
 PARAMS = {"lam": 0.15, "teacher": "none", "seed": 0}
 
 
@@ -26,15 +32,21 @@ def record(t: int) -> dict[str, Any]:
         "round": t, "time": 1_700_000_000.0 + 60 * t, "loss": 0.5 / (t + 1) if t else None,
         "squared_error": 0.25 / (t + 1) if t else None, "patches_per_second": 100.0 * t if t else None,
         "importance": {"mean": 0.1 * t, "saturated": 0.0, "p50": 0.2 * t}, "seconds": {"theta": 3.0, "evaluation": 0.5},
+        "system": {"memory_GB": 0.5, "workers": 2},
         "validation": [{"set": "val", "scale": 2, "psnr": 30.0 + t, "ssim": 0.9, "images": 2}],
         "test": [{"set": "Set5", "scale": 3, "psnr": 31.0 + t, "ssim": 0.8, "images": 5}],
     }  # fmt: skip
 
 
+def picture(t: int) -> bytes:
+    """What a round looks like, each another grey."""
+    return as_png(np.full((8, 8), 40 * t, np.uint8))
+
+
 def commit(directory: RunDirectory, t: int) -> None:
     """What a worker leaves of a round, as far as MLflow is concerned."""
     write_json(directory.record_path(t), record(t))
-    write_bytes(directory.record_path(t).with_suffix("") / "importance-0.png", b"picture of round %d" % t)
+    write_bytes(directory.record_path(t).with_suffix("") / "importance-0.png", picture(t))
     manifest = directory.manifest()
     directory.write_manifest(manifest | {"last_round": t})
 
@@ -46,23 +58,15 @@ def directory(tmp_path: Path) -> RunDirectory:
     return made
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A fresh MLflow database: creating one takes seconds, copying it does not."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path.read_bytes()
-
-
 @pytest.fixture
 def track(tmp_path: Path, empty_database: bytes) -> Callable[..., Tracker]:
     """Connects as a job does when it starts."""
     (tmp_path / "mlflow.db").write_bytes(empty_database)
 
-    def connect(sweep: str = "sweep-1") -> Tracker:
+    def connect(sweep: str = "sweep-1", note: str = "`the command`") -> Tracker:
         return Tracker(
-            f"sqlite:///{tmp_path / 'mlflow.db'}", UPath(tmp_path), sweep=sweep, name="mini", note="`the command`",
-            params={"rounds": 3},
+            f"sqlite:///{tmp_path / 'mlflow.db'}", UPath(tmp_path), sweep=sweep, name="mini", note=note,
+            params={"epochs": 3}, datasets=DATASETS,
         )  # fmt: skip
 
     return connect
@@ -76,6 +80,12 @@ def rounds_sent(tracker: Tracker, run_id: str, metric: str = "importance/mean") 
     return [(m.step, m.value, m.timestamp) for m in tracker.client.get_metric_history(run_id, metric)]
 
 
+def images(tracker: Tracker, run_id: str, t: int) -> list[str]:
+    """Paths of the images of a step, as MLflow's UI reads their names: the PNG and what it shows first."""
+    files = [file.path for file in tracker.client.list_artifacts(run_id, "images")]
+    return sorted((file for file in files if file.split("+")[1:3] == ["step", str(t)]), key=lambda file: file[-4:])
+
+
 def expected(last: int) -> list[tuple[int, float, int]]:
     return [(t, 0.1 * t, 1_700_000_000_000 + 60_000 * t) for t in range(last + 1)]
 
@@ -85,12 +95,17 @@ def test_a_sweep_is_a_parent_and_a_trial_its_child(track: Callable[..., Tracker]
     commit(directory, 0)
     child = tracker.client.get_run(tracker.mirror(directory, "a trial", PARAMS))
     parent = tracker.client.get_run(tracker.parent)
-    assert (parent.info.run_name, parent.data.params) == ("mini", {"rounds": "3"})
+    assert (parent.info.run_name, parent.data.params) == ("mini", {"epochs": "3"})
     assert parent.data.tags["mlflow.note.content"] == "`the command`"
     assert (parent.data.tags["ail.sweep"], parent.data.tags["ail.run"]) == ("sweep-1", "parent")
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert (child.data.tags["ail.sweep"], child.data.tags["ail.run"]) == ("sweep-1", "0123abcd")
     assert child.info.run_name == "a trial"
+    assert child.data.tags["mlflow.note.content"].startswith("`the command`")
+    assert "runs/0123abcd" in child.data.tags["mlflow.note.content"]
+    for run in (parent, child):
+        read = [(i.dataset.name, i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs]
+        assert sorted(read) == [("T91", "0123", "training"), ("val ×2", "4567", "validation")]
     assert child.data.params == {key: str(value) for key, value in PARAMS.items()}
     assert len(runs(tracker)) == 2
 
@@ -108,8 +123,11 @@ def test_every_round_is_sent_once_with_its_own_step_and_time(
     assert [step for step, _, _ in rounds_sent(tracker, run_id, "theta/loss")] == [1, 2]
     assert len(runs(tracker)) == 2
     for t in range(3):
-        (picture,) = tracker.client.list_artifacts(run_id, f"rounds/round-{t:03d}")
-        assert Path(tracker.client.download_artifacts(run_id, picture.path)).read_bytes() == b"picture of round %d" % t
+        png, webp = images(tracker, run_id, t)
+        assert Path(tracker.client.download_artifacts(run_id, png)).read_bytes() == picture(t)
+        with Image.open(tracker.client.download_artifacts(run_id, webp)) as image:
+            assert (image.format, image.size) == ("WEBP", (8, 8))
+            assert abs(np.asarray(image.convert("L")).astype(int) - 40 * t).max() <= 3
 
 
 def test_another_sweep_has_its_own_runs(track: Callable[..., Tracker], directory: RunDirectory) -> None:
@@ -120,12 +138,12 @@ def test_another_sweep_has_its_own_runs(track: Callable[..., Tracker], directory
     assert len(runs(one)) == 4
 
 
-@pytest.mark.parametrize("broken", ["log_batch", "log_artifact", "get_run", "create_run", "search_runs"])
+@pytest.mark.parametrize("broken", ["log_batch", "log_artifacts", "log_inputs", "get_run", "create_run", "search_runs"])
 def test_an_outage_loses_and_repeats_nothing(
     track: Callable[..., Tracker], directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     tracker, first = track(), 0
-    if broken not in ("create_run", "search_runs"):
+    if broken not in ("create_run", "search_runs", "log_inputs"):
         first = 1
         commit(directory, 0)
         tracker.mirror(directory, "a trial", PARAMS)
@@ -141,7 +159,8 @@ def test_an_outage_loses_and_repeats_nothing(
                 tracker.mirror(directory, "a trial", PARAMS)
     run_id = tracker.mirror(directory, "a trial", PARAMS)
     assert rounds_sent(tracker, run_id) == expected(2)
-    assert [len(tracker.client.list_artifacts(run_id, f"rounds/round-{t:03d}")) for t in range(3)] == [1, 1, 1]
+    assert [len(images(tracker, run_id, t)) for t in range(3)] == [2, 2, 2]
+    assert len(tracker.client.get_run(run_id).inputs.dataset_inputs) == 2
     assert len(runs(tracker)) == 2
 
 
@@ -200,7 +219,8 @@ def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(
 def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
     assert set(metrics_of(record(0))) == {
         "importance/mean", "importance/saturated", "importance/p50", "time/theta_s", "time/evaluation_s",
-        "val/val_x2_psnr_dB", "val/val_x2_ssim", "test/Set5_x3_psnr_dB", "test/Set5_x3_ssim",
+        "system/memory_GB", "system/workers", "val/val_x2_psnr_dB", "val/val_x2_ssim",
+        "test/Set5_x3_psnr_dB", "test/Set5_x3_ssim",
     }  # fmt: skip
     metrics = metrics_of(record(1))
     assert set(metrics) - set(metrics_of(record(0))) == {
@@ -209,3 +229,47 @@ def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
     assert metrics["test/Set5_x3_psnr_dB"] == 32.0
     assert metrics["theta/patches_per_s"] == 100.0
     assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_a_finished_run_that_goes_on_gets_its_new_student(
+    track: Callable[..., Tracker], directory: RunDirectory
+) -> None:
+    tracker = track()
+    for t, weights in enumerate((b"first", b"second")):
+        commit(directory, t)
+        for name in ("student.safetensors", "config.json"):
+            write_bytes(directory.path / name, weights)
+        run_id = tracker.mirror(directory, "a trial", PARAMS)
+        assert tracker.client.get_run(run_id).data.tags["ail.result"] == "running"
+        tracker.finish(run_id, "finished", directory)
+        assert Path(tracker.client.download_artifacts(run_id, "student.safetensors")).read_bytes() == weights
+
+
+def test_a_description_that_somebody_wrote_stays_and_ours_follows_the_command(track: Callable[..., Tracker]) -> None:
+    def note() -> str:
+        return str(track(note="`again`").client.get_run(tracker.parent).data.tags["mlflow.note.content"])
+
+    tracker = track()
+    assert note() == "`again`"
+    tracker.client.set_tag(tracker.parent, "mlflow.note.content", "the network was down on Monday")
+    assert note() == "the network was down on Monday"
+
+
+def test_the_ui_is_told_what_kind_of_experiment_it_shows(track: Callable[..., Tracker]) -> None:
+    tracker = track()
+    assert tracker.client.get_experiment(tracker.experiment).tags["mlflow.experimentKind"] == "custom_model_development"
+    tracker.client.delete_experiment_tag(tracker.experiment, "mlflow.experimentKind")  # made by an older version
+    assert track().client.get_experiment(tracker.experiment).tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_what_compares_the_trials_replaces_itself(track: Callable[..., Tracker]) -> None:
+    for content in (b'{"columns": ["trial"], "data": []}', b'{"columns": ["trial"], "data": [["a trial"]]}'):
+        tracker = track()
+        tracker.close({"trials.json": content, "parallel-coordinates.png": picture(1)}, failed=False)
+    files = [file.path for file in tracker.client.list_artifacts(tracker.parent)]
+    assert files == ["parallel-coordinates.png", "trials.json"]
+    assert Path(tracker.client.download_artifacts(tracker.parent, "trials.json")).read_bytes() == content
+    parent = tracker.client.get_run(tracker.parent)
+    assert parent.info.status == "FINISHED"
+    # As `log_table` marks them, for the UI to show a table.
+    assert parent.data.tags["mlflow.loggedArtifacts"] == '[{"path": "trials.json", "type": "table"}]'

@@ -1,0 +1,172 @@
+"""Pictures enlarged by a student: luma through the network, chroma and alpha bicubic, tile by tile.
+
+A tile is cut with so much around it that none of its pixels can tell: the tiles together are the picture that the
+network makes of the whole, and memory does not grow with what the network computes in between.
+"""
+
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.files import as_path, as_tensor, create
+from ail_ray.imaging import datasets
+from ail_ray.imaging.colour import LONGEST_SIDE, SUFFIX, Format, encoded, pixels_of, planes, read_header, read_picture
+from ail_ray.imaging.images import ImageError, enlarge
+from ail_ray.learning.inference import super_resolve
+from ail_ray.learning.models import Network
+from ail_ray.learning.precision import Precision
+
+TILE = 512
+"""Side of a tile at most, pixels as the network reads them."""
+CUBIC = 3
+"""Low-resolution pixels around a tile that its bicubic enlargement looks at, and one more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One picture to enlarge, and where to."""
+
+    source: UPath
+    target: UPath
+    format: Format
+    pixels: int  # of the enlarged picture
+
+    @property
+    def done(self) -> bool:
+        """Whether there is a file of the target's name, which nothing here replaces."""
+        return self.target.exists()
+
+
+def plan(inputs: Sequence[str], scale: int, out: str, format: Format | None = None) -> list[Job]:
+    """What enlarging some pictures comes to, from their headers only.
+
+    Args:
+        inputs: image files, folders of them (folders inside are not entered), or named image sets.
+        out: folder of the results, `<name>-x<scale>.<format>`.
+        format: of the results, instead of each one's own (PNG for what is neither JPEG, PNG nor WebP).
+
+    Raises:
+        ConfigError: with a line for each input that is no image, holds what the format cannot, becomes too large for
+            it, or would become the same file as another.
+    """
+    folder, problems, jobs = as_path(out), list[str](), list[Job]()
+    if folder.exists() and not folder.is_dir():
+        problems.append(f"out: {out} is a file, not a folder")
+    sources: dict[UPath, None] = {}
+    for name in inputs:
+        try:
+            found = (as_path(name),) if _is_file(name) else datasets.find(name).paths
+        except datasets.DatasetError as error:
+            problems.append(f"images: {error}")
+            continue
+        if as_path(name) == folder:
+            problems.append(f"out: {out} is read too; name another folder, or the results would be enlarged next time")
+        sources |= dict.fromkeys(found)
+    for source in sources:
+        try:
+            header = read_header(source)
+        except ImageError as error:
+            problems.append(f"images: {error}")
+            continue
+        kind = format or header.format
+        height, width = header.height * scale, header.width * scale
+        if kind == "jpeg" and header.mode in ("LA", "RGBA"):
+            problems.append(f"images: {source}: JPEG cannot hold its transparency; choose --format png or webp")
+        if max(height, width) > LONGEST_SIDE[kind]:
+            problems.append(f"images: {source}: {height}×{width} pixels are too many for {kind}; choose --format png")
+        target = folder / f"{source.stem}-x{scale}{SUFFIX[kind]}"
+        jobs.append(Job(source=source, target=target, format=kind, pixels=height * width))
+    same = defaultdict(list)
+    for job in jobs:
+        same[job.target].append(str(job.source))
+    clashes = {target: " and ".join(names) for target, names in same.items() if len(names) > 1}
+    problems += [f"images: {names} would become the same {target}" for target, names in clashes.items()]
+    if problems:
+        raise ConfigError(problems)
+    return jobs
+
+
+def run(model: Network, job: Job, scale: int, *, advance: Callable[[int], None] = lambda pixels: None) -> bool:
+    """Read, enlarge and write one picture; returns whether it was written, or there was a file by then.
+
+    Raises:
+        ImageError: its pixels cannot be read.
+        OSError: it cannot be written.
+    """
+    picture = read_picture(job.source)
+    enlarged = replace(picture, image=upscale(model, picture.image, scale, advance=advance))
+    return create(job.target, encoded(enlarged, job.format))
+
+
+def upscale(
+    model: Network,
+    image: Image.Image,
+    scale: int,
+    *,
+    tile: int = TILE,
+    precision: Precision = "fp32",
+    advance: Callable[[int], None] = lambda pixels: None,
+) -> Image.Image:
+    """Enlarge an image of mode L, LA, RGB, RGBA or I;16, of any size; the result has the same mode.
+
+    Args:
+        model: serves this scale; best with its weights as `load_model` gives them (see `_steady`).
+        tile: side of a tile at most, pixels as the network reads them.
+        advance: told the enlarged pixels of each tile when it is done.
+    """
+    model.eval()
+    grid = 1 if model.upsampling > 1 else scale  # pixels that the network reads for each of the image's
+    margin = math.ceil(model.radius / grid) + CUBIC
+    (width, height), enlarged = image.size, Image.new(image.mode, (image.width * scale, image.height * scale))
+    for top, bottom in _parts(height, max(1, tile // grid)):
+        for left, right in _parts(width, max(1, tile // grid)):
+            up, leftward = max(0, top - margin), max(0, left - margin)
+            window = image.crop((leftward, up, min(width, right + margin), min(height, bottom + margin)))
+            pixels = np.asarray(window)
+            y, *others = planes(pixels)
+            inputs = as_tensor(y if model.upsampling > 1 else enlarge(y, scale))
+            with _steady(model):
+                sr = super_resolve(model, inputs.to(next(model.parameters()).device), precision).cpu().numpy()
+            rows = slice((top - up) * scale, (bottom - up) * scale)
+            columns = slice((left - leftward) * scale, (right - leftward) * scale)
+            done = [plane[rows, columns] for plane in (sr, *(enlarge(plane, scale) for plane in others))]
+            enlarged.paste(Image.fromarray(pixels_of(done, pixels.dtype)), (left * scale, top * scale))
+            advance(done[0].size)
+    return enlarged
+
+
+def _parts(length: int, most: int) -> Iterator[tuple[int, int]]:
+    """A length in parts of about the same size, `most` at most: none so small that torch would compute it otherwise."""
+    count = math.ceil(length / most)
+    for i in range(count):
+        yield length * i // count, length * (i + 1) // count
+
+
+@contextmanager
+def _steady(model: Network) -> Iterator[None]:
+    """Give a pixel the same bits wherever in a window it stands, as far as torch on a CPU can.
+
+    oneDNN's convolutions do so for weights in torch's own layout (not channels-last); its deconvolution does not,
+    torch's own does.
+    """
+    if model.upsampling == 1:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the switch speaks of Intel's GPUs when it is first used
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def _is_file(name: str) -> bool:
+    path = as_path(name)
+    return path.is_file() or (path.suffix.lower() in datasets.SUFFIXES and not path.is_dir())

@@ -1,0 +1,141 @@
+"""A sweep's trials beside each other: one table, and pictures of what was searched and of what a student costs.
+
+They are drawn here and not in `reporting`, because the sweep itself sends them to MLflow; they know plain trials only.
+"""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+from ail_ray.orchestration.notes import SYMBOLS
+from ail_ray.orchestration.rundir import mean_psnr
+
+Trial = dict[str, Any]  # as in a sweep's summary
+TEXT = 0.06  # of an axis' length, what a written number takes
+
+
+def table(trials: Sequence[Trial]) -> bytes:
+    """The trials as rows, as MLflow keeps a table: JSON with `columns` and `data`; what a trial lacks is null."""
+    rows = [_row(trial) for trial in trials]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return json.dumps({"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}).encode()
+
+
+def pictures(trials: Sequence[Trial]) -> dict[str, bytes]:
+    """PNG by file name, of the trials with a validation PSNR; without those that so few trials could not fill."""
+    shown = [trial for trial in trials if trial["validation"]]
+    drawn = {"parallel-coordinates.png": parallel_coordinates(shown), "size-and-psnr.png": size_and_psnr(shown)}
+    return {name: _as_png(figure) for name, figure in drawn.items() if figure is not None}
+
+
+def parallel_coordinates(trials: Sequence[Trial]) -> Figure | None:
+    """A line for each trial through what was searched, to its PSNR; None where nothing has two values."""
+    values = {
+        name: [trial["parameters"][name] for trial in trials] for name in (trials[0]["parameters"] if trials else ())
+    }
+    names = [name for name, all_of in values.items() if len(set(all_of) - {None}) > 1]
+    if "width" in names and "rho" in names:
+        names.remove("width")  # follows from ρ
+    if not names:
+        return None
+    decibels = [mean_psnr(trial["validation"]) for trial in trials]
+    figure = Figure(figsize=(2.2 * (len(names) + 1), 4), layout="constrained")
+    axis = figure.subplots()
+    heights = [_heights(axis, x, values[name]) for x, name in enumerate(names)]
+    heights.append(_heights(axis, len(names), decibels))
+    for line in sorted(zip(*heights, strict=True), key=lambda line: line[-1]):  # the best on top
+        axis.plot(range(len(names) + 1), line, color=colormaps["viridis"](line[-1]), marker="o", linewidth=2)
+    axis.set_xticks(range(len(names) + 1), [*(SYMBOLS.get(name, name) for name in names), "validation PSNR, dB"])
+    axis.set(yticks=(), ylim=(-0.08, 1.08), xlim=(-0.3, len(names) + 0.5))
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
+    """PSNR against a student's weights, its work as colour, ρ or width beside it, and the Pareto front.
+
+    None where all are of one size.
+    """
+    if len({trial["cost"]["weights"] for trial in trials}) < 2:
+        return None
+    weights = [trial["cost"]["weights"] for trial in trials]
+    decibels = [mean_psnr(trial["validation"]) for trial in trials]
+    work = [trial["cost"]["multiply_accumulates"] / 1e9 for trial in trials]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    front = pareto_front(list(zip(weights, decibels, strict=True)))
+    axis.step(*zip(*front, strict=True), where="post", color="0.6", linestyle="--", label="Pareto front", zorder=1)
+    points = axis.scatter(weights, decibels, c=work, s=60, zorder=2)
+    for trial, weight, psnr in zip(trials, weights, decibels, strict=True):
+        if (weight, psnr) in front:
+            rho, width = (trial["parameters"][name] for name in ("rho", "width"))
+            text = f"f{width}" if rho is None else f"f{width}, ρ = {rho:.2g}"
+            axis.annotate(text, (weight, psnr), xytext=(6, -12), textcoords="offset points", fontsize="small")
+    figure.colorbar(points, label="multiply-accumulates at 256×256, 10⁹")
+    axis.set(xscale="log", xlabel="weights of the student", ylabel="validation PSNR, dB")
+    axis.xaxis.set(
+        major_locator=LogLocator(subs=(1, 3)), major_formatter=EngFormatter(sep=""), minor_locator=NullLocator()
+    )
+    axis.margins(x=0.2, y=0.1)
+    axis.legend(loc="lower right")
+    return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, quality) those that no other beats, by rising cost: each better than all that cost no more."""
+    front: list[tuple[float, float]] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or quality > front[-1][1]:
+            front.append((cost, quality))
+    return front
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    measured = {
+        f"{row['set']} ×{row['scale']} {name}": round(row[key], digits)
+        for group in ("validation", "test")
+        for row in trial[group]
+        for name, key, digits in (("PSNR, dB", "psnr", 3), ("SSIM", "ssim", 4))
+    }
+    return {
+        "trial": trial["name"], **measured, "weights": trial["cost"]["weights"],
+        "10⁹ multiply-accumulates at 256×256": trial["cost"]["multiply_accumulates"] / 1e9,
+        **{SYMBOLS.get(name, name): value for name, value in trial["parameters"].items()},
+        "rounds": trial["rounds"], "status": trial["status"],
+    }  # fmt: skip
+
+
+def _heights(axis: Axes, x: int, values: Sequence[Any]) -> list[float]:
+    """Where on a vertical line at `x` values lie, 0 to 1, written beside it: numbers to scale, all else evenly spaced.
+
+    At the bottom is None, a value that its trial does not read.
+    """
+    rest = sorted({value for value in values if value is not None})
+    named = [*([None] if None in values else []), *rest]
+    if len(named) > 1 and named == rest and not isinstance(rest[0], str):
+        height = {number: (number - rest[0]) / (rest[-1] - rest[0]) for number in rest}
+        named = [rest[-1]]
+        for number in reversed(rest):
+            named += [number] if height[named[-1]] - height[number] > TEXT else []
+    else:
+        height = {value: i / max(1, len(named) - 1) for i, value in enumerate(named)}
+    axis.axvline(x, color="0.8", zorder=0)
+    for value in named:
+        text = (
+            f"{value:.4g}" if isinstance(value, float) else Path(str(value)).name if value is not None else "not read"
+        )
+        axis.annotate(text, (x, height[value]), xytext=(5, 4), textcoords="offset points", fontsize="small")
+    return [height[value] for value in values]
+
+
+def _as_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return buffer.getvalue()

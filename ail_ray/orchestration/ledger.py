@@ -1,0 +1,44 @@
+"""`sweep.json`: what a sweep was asked, the trials it began and what stopped them, for whoever reads before it ends."""
+
+import time
+from typing import Any
+
+from upath import UPath
+
+from ail_ray.files import write_json
+from ail_ray.learning.config import RunConfig, parameters
+
+
+class Ledger:
+    """Written whole at every event; how far a trial is, and what it measured, its run directory says."""
+
+    def __init__(self, path: UPath, **asked: Any) -> None:
+        """
+        Args:
+            asked: plain data: the sweep's name, command, digest and configuration.
+        """
+        self.path = path
+        self.content: dict[str, Any] = {**asked, "state": "running", "started": time.time(), "trials": []}
+        self._write()
+
+    def began(self, name: str, directory: UPath, config: RunConfig) -> None:
+        """A trial begins, or goes on."""
+        trials, place = self.content["trials"], str(directory)
+        trials[:] = [trial for trial in trials if trial["directory"] != place]
+        trials.append({"name": name, "directory": place, "parameters": parameters(config), "reason": None})
+        self._write()
+
+    def failed(self, directory: UPath, reason: str) -> None:
+        """A trial that began cannot go on."""
+        for trial in self.content["trials"]:
+            if trial["directory"] == str(directory):
+                trial["reason"] = reason
+        self._write()
+
+    def close(self, state: str) -> None:
+        """The sweep is over: `finished` or `stopped`."""
+        self.content["state"] = state
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self.path, self.content)

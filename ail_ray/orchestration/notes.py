@@ -1,0 +1,116 @@
+"""What MLflow tells people of a sweep and of its trials: names, the question, few parameters, the data."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from ail_ray.learning.config import RunConfig, SweepConfig, parameters
+from ail_ray.learning.models import multiply_accumulates, parameter_count
+from ail_ray.orchestration.prepare import EvaluationFile, Prepared
+from ail_ray.orchestration.search import axes, is_range
+
+SYMBOLS = {"rho": "ρ", "lam": "λ"}
+
+
+def sweep_title(name: str, sweep: SweepConfig) -> str:
+    """A sweep as a person would name it: `demo: vdsr ×2, λ 0.1 0.15, rule eq7 uniform`."""
+    what = [f"{sweep.network} ×{','.join(map(str, sweep.scales))}", *_searched(sweep, " ")]
+    return f"{name}: {', '.join(what)}"
+
+
+def sweep_note(sweep: SweepConfig, command: str) -> str:
+    """The question that a sweep asks, how it is answered, and the command that asks it again, as Markdown."""
+    task, searched = f"{sweep.network} ×{','.join(map(str, sweep.scales))}", ", ".join(_searched(sweep, " or "))
+    question = f"What makes the best {task}: {searched}?" if searched else f"How good does this {task} become?"
+    lines = [
+        f"**Question.** {question}",
+        f"**Command.** `{command}`",
+        f"**Protocol.** Trained on {_listed(sweep.train)}; rounds 0 to {sweep.rounds}; epochs a round: {sweep.epochs}; "
+        f"compared on {_listed(sweep.validation) or 'nothing'}; only recorded: {_listed(sweep.test) or 'nothing'}.",
+    ]
+    if "uniform" in sweep.rule:
+        lines.append("**Control.** `w=1` is the same training and budget without importance.")
+    return "\n\n".join(lines)
+
+
+def trial_note(name: str, run: str, note: str) -> str:
+    """The sweep's note, with which trial of it this is and where it is kept."""
+    return f"{note}\n\n**Trial.** {name}; run directory `runs/{run}`."
+
+
+def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
+    """What was searched, and what of the protocol its numbers depend on most; the rest is in its files."""
+    protocol = ("network", "scales", "train", "validation", "test", "epochs", "crops", "learning_rate", "search")
+    values = axes(sweep) | {name: getattr(sweep, name) for name in protocol}
+    shown = {key: " ".join(map(str, v)) if isinstance(v, tuple) else v for key, v in values.items()}
+    return {key: value for key, value in shown.items() if value not in ("", None)}
+
+
+def trial_params(config: RunConfig) -> dict[str, Any]:
+    """The searched values, the student and its size. The UI draws what a run lacks as if it had some value: say so."""
+    values = {name: "not read" if value is None else value for name, value in parameters(config).items()}
+    if config.width is not None:
+        del values["rho"]
+    size = student_cost(config)["weights"]
+    return values | {"student": f"{config.network}-f{config.student_width}", "student_weights": size}
+
+
+def student_cost(config: RunConfig) -> dict[str, int]:
+    """Weights of the student, and its multiply-accumulates for 256×256 pixels."""
+    with torch.device("meta"):  # draws nothing
+        student = config.student()
+    return {"weights": parameter_count(student), "multiply_accumulates": multiply_accumulates(student)}
+
+
+def datasets(sweep: SweepConfig, prepared: Prepared) -> list[DatasetInput]:
+    """Training, validation and test images by name and by the digest of their contents."""
+    corpus = prepared.corpus
+    images = {
+        "images": len({pair.content for pair in corpus.pairs}),
+        "pairs": len(corpus.pairs),
+        "pixels": corpus.pixels,
+    }
+    source = {"sets": sweep.train, "downsizes": sweep.downsizes, "scales": sweep.scales}
+    name = "+".join(Path(folder).name for folder in sweep.train)
+    return [
+        _dataset("training", name, corpus.digest, source, images),
+        *_evaluation("validation", prepared.validation),
+        *_evaluation("testing", prepared.test),
+    ]
+
+
+def _evaluation(context: str, files: Iterable[EvaluationFile]) -> list[DatasetInput]:
+    return [
+        _dataset(
+            context, f"{file.images.name} ×{file.scale}", file.path.stem,
+            {"set": file.images.name, "scale": file.scale}, {"images": len(file.images.paths)},
+        )
+        for file in files
+    ]  # fmt: skip
+
+
+def _dataset(context: str, name: str, digest: str, source: dict[str, Any], profile: dict[str, int]) -> DatasetInput:
+    return DatasetInput(
+        Dataset(name, digest, "images", json.dumps(source), profile=json.dumps(profile)),
+        [InputTag(MLFLOW_DATASET_CONTEXT, context)],
+    )
+
+
+def _searched(sweep: SweepConfig, between: str) -> list[str]:
+    """What has more than one value, such as `λ 0.1 or 0.15`, or the range that it is drawn from: `λ 0.1..0.3`."""
+    words = []
+    for name, values in axes(sweep).items():
+        if len(values) > 1:
+            joined = between.join(Path(str(value)).name for value in values)
+            drawn = sweep.search != "grid" and is_range(name, values)
+            words.append(f"{SYMBOLS.get(name, name)} {f'{min(values)}..{max(values)}' if drawn else joined}")
+    return words
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(Path(name).name for name in names)

@@ -1,0 +1,162 @@
+"""The champion: a registered model that only a better student replaces, and that gives the same pixels as ours."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from conftest import TinyFiles
+from mlflow.exceptions import MlflowException
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.imaging.datasets import find
+from ail_ray.imaging.evaluation import EvaluationImages, write_evaluation
+from ail_ray.learning.export import to_onnx
+from ail_ray.learning.inference import evaluate
+from ail_ray.learning.models import Network, build_model
+from ail_ray.learning.weights import load_model, save_model
+from ail_ray.orchestration import champion
+from ail_ray.orchestration.champion import crown, fetch_champion
+
+NAME = "ail-ray-x2"
+
+
+@pytest.fixture
+def one_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same ONNX for every student, where it does not matter: writing one takes a second."""
+    written = to_onnx(student(1.0))
+    monkeypatch.setattr(champion, "to_onnx", lambda model: written)
+
+
+class Registry:
+    """A database of one's own, and trials whose students are as good as asked."""
+
+    def __init__(self, folder: Path, images: UPath) -> None:
+        self.folder, self.images, self.uri = folder, images, f"sqlite:///{folder / 'mlflow.db'}"
+        self.client = mlflow.MlflowClient(self.uri)
+        self.experiment = self.client.create_experiment("ail_ray", artifact_location=str(folder / "artifacts"))
+
+    def trial(self, noise: float, *, network: str = "vdsr", status: str = "finished", scale: int = 2) -> dict[str, Any]:
+        """A student that adds so much noise to its input, and what a sweep's summary says of it."""
+        model = student(noise, network)
+        weights = self.folder / f"{network}-{noise}.safetensors"
+        save_model(weights, model)
+        row = evaluate(model, EvaluationImages.load(self.images)).as_dict()
+        return {
+            "name": f"student {noise}", "status": status, "validation": [{**row, "scale": scale}], "test": [],
+            "weights": str(weights), "mlflow_run_id": self.client.create_run(self.experiment).info.run_id,
+        }  # fmt: skip
+
+    def crown(self, *trials: dict[str, Any], images: UPath | None = None) -> list[str]:
+        return crown(self.client, trials, {2: [images or self.images]})
+
+    def versions(self) -> dict[int, str]:
+        """Run of each version."""
+        return {int(v.version): v.run_id or "" for v in self.client.search_model_versions(f"name = '{NAME}'")}
+
+    @property
+    def champion(self) -> int:
+        return int(self.client.get_model_version_by_alias(NAME, "champion").version)
+
+
+def student(noise: float, network: str = "vdsr") -> Network:
+    torch.manual_seed(3)
+    model = build_model(network, width=3, depth={"vdsr": 3, "drrn": 4, "fsrcnn": 5}[network], scale=2)
+    if network == "vdsr":
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= noise
+    return model.eval()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, empty_database: bytes, tiny_files: TinyFiles) -> Registry:
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    images = UPath(tmp_path / "val.safetensors")
+    write_evaluation(images, "val", find(str(tiny_files.validation)).paths, 2)
+    return Registry(tmp_path, images)
+
+
+def test_only_a_better_student_replaces_the_champion_and_repeating_changes_nothing(
+    registry: Registry, one_export: None
+) -> None:
+    good, better, bad = registry.trial(0.4), registry.trial(0.2), registry.trial(0.9)
+    for _ in range(2):
+        said = registry.crown(bad, good)
+        assert registry.versions() == {1: good["mlflow_run_id"]}
+    assert said == []
+    assert registry.crown(better)[0].startswith("student 0.2 is the champion for ×2: ")
+    assert (registry.versions(), registry.champion) == ({1: good["mlflow_run_id"], 2: better["mlflow_run_id"]}, 2)
+    assert registry.crown(bad, good) == registry.crown(bad, better) == []
+    assert (len(registry.versions()), registry.champion) == (2, 2)
+    weights = fetch_champion(registry.uri, 2, registry.folder)
+    assert weights.read_bytes() == Path(better["weights"]).read_bytes()
+
+
+def test_a_failed_or_unselected_trial_is_no_champion(registry: Registry) -> None:
+    assert registry.crown(registry.trial(0.1, status="failed"), registry.trial(0.2, status="stopped")) == []
+    assert crown(registry.client, [registry.trial(0.1)], {}) == []
+    for name in ("mlflow.db", "none.db"):
+        with pytest.raises(ConfigError, match="no champion for scale 2"):
+            fetch_champion(f"sqlite:///{registry.folder / name}", 2, registry.folder)
+    assert not (registry.folder / "none.db").exists()
+
+
+def test_a_champion_of_other_images_is_measured_on_these(
+    registry: Registry, one_export: None, tiny_files: TinyFiles
+) -> None:
+    """A low score on other images gives nobody the title."""
+    best = registry.trial(0.1)
+    best["validation"][0]["psnr"] = 5.0  # as on images that are harder
+    registry.crown(best)
+    others = UPath(registry.folder / "others.safetensors")
+    write_evaluation(others, "train", find(str(tiny_files.train)).paths[:1], 2)
+    assert registry.crown(registry.trial(0.9), images=others) == []
+    assert registry.champion == 1
+
+
+@pytest.mark.parametrize("broken", ["log_artifacts", "create_model_version", "set_registered_model_alias"])
+def test_an_outage_leaves_no_second_version(
+    registry: Registry, one_export: None, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    trial = registry.trial(0.3)
+    with monkeypatch.context() as patch:
+
+        def away(*_: Any, **__: Any) -> None:
+            raise MlflowException("the server is away")
+
+        patch.setattr(registry.client, broken, away)
+        with pytest.raises(MlflowException, match="is away"):
+            registry.crown(trial)
+    assert len(registry.crown(trial)) == 1
+    assert (list(registry.versions()), registry.champion) == ([1], 1)
+
+
+@pytest.mark.parametrize("network", ["vdsr", "drrn", "fsrcnn"])
+def test_mlflow_loads_it_and_gives_the_same_pixels(registry: Registry, network: str) -> None:
+    registry.crown(registry.trial(0.3, network=network))
+    (version,) = registry.client.search_model_versions(f"name = '{NAME}'")
+    assert "bicubic" in version.description if network != "fsrcnn" else "low-resolution" in version.description
+    folder = Path(registry.client.download_artifacts(version.run_id, "model"))
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"MLmodel", "model.onnx", "student.safetensors", "input_example.json"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
+    loaded = mlflow.pyfunc.load_model(str(folder))
+    (spec,) = loaded.metadata.signature.inputs.inputs
+    assert (spec.name, spec.shape, spec.type) == ("luma", (-1, 1, -1, -1), np.dtype("float32"))
+    assert loaded.metadata.load_input_example(str(folder))["luma"].shape[1] == 1
+    model = load_model(folder / "student.safetensors").eval()
+    for shape in ((1, 1, 21, 30), (2, 1, 8, 5)):
+        luma = np.random.default_rng(0).random(shape, np.float32)
+        with torch.inference_mode():
+            ours = model(torch.from_numpy(luma)).numpy()
+        theirs = loaded.predict({"luma": luma})["sr"]
+        assert np.abs(theirs - ours).max() <= 1e-5
+        assert np.array_equal(to_grey(theirs), to_grey(ours))
+
+
+def to_grey(sr: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(sr, 0, 1) * 255)

@@ -1,0 +1,215 @@
+"""What a person sees of a sweep in MLflow's own pages, and what MLflow's own server makes of the champion.
+
+Both are real servers on the loopback, over what a sweep of four tiny trials has left.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from conftest import TinyFiles
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+from upath import UPath
+
+from ail_ray.imaging.evaluation import EvaluationImages
+from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.inference import predict
+from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.champion import fetch_champion
+from ail_ray.orchestration.job import SweepJob
+from ail_ray.orchestration.sweep import run_sweep
+
+PATIENCE = 180  # seconds, on a busy machine
+NAMES = [f"vdsr-f{width} ×2 {how} seed=0" for width in (2, 3) for how in ("λ=0.15 teacher=none", "w=1 (control)")]
+TITLE = "tiny: vdsr ×2, width 2 3, rule eq7 uniform"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A sweep's record, and the address of the server that shows it."""
+
+    folder: Path
+    url: str
+    summary: dict[str, Any]
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, tiny_files: TinyFiles, empty_database: bytes) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("ui")
+    (folder / "mlflow.db").write_bytes(empty_database)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        server(folder, "server", "--workers", "1", "--backend-store-uri", uri) as url,
+    ):
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        budget = {"rounds": 2, "epochs": 1, "crops": 64, "width": (2, 3), "teacher": ("none",)}
+        sweep = SweepConfig(**{**tiny_files.protocol(), **budget, "rule": ("eq7", "uniform")})  # type: ignore[arg-type]
+        summary = run_sweep(
+            SweepJob(sweep=sweep, local=True), name="tiny", command="the command", say=lambda line: None
+        )
+        answered(f"{url}/health")
+        yield Site(folder, url, summary)
+
+
+@contextlib.contextmanager
+def server(folder: Path, *command: str) -> Iterator[str]:
+    """One of MLflow's servers on a free port of the loopback; its address, where it answers only after a while."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / f"{command[0]}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answered(url: str, data: bytes | None = None) -> bytes:
+    """What a server answers, once it does."""
+    asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with urllib.request.urlopen(asked, timeout=60) as answer:
+                return bytes(answer.read())
+        except OSError:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.3)
+
+
+class Page:
+    """MLflow's pages, as somebody sees them who does model training and has closed the assistant."""
+
+    def __init__(self, browser: Chrome, url: str) -> None:
+        self.browser, self.url = browser, url
+        browser.set_window_size(1700, 1400)
+        browser.get(f"{url}/version")
+        for key, value in {
+            "mlflow.workflowType_v1": '"machine_learning"',
+            "mlflow.assistant.panelOpen_v1": "false",
+            "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+        }.items():
+            browser.execute_script("localStorage.setItem(arguments[0], arguments[1])", key, value)
+
+    def open(self, path: str, *texts: str) -> str:
+        """Go to a page and wait until it shows these; all that it shows."""
+        self.browser.get(f"{self.url}/#/{path}")
+        self.browser.refresh()  # only what is behind the # may have changed
+        return self.shows(*texts)
+
+    def shows(self, *texts: str) -> str:
+        self.until(lambda: all(text in self.text for text in texts), f"{texts} in {self.browser.current_url}")
+        return self.text
+
+    @property
+    def text(self) -> str:
+        return str(self.browser.execute_script("return document.body.innerText"))
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        WebDriverWait(self.browser, PATIENCE, 0.2, [WebDriverException]).until(lambda _: holds(), what)
+
+    def click(self, text: str) -> None:
+        """On the innermost thing with this text."""
+        self.shows(text)
+        self.browser.find_element(By.XPATH, f"//*[text()='{text}']").click()
+
+
+@pytest.fixture
+def page(browser: Chrome, site: Site) -> Page:
+    return Page(browser, site.url)
+
+
+@pytest.fixture
+def experiment(site: Site) -> str:
+    return str(mlflow.MlflowClient(site.uri).get_experiment_by_name("ail_ray").experiment_id)
+
+
+def test_the_list_shows_the_sweep_its_trials_and_their_data(page: Page, experiment: str) -> None:
+    page.open(f"experiments/{experiment}/runs", TITLE, "Small super-resolution networks", "train (")
+    page.click("Expand rows")
+    page.shows(*NAMES)
+
+
+def test_four_runs_compare_by_what_was_searched(page: Page, experiment: str, site: Site) -> None:
+    runs = json.dumps([trial["mlflow_run_id"] for trial in site.summary["trials"]])
+    text = page.open(f'compare-runs?runs={runs}&experiments=["{experiment}"]', "Comparing 4 Runs", *NAMES, "not read")
+    assert "Parallel Coordinates Plot" in text
+    assert {"rule", "width", "student_weights", "val/val_x2_psnr_dB", "theta/loss"} <= set(text.split())
+    page.until(lambda: bool(page.browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot svg")), "a chart")
+
+
+def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
+    page: Page, experiment: str, site: Site
+) -> None:
+    trial = next(t for t in site.summary["trials"] if t["name"] == NAMES[0])
+    run = f"experiments/{experiment}/runs/{trial['mlflow_run_id']}"
+    text = page.open(run, NAMES[0], "Question.", "width 2 or 3, rule eq7 or uniform?", "the command", "val ×2")
+    assert "Datasets used" in text
+    page.open(f"{run}/model-metrics", "importance", "pictures", "theta", "time", "val")
+    page.shows("pictures/importance-0", "pictures/val-x2-0")
+    slider = "//*[@role='slider']"
+    page.until(lambda: bool(page.browser.find_elements(By.XPATH, slider)), "a slider")
+    handle = page.browser.find_element(By.XPATH, slider)
+    assert [handle.get_attribute(f"aria-value{end}") for end in ("min", "now", "max")] == ["0", "0", "2"]
+
+    def shown() -> str:
+        images = page.browser.find_elements(By.CSS_SELECTOR, "img[src*='compressed']")
+        return (
+            str(images[0].get_attribute("src")) if images and int(images[0].get_property("naturalWidth")) > 100 else ""
+        )
+
+    page.until(lambda: "+step+0+" in shown().replace("%2B", "+"), "the picture of round 0")
+    handle.send_keys("\ue014")  # arrow to the right
+    page.until(lambda: "+step+1+" in shown().replace("%2B", "+"), "the picture of round 1")
+
+
+def test_the_champion_has_a_page_with_its_alias_and_its_signature(page: Page, site: Site) -> None:
+    best = site.summary["trials"][0]
+    page.open("models/ail-ray-x2/versions/1", "champion", best["name"], f"{best['validation'][0]['psnr']:.2f} dB")
+    page.shows("Reads the bicubic-upsampled image", "Inputs (1)", "Outputs (1)")
+
+
+def test_mlflow_serves_the_champion_with_the_pixels_that_we_make(site: Site, tmp_path: Path) -> None:
+    weights = fetch_champion(site.uri, 2, tmp_path)
+    assert weights.read_bytes() == Path(site.summary["trials"][0]["weights"]).read_bytes()
+    (evaluation,) = (site.folder / "ail_out" / "evaluation").iterdir()
+    images = EvaluationImages.load(UPath(evaluation))
+    model = load_model(weights).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", site.uri)
+        command = ("models", "serve", "-m", "models:/ail-ray-x2@champion", "--env-manager", "local")
+        with server(site.folder, *command) as url:
+            answered(f"{url}/ping")
+            for inputs in images.inputs(model.upsampling)[:2]:
+                asked = json.dumps({"inputs": {"luma": inputs[None, None].tolist()}}).encode()
+                (sr,) = np.array(json.loads(answered(f"{url}/invocations", asked))["predictions"]["sr"], np.float32)
+                shown = np.rint(np.clip(sr[0], 0, 1) * 255).astype(np.uint8)
+                assert np.array_equal(shown, predict(model, inputs))
