@@ -90,7 +90,8 @@ def run_sweep(
         job.tracking_uri, out if IN_JOB else as_path("."), sweep=digest, name=name, note=f"`{command}`",
         params={key: _short(value) for key, value in asdict(job.sweep).items()},
     )  # fmt: skip
-    ledger = Ledger(out / "sweep.json", name=name, command=command, sweep=digest, config=asdict(job.sweep))
+    asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
+    ledger = Ledger(out / "sweep.json", name=name, command=command, config=asdict(job.sweep), asked=asked)
     monitor = Monitor(tracker, ledger, say)
     try:
         with nullcontext() if job.local else cluster():
