@@ -31,6 +31,7 @@ from ail_ray.orchestration.prepare import (
     teacher_maps,
     tiny_teacher,
 )  # fmt: skip
+from ail_ray.orchestration.progress import shown
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
 from ail_ray.orchestration.tracking import Tracker
@@ -99,10 +100,11 @@ def run_sweep(
                 check_shared(job.storage_path)
             at_once = 1 if job.local else concurrency(job.placement, job.max_workers)
             sweep = _build(job, prepared, weights, start, say)
-            if job.local:
-                _run_here(sweep, monitor)
-            else:
-                _run_on_tune(sweep, monitor, name=digest, at_once=at_once)
+            with shown(monitor, asked=asked, storage=job.storage_path):
+                if job.local:
+                    _run_here(sweep, monitor)
+                else:
+                    _run_on_tune(sweep, monitor, name=digest, at_once=at_once)
             trials = monitor.trials()
     except BaseException:  # an interrupted sweep is not a running one
         ledger.close("stopped")

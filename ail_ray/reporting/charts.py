@@ -70,7 +70,7 @@ def scatter(title: str, x: str, series: Sequence[Series], edge: Sequence[tuple[f
                 ends = {"x1": at, "x2": at, "y1": plot.y(b - bar), "y2": plot.y(b + bar)}
                 plot.add("line", {k: f"{v:.1f}" for k, v in ends.items()} | {"class": f"bar {s.style}"})
             plot.dot(at, height, 4, s.style, s.said)
-            labels.append(((at, height), s))
+            labels.append(((plot.x(a) + 7 * (sizes.count(a) - 1) / 2, height), s))
     for (a, b), s in _apart(labels):
         plot.text(a + 8, b + 4, s.mark, f"mark {s.style}")
     return plot.svg()

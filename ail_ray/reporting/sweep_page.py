@@ -109,7 +109,7 @@ def _curves(sweep: Findings, marks: dict[str, tuple[str, str]]) -> list[Chart]:
     wanted += [
         ("Mean importance", "", lambda r: r["importance"]["mean"]),
         ("Pixels of importance 1", "%", lambda r: 100 * r["importance"]["saturated"]),
-        ("Training loss, weighted by importance", LOG, lambda r: r["loss"]),
+        ("Weighted training loss", LOG, lambda r: r["loss"]),
         ("Squared error of training crops", LOG, lambda r: r["squared_error"]),
     ]
     return [chart for what, unit, of in wanted if (chart := _curve(what, unit, of, trials, marks))]
