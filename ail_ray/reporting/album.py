@@ -15,7 +15,7 @@ from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting.findings import Trial
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-MOST_PICTURES, MOST_ROUNDS, LONGEST = 4, 12, 560  # pictures of a kind, rounds of each, pixels of a side
+MOST_PICTURES, MOST_ROUNDS, LONGEST = 3, 12, 480  # pictures of a kind, rounds of each, pixels of a side
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from upath import UPath
 
-from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, as_path, read_json
+from ail_ray.learning.config import SEARCHED
 from ail_ray.learning.models import build_model, parameter_count
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.reporting.tables import interval
 
+GROUPS = ("validation", "test")
 MALFORMED = (FileError, KeyError, TypeError, ValueError, AttributeError, IndexError)
 
 
@@ -118,24 +119,21 @@ def findings(out: UPath) -> Findings:
     """Read `sweep.json` and `summary.json` of a sweep's folder, and the run directories that they name.
 
     Raises:
-        ConfigError: neither is there, or one is damaged.
+        FileError: one is damaged; any of `MALFORMED` if it is whole but another thing.
     """
     begun, over = (read_json(path) if path.exists() else None for path in (out / "sweep.json", out / "summary.json"))
-    try:
-        entries = (begun or over or {})["trials"]
-        summary = {trial["directory"]: trial for trial in over["trials"]} if over else {}
-        rounds = begun["config"]["rounds"] if begun else None
-        trials = [_trial(out, entry, rounds, summary.get(entry["directory"])) for entry in entries]
-        config = begun["config"] if begun else _common(trials)
-        found = Findings(
-            name=str((begun or {}).get("name", "")), command=str((begun or {}).get("command", "")),
-            state=str(begun["state"] if begun else "finished"), started=float(begun["started"]) if begun else None,
-            asked=int(begun["asked"]) if begun else len(trials), config=config, trials=trials,
-            conditions=_conditions(trials, config),
-        )  # fmt: skip
-    except MALFORMED as error:
-        raise ConfigError([f"{out}: not the folder of a sweep ({type(error).__name__}: {error})"]) from None
-    return replace(found, trials=sorted(found.trials, key=lambda t: (t.state != "finished", -t.psnr, t.name)))
+    entries = (begun or over or {})["trials"]
+    summary = {trial["directory"]: trial for trial in over["trials"]} if over else {}
+    rounds = int(begun["config"]["rounds"]) if begun else None
+    trials = [_trial(out, entry, rounds, summary.get(entry["directory"])) for entry in entries]
+    config = begun["config"] if begun else _common(trials)
+    return Findings(
+        name=str((begun or {}).get("name", "")), command=str((begun or {}).get("command", "")),
+        state=str(begun["state"] if begun else "finished"), started=float(begun["started"]) if begun else None,
+        asked=int(begun["asked"]) if begun else len(trials), config=config,
+        trials=sorted(trials, key=lambda t: (t.state != "finished", -t.psnr, t.name)),
+        conditions=_conditions(trials, config),
+    )  # fmt: skip
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -159,11 +157,11 @@ def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[
     moved = out / "runs" / recorded.name  # the folder may have been copied here from elsewhere
     directory = recorded if recorded.exists() or not moved.exists() else moved
     known = Trial(
-        name=str(entry["name"]), directory=directory, parameters=entry["parameters"], state="unreadable",
-        reason=str(entry.get("reason") or ""),
+        name=str(entry["name"]), directory=directory, state="unreadable", reason=str(entry.get("reason") or ""),
+        parameters={name: entry["parameters"][name] for name in SEARCHED},
     )  # fmt: skip
     if not directory.exists():
-        rows = {group: (summary or {}).get(group, []) for group in ("validation", "test")}
+        rows: dict[str, Any] = {group: _rows((summary or {}).get(group, [])) for group in GROUPS}
         state = str(summary["status"]) if summary else "failed" if known.reason else "unreadable"
         reason = known.reason or ("" if summary else "its run directory is gone")
         return replace(known, state=state, gone=True, reason=reason, **rows)
@@ -173,16 +171,14 @@ def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[
         asked = manifest["config"]["rounds"] if rounds is None else rounds
         records = run.records()[: asked + 1]
         for record in records:  # all that is shown of it
+            record |= {group: _rows(record[group]) for group in GROUPS}
             _ = [float(record["importance"][name]) for name in ("mean", "saturated")], record["loss"], record["round"]
-            _ = [
-                (_set(row), float(row["psnr"]), float(row["ssim"])) for g in ("validation", "test") for row in record[g]
-            ]
         failure = known.reason or run.failure() or ""
     except MALFORMED as error:
         return replace(known, reason=known.reason or f"{type(error).__name__}: {error}")
     finished = len(records) > asked
     state = "finished" if finished else "working" if Lease(directory).worker() else "failed" if failure else "stopped"
-    last = {group: records[-1][group] if records else [] for group in ("validation", "test")}
+    last: dict[str, Any] = {group: records[-1][group] if records else [] for group in GROUPS}
     return replace(known, state=state, reason="" if finished else failure, manifest=manifest, records=records, **last)
 
 
@@ -217,6 +213,13 @@ def _conditions(trials: Iterable[Trial], config: dict[str, Any]) -> list[Conditi
         paired = [trial.psnr - control[trial.seed] for trial in c.trials if trial.seed in control]
         beside.append(replace(c, gain=Estimate.of(paired)) if paired else c)
     return sorted(beside, key=lambda c: (-c.psnr.mean, c.label))
+
+
+def _rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"set": str(r["set"]), "scale": int(r["scale"]), "psnr": float(r["psnr"]), "ssim": float(r["ssim"])}
+        for r in rows
+    ]
 
 
 def _set(row: dict[str, Any]) -> str:

@@ -9,28 +9,20 @@ from markupsafe import Markup
 from PIL import Image
 from upath import UPath
 
-from ail_ray.errors import ConfigError
 from ail_ray.files import read_json
 from ail_ray.reporting import words
 from ail_ray.reporting.album import UNREADABLE, frame
 from ail_ray.reporting.charts import differences
-from ail_ray.reporting.findings import MALFORMED
+from ail_ray.reporting.paper import TABLES
 
 ROWS = 200  # of a table
+NUMBERS = ("psnr", "psnr_interval", "ssim", "gain", "gain_interval", "parameters", "multiply_accumulates", "seconds")
+TITLES = {str(n): table.title for n, table in TABLES.items()} | {"3": "size, work and time of the networks"}
 
 
 def tables_page(out: UPath, paths: Sequence[UPath]) -> dict[str, Any]:
-    """What `page.html` asks for.
-
-    Raises:
-        ConfigError: a table is damaged.
-    """
-    tables: list[dict[str, Any]] = []
-    try:
-        for path in paths:
-            tables.append(_table(path))
-    except MALFORMED as error:
-        raise ConfigError([f"{path}: not a table ({type(error).__name__}: {error})"]) from None
+    """What `page.html` asks for."""
+    tables = [_table(path) for path in paths]
     rows = [row for table in tables for row in table["rows"]]
     notes = [line for table in tables for line in re.findall(r"`([^`]+)`", table["note"])]
     return {
@@ -45,15 +37,13 @@ def _table(path: UPath) -> dict[str, Any]:
     content, number = read_json(path), path.stem.partition("_")[2]
     rows, note = content["rows"], str(content["note"])
     sizes = bool(rows) and "multiply_accumulates" in rows[0]
-    gains = [
-        (f"{r['method']}, {r['set']} ×{r['scale']}", float(r["gain"]), r["gain_interval"]) for r in rows if "gain" in r
-    ]
-    chart = differences(f"Table {number}: PSNR against the control", "dB against w = 1", gains) if gains else ""
     for row in rows:  # numbers are numbers, whoever wrote the file
-        for name in ("parameters", "multiply_accumulates", "seconds") if sizes else ("psnr", "ssim"):
-            row[name] = float(row[name])
+        row |= {name: float(row[name]) for name in NUMBERS if row.get(name) is not None}
+    gains = [(f"{r['method']}, {r['set']} ×{r['scale']}", r["gain"], r["gain_interval"]) for r in rows if "gain" in r]
+    chart = differences(f"Table {number}: PSNR against the control", "dB against w = 1", gains) if gains else ""
     return {
-        "number": number, "rows": rows[:ROWS], "sizes": sizes, "note": note, "pieces": note.split("`"),
+        "number": number, "title": TITLES.get(number, ""), "rows": rows[:ROWS], "sizes": sizes, "note": note,
+        "pieces": note.split("`"),
         "missing": [str(line) for line in content["missing"]], "chart": Markup(chart), "any_gain": bool(gains),
     }  # fmt: skip
 

@@ -43,7 +43,8 @@ def state(sweep: Findings) -> str:
         return trials + "."
     if sweep.state == "stopped":
         return f"Stopped before its end. {trials}. The same command goes on."
-    quiet = "" if counts["working"] else " Nobody works on a trial just now: it is between two, or has been killed."
+    between = "it is between two" if sweep.trials else "it makes data and teachers ready"
+    quiet = "" if counts["working"] else f" Nobody works on a trial just now: {between}, or has been killed."
     return f"Not over yet. {trials}.{quiet}"
 
 
