@@ -71,7 +71,7 @@ def table(found: list[Status]) -> Iterator[str]:
     yield f"{'run':18}{'state':14}{'round':>8}{'best':>10}{'left':>9}{'commit':>9}  trial"
     for s in found:
         best, state = f"{s.best:.2f} dB" if s.best else "-", "working" if s.works else s.state
-        left, age = _time(s.seconds_left) if s.seconds_left else "-", _time(s.age) if s.age < 1e9 else "-"
+        left, age = in_words(s.seconds_left) if s.seconds_left else "-", in_words(s.age) if s.age < 1e9 else "-"
         of = f"{s.round} of {s.rounds}" if s.rounds or s.name else "-"
         yield f"{s.run:18}{state:14}{of:>8}{best:>10}{left:>9}{age:>9}  {s.name or s.reason}"
         if s.name and s.reason:
@@ -157,7 +157,8 @@ def _tuples(config: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
 
 
-def _time(seconds: float) -> str:
+def in_words(seconds: float) -> str:
+    """A length of time, as `1.5 h`."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -34,6 +34,7 @@ from ail_ray.orchestration.prepare import (
     shared_weights,
     teacher_maps,
 )  # fmt: skip
+from ail_ray.orchestration.progress import shown
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
 from ail_ray.orchestration.tracking import TABLE, Tracker
@@ -93,7 +94,8 @@ def run_sweep(
         job.tracking_uri, out if IN_JOB else as_path("."), sweep=digest, name=sweep_title(name, job.sweep),
         note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
     )  # fmt: skip
-    ledger = Ledger(out / "sweep.json", name=name, command=command, sweep=digest, config=asdict(job.sweep))
+    asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
+    ledger = Ledger(out / "sweep.json", name=name, command=command, config=asdict(job.sweep), asked=asked)
     monitor = Monitor(tracker, ledger, say)
     try:
         with nullcontext() if job.local else cluster():
@@ -101,10 +103,11 @@ def run_sweep(
                 check_shared(job.storage_path)
             at_once = 1 if job.local else concurrency(job.placement, job.max_workers)
             sweep = _build(job, prepared, weights, start, say)
-            if job.local:
-                _run_here(sweep, monitor)
-            else:
-                _run_on_tune(sweep, monitor, name=digest, at_once=at_once)
+            with shown(monitor, asked=asked, storage=job.storage_path):
+                if job.local:
+                    _run_here(sweep, monitor)
+                else:
+                    _run_on_tune(sweep, monitor, name=digest, at_once=at_once)
             trials = monitor.trials()
     except BaseException:  # an interrupted sweep is not a running one
         ledger.close("stopped")

@@ -1,0 +1,81 @@
+"""What a person at a terminal sees of a running sweep: a row for every trial that is worked on, kept up to date.
+
+Read from the run directories, so it is the same with Ray and without. A log has the plain lines alone.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from upath import UPath
+
+from ail_ray.files import FileError, is_local
+from ail_ray.orchestration.monitor import Monitor
+from ail_ray.orchestration.rundir import Place, RunDirectory
+from ail_ray.orchestration.runs import Status, in_words, status
+
+COLUMNS = ("trial", "round", "epoch", "crops/s", "best", "left")
+
+
+@contextmanager
+def shown(monitor: Monitor, *, asked: int, storage: UPath) -> Iterator[None]:
+    """Keep the table below whatever is printed within this block, if standard output is a terminal.
+
+    Args:
+        asked: trials of the sweep.
+    """
+    console = Console()  # without colours under NO_COLOR
+    if not sys.stdout.isatty() or console.is_dumb_terminal:
+        yield
+        return
+    looks = 0.5 if is_local(storage) else 0.05  # a second: an object store bills them
+    board = Board(monitor, asked)
+    with Live(get_renderable=board.table, console=console, refresh_per_second=looks, transient=True):
+        yield
+
+
+class Board:
+    """The table, and how far every trial was when it was first seen."""
+
+    def __init__(self, monitor: Monitor, asked: int) -> None:
+        self.monitor, self.asked, self.since = monitor, asked, time.monotonic()
+        self.before: dict[str, float] = {}
+
+    def table(self) -> Table:
+        """Trials that are worked on, with round, epoch, crops a second, best PSNR and time left; the sweep below."""
+        over, shares, best = dict(self.monitor.status), dict[str, float](), 0.0
+        table = Table(*COLUMNS, box=None, pad_edge=False, header_style="dim", caption_justify="left")
+        for column in table.columns[1:]:
+            column.justify, column.no_wrap = "right", True
+        for run, plan in dict(self.monitor.plans).items():
+            with suppress(FileError):  # read while it is being written
+                found = status(plan.directory)
+                best = max(best, found.best)
+                shares[run] = 1.0 if run in over else (found.round + 1) / (plan.config.rounds + 1)
+                self.before.setdefault(run, shares[run])
+                if run not in over:
+                    table.add_row(*_row(found, RunDirectory(plan.directory)))
+        done = sum(shares[run] - self.before[run] for run in shares)
+        left = (time.monotonic() - self.since) * (self.asked - sum(shares.values())) / done if done > 0 else 0.0
+        table.caption = ", ".join([
+            f"{len(over)} of {self.asked} trials over", *[f"best {best:.2f} dB"] * bool(best),
+            *[f"{in_words(left)} left"] * (left > 0),
+        ])  # fmt: skip
+        return table
+
+
+def _row(found: Status, directory: RunDirectory) -> tuple[str, ...]:
+    manifest = directory.manifest()
+    now, epochs = found.round + 1, manifest["config"]["epochs"]
+    place = Place(*manifest["places"][-1]) if manifest["places"] else Place(0, 0)
+    epoch = place.epochs + 1 if place.round == now else 1
+    logs = manifest["epochs"][-1:]
+    return (
+        found.name, f"{min(now, found.rounds)} of {found.rounds}", f"{min(epoch, epochs)} of {epochs}",
+        f"{logs[0]['crops'] / logs[0]['seconds']:.0f}" if logs else "", f"{found.best:.2f} dB" if found.best else "",
+        in_words(found.seconds_left) if found.seconds_left else "",
+    )  # fmt: skip

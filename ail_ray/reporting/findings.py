@@ -1,0 +1,226 @@
+"""What a sweep found: its trials as their run directories tell, conditions over seeds, each beside its control."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from upath import UPath
+
+from ail_ray.files import FileError, as_path, read_json
+from ail_ray.learning.config import SEARCHED
+from ail_ray.learning.models import build_model, parameter_count
+from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+from ail_ray.reporting.tables import interval
+
+GROUPS = ("validation", "test")
+MALFORMED = (FileError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over seeds, and half the width of its 95 % interval (Student's t); None for a single value."""
+
+    mean: float
+    half: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Estimate":
+        return cls(mean=float(np.mean(values)), half=interval(values), count=len(values))
+
+    @property
+    def low(self) -> float:
+        return self.mean - (self.half or 0.0)
+
+    @property
+    def high(self) -> float:
+        return self.mean + (self.half or 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One run, as far as it was asked to go."""
+
+    name: str
+    directory: UPath
+    parameters: dict[str, Any]
+    state: str  # finished, working, failed, stopped, or unreadable
+    reason: str = ""  # why it failed, or cannot be read
+    gone: bool = False  # its directory is not there; rows are the summary's
+    manifest: dict[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)  # rows of the last round
+    test: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def seed(self) -> int:
+        return int(self.parameters["seed"])
+
+    @property
+    def psnr(self) -> float:
+        """What trials are compared by: dB, mean over the validation sets, over the test sets if there are none."""
+        return mean_psnr(self.validation or self.test)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """Finished trials that differ in nothing but the seed."""
+
+    label: str
+    parameters: dict[str, Any]  # without the seed
+    trials: list[Trial]
+    size: int | None  # parameters of the student
+    psnr: Estimate
+    gain: Estimate | None = None  # dB against the control of the same width, seed by seed
+
+    @property
+    def is_control(self) -> bool:
+        """Plain training: w = 1, and no teacher whose outputs are learned."""
+        return self.parameters["rule"] == "uniform" and self.parameters["teacher"] is None
+
+    def on(self, group: str) -> dict[str, tuple[Estimate, Estimate]]:
+        """PSNR in dB and SSIM by image set, of `validation` or `test`."""
+        rows = [{_set(row): row for row in getattr(trial, group)} for trial in self.trials]
+        return {
+            name: (Estimate.of([r[name]["psnr"] for r in rows]), Estimate.of([r[name]["ssim"] for r in rows]))
+            for name in rows[0]
+            if all(name in r for r in rows)
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """A sweep, finished or not."""
+
+    name: str
+    command: str
+    state: str  # finished, stopped or running
+    started: float | None  # seconds since 1970
+    asked: int  # trials
+    config: dict[str, Any]
+    trials: list[Trial]
+    conditions: list[Condition]  # the best first
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Of the first run that can be read; empty if there is none."""
+        return next((trial.manifest for trial in self.trials if trial.manifest), {})
+
+    def control(self, condition: Condition) -> Condition | None:
+        """Plain training at the width of a condition, and the same budget."""
+        same = (c for c in self.conditions if c.is_control and c.parameters["width"] == condition.parameters["width"])
+        return next(same, None)
+
+
+def findings(out: UPath) -> Findings:
+    """Read `sweep.json` and `summary.json` of a sweep's folder, and the run directories that they name.
+
+    Raises:
+        FileError: one is damaged; any of `MALFORMED` if it is whole but another thing.
+    """
+    begun, over = (read_json(path) if path.exists() else None for path in (out / "sweep.json", out / "summary.json"))
+    entries = (begun or over or {})["trials"]
+    summary = {trial["directory"]: trial for trial in over["trials"]} if over else {}
+    rounds = int(begun["config"]["rounds"]) if begun else None
+    trials = [_trial(out, entry, rounds, summary.get(entry["directory"])) for entry in entries]
+    config = begun["config"] if begun else _common(trials)
+    return Findings(
+        name=str((begun or {}).get("name", "")), command=str((begun or {}).get("command", "")),
+        state=str(begun["state"] if begun else "finished"), started=float(begun["started"]) if begun else None,
+        asked=int(begun["asked"]) if begun else len(trials), config=config,
+        trials=sorted(trials, key=lambda t: (t.state != "finished", -t.psnr, t.name)),
+        conditions=_conditions(trials, config),
+    )  # fmt: skip
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Pareto front of (cost, value): the indices of those that nothing cheaper or as cheap reaches, by rising cost."""
+    best, kept = -np.inf, []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if points[i][1] > best:
+            best = points[i][1]
+            kept.append(i)
+    return kept
+
+
+@cache
+def student_size(network: str, width: int, depth: int | None, scale: int | None) -> int:
+    """Parameters of a student."""
+    return parameter_count(build_model(network, width=width, depth=depth, scale=scale))
+
+
+def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[str, Any] | None) -> Trial:
+    recorded = as_path(entry["directory"])
+    moved = out / "runs" / recorded.name  # the folder may have been copied here from elsewhere
+    directory = recorded if recorded.exists() or not moved.exists() else moved
+    known = Trial(
+        name=str(entry["name"]), directory=directory, state="unreadable", reason=str(entry.get("reason") or ""),
+        parameters={name: entry["parameters"][name] for name in SEARCHED},
+    )  # fmt: skip
+    if not directory.exists():
+        rows: dict[str, Any] = {group: _rows((summary or {}).get(group, [])) for group in GROUPS}
+        state = str(summary["status"]) if summary else "failed" if known.reason else "unreadable"
+        reason = known.reason or ("" if summary else "its run directory is gone")
+        return replace(known, state=state, gone=True, reason=reason, **rows)
+    run = RunDirectory(directory)
+    try:
+        manifest = run.manifest()
+        asked = manifest["config"]["rounds"] if rounds is None else rounds
+        records = run.records()[: asked + 1]
+        for record in records:  # all that is shown of it
+            record |= {group: _rows(record[group]) for group in GROUPS}
+            _ = [float(record["importance"][name]) for name in ("mean", "saturated")], record["loss"], record["round"]
+        failure = known.reason or run.failure() or ""
+    except MALFORMED as error:
+        return replace(known, reason=known.reason or f"{type(error).__name__}: {error}")
+    finished = len(records) > asked
+    state = "finished" if finished else "working" if Lease(directory).worker() else "failed" if failure else "stopped"
+    last: dict[str, Any] = {group: records[-1][group] if records else [] for group in GROUPS}
+    return replace(known, state=state, reason="" if finished else failure, manifest=manifest, records=records, **last)
+
+
+def _common(trials: Sequence[Trial]) -> dict[str, Any]:
+    """The configuration of a sweep that none has written down: a run's, with all that its trials searched over."""
+    config = next((trial.manifest["config"] for trial in trials if trial.manifest), None)
+    if config is None:
+        return {}
+    searched = {name: dict.fromkeys(trial.parameters[name] for trial in trials) for name in trials[0].parameters}
+    return config | {name: [v for v in values if v is not None] for name, values in searched.items()}
+
+
+def _conditions(trials: Iterable[Trial], config: dict[str, Any]) -> list[Condition]:
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in trials:
+        if trial.state == "finished":
+            groups.setdefault(tuple(v for k, v in trial.parameters.items() if k != "seed"), []).append(trial)
+    made = []
+    for group in groups.values():
+        parameters = {k: v for k, v in group[0].parameters.items() if k != "seed"}
+        size = None
+        if config:
+            scale = config["scales"][0] if config["network"] == "fsrcnn" else None
+            size = student_size(config["network"], parameters["width"], config["depth"], scale)
+        label = group[0].name.removesuffix(f" seed={group[0].seed}")
+        psnr = Estimate.of([trial.psnr for trial in group])
+        made.append(Condition(label=label, parameters=parameters, trials=group, size=size, psnr=psnr))
+    controls = {c.parameters["width"]: {t.seed: t.psnr for t in c.trials} for c in made if c.is_control}
+    beside = []
+    for c in made:
+        control = {} if c.is_control else controls.get(c.parameters["width"], {})
+        paired = [trial.psnr - control[trial.seed] for trial in c.trials if trial.seed in control]
+        beside.append(replace(c, gain=Estimate.of(paired)) if paired else c)
+    return sorted(beside, key=lambda c: (-c.psnr.mean, c.label))
+
+
+def _rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"set": str(r["set"]), "scale": int(r["scale"]), "psnr": float(r["psnr"]), "ssim": float(r["ssim"])}
+        for r in rows
+    ]
+
+
+def _set(row: dict[str, Any]) -> str:
+    return f"{row['set']} ×{row['scale']}"

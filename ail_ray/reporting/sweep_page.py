@@ -1,0 +1,192 @@
+"""What the page of a sweep shows, as plain data, charts and pictures for its template."""
+
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from ail_ray.reporting import words
+from ail_ray.reporting.album import comparisons, films
+from ail_ray.reporting.charts import Series, curves, scatter
+from ail_ray.reporting.findings import Findings, Trial, front
+
+MARKED, ROWS, CHARTS = 8, 200, 6  # conditions with a colour, rows of a table, charts of PSNR
+LOG = "log scale"  # in place of a unit
+Chart = tuple[str, Markup]
+
+
+def sweep_page(sweep: Findings) -> dict[str, Any]:
+    """What `page.html` asks for."""
+    marks = _marks(sweep)
+    shown, beside = _shown(sweep)
+    return {
+        "kind": "sweep", "title": f"Sweep {sweep.name}" if sweep.name else "A sweep",
+        "answers": list(words.answers(sweep)),
+        "state": words.state(sweep), "question": words.question(sweep), "asked": _asked(sweep),
+        "config": {name: _plain(value) for name, value in sweep.config.items()},
+        "marks": marks, "conditions": sweep.conditions[:ROWS],
+        "where": words.where(sweep.conditions[0]) if sweep.conditions else "", "sets": _others(sweep),
+        "charts": _curves(sweep, marks), "front": _front(sweep, marks),
+        "films": list(films(shown)) if shown else [], "comparisons": list(comparisons(shown, beside)) if shown else [],
+        "shown": shown.name if shown else "",
+        "troubles": [trial for trial in sweep.trials if trial.reason or trial.gone][:ROWS],
+        "incidents": [(t.name, line) for t in sweep.trials for line in t.manifest.get("incidents", [])][:ROWS],
+        "trials": sweep.trials[:ROWS], "left_out": max(0, len(sweep.trials) - ROWS),
+        "origin": _origin(sweep), "commands": _commands(sweep, shown),
+    }  # fmt: skip
+
+
+def _shown(sweep: Findings) -> tuple[Trial | None, Trial | None]:
+    """The trial whose pictures are shown, the best of the best student that is still there, and its control."""
+    students = sorted(sweep.conditions, key=lambda c: c.is_control)  # stable: the best of each kind first
+    for condition in students:
+        there = [trial for trial in condition.trials if trial.records]
+        if there:
+            best = max(there, key=lambda trial: trial.psnr)
+            control = None if condition.is_control else sweep.control(condition)
+            return best, next((t for t in (control.trials if control else []) if t.seed == best.seed), None)
+    begun = [trial for trial in sweep.trials if trial.records]
+    return max(begun, key=lambda trial: trial.psnr, default=None), None
+
+
+def _asked(sweep: Findings) -> dict[str, str]:
+    names = {"teacher": "Teacher", "rule": "Rules", "lam": "λ", "rho": "ρ", "width": "Width", "seed": "Seeds",
+             "train": "Training images", "validation": "Validation", "test": "Test sets"}  # fmt: skip
+    shown = {
+        label: _plain(sweep.config[name]) for name, label in names.items() if sweep.config.get(name) not in (None, [])
+    }
+    if "Width" in shown:
+        shown.pop("ρ", None)
+    return shown
+
+
+def _origin(sweep: Findings) -> str:
+    """Where and by what the runs were made."""
+    manifest = sweep.manifest
+    if not manifest:
+        return ""
+    begun = words.date(manifest["created"] if sweep.started is None else sweep.started)
+    where = ", ".join(str(value) for value in manifest.get("machine", {}).values())
+    with_what = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
+    shape = f"{manifest['precision']}, {manifest['workers']} × {manifest['threads']} threads"
+    return f"Begun {begun}; {shape}; {where}; {with_what}."
+
+
+def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
+    """A letter and a style for each condition, by its label: the best first, what has not finished last."""
+    labels = dict.fromkeys([*(c.label for c in sweep.conditions), *map(_label, sweep.trials)])
+    controls = {
+        _label(t) for t in sweep.trials if t.parameters["rule"] == "uniform" and t.parameters["teacher"] is None
+    }
+    marks: dict[str, tuple[str, str]] = {}
+    colours = iter(range(MARKED))
+    for i, label in enumerate(labels):
+        style = "control" if label in controls else f"c{next(colours, 0)}"
+        marks[label] = (chr(ord("A") + i), style) if i < MARKED else ("", "faint")
+    return marks
+
+
+def _label(trial: Trial) -> str:
+    return trial.name.removesuffix(f" seed={trial.seed}")
+
+
+def _curves(sweep: Findings, marks: dict[str, tuple[str, str]]) -> list[Chart]:
+    """What every round measured, by condition: means over the seeds, thin lines for each."""
+    trials = [trial for trial in sweep.trials if trial.records]
+    sets = dict.fromkeys(
+        (group, row["set"], row["scale"])
+        for t in trials
+        for group in ("validation", "test")
+        for row in t.records[0][group]
+    )
+    wanted: list[tuple[str, str, Callable[[dict[str, Any]], float | None]]] = []
+    for group, name, scale in list(sets)[:CHARTS]:
+        wanted.append((f"PSNR on {name} ×{scale}", "dB", partial(_psnr, key=(group, name, scale))))
+    wanted += [
+        ("Mean importance", "", lambda r: r["importance"]["mean"]),
+        ("Pixels of importance 1", "%", lambda r: 100 * r["importance"]["saturated"]),
+        ("Weighted training loss", LOG, lambda r: r["loss"]),
+        ("Squared error of training crops", LOG, lambda r: r["squared_error"]),
+    ]
+    return [chart for what, unit, of in wanted if (chart := _curve(what, unit, of, trials, marks))]
+
+
+def _psnr(record: dict[str, Any], key: tuple[str, str, int]) -> float | None:
+    """None where nothing has been trained yet: random weights would only squeeze the axis."""
+    if record["loss"] is None:
+        return None
+    rows = (r["psnr"] for r in record[key[0]] if (r["set"], r["scale"]) == key[1:])
+    return next(rows, None)
+
+
+def _curve(
+    what: str, unit: str, of: Callable[[dict[str, Any]], float | None], trials: Sequence[Trial],
+    marks: dict[str, tuple[str, str]],
+) -> Chart | None:  # fmt: skip
+    lines: dict[str, list[list[tuple[float, float]]]] = {}
+    for trial in trials:
+        points = [(r["round"], value) for r in trial.records if (value := of(r)) is not None and math.isfinite(value)]
+        if points := [(x, y) for x, y in points if unit != LOG or y > 0]:
+            lines.setdefault(_label(trial), []).append(points)
+    if not lines:
+        return None
+    series = []
+    for label, each in lines.items():
+        mark, style = marks[label]
+        if mark and len(each) > 1:
+            series += [Series(mark="", style=f"{style} thin", points=points, said=label) for points in each]
+        by_round: dict[float, list[float]] = {}
+        for x, y in (point for points in each for point in points):
+            by_round.setdefault(x, []).append(y)
+        mean = [(x, float(np.mean(ys))) for x, ys in sorted(by_round.items())]
+        series.append(Series(mark=mark, style=style, points=mean, said=label))
+    caption = f"{what}{', ' + unit if unit else ''}"
+    svg = curves(f"{caption}, by round", "round", "" if unit == LOG else unit, series, log=unit == LOG)
+    return caption, Markup(svg)
+
+
+def _front(sweep: Findings, marks: dict[str, tuple[str, str]]) -> dict[str, Any] | None:
+    """Parameters against PSNR; None unless there are students of two sizes."""
+    sized = [(c, float(c.size)) for c in sweep.conditions if c.size is not None]
+    if len({size for _, size in sized}) < 2:
+        return None
+    points = [(size, c.psnr.mean) for c, size in sized]
+    on = front(points)
+    series = [
+        Series(mark=marks[c.label][0], style=marks[c.label][1], points=[point], bars=[c.psnr.half],
+               said=f"{c.label}: {c.size:,} parameters, {words.estimate(c.psnr)} dB")
+        for (c, _), point in zip(sized, points, strict=True)
+    ]  # fmt: skip
+    chart = Markup(scatter("PSNR in dB against parameters", "parameters", series, [points[i] for i in on]))
+    return {"chart": chart, "members": [sized[i][0] for i in on]}
+
+
+def _others(sweep: Findings) -> list[str]:
+    """The sets that have a column of their own: all but a single one that conditions are compared on."""
+    groups = [list(dict.fromkeys(n for c in sweep.conditions for n in c.on(g))) for g in ("validation", "test")]
+    compared = groups[0] or groups[1]
+    return [name for group in groups for name in group if group is not compared or len(group) > 1]
+
+
+def _commands(sweep: Findings, shown: Trial | None) -> list[tuple[str, str]]:
+    commands = [("The sweep; goes on where it stands", sweep.command)] if sweep.command else []
+    if shown is not None and not shown.gone:
+        rows = [*shown.test, *shown.validation]
+        weights = shown.directory / "students" / f"round-{len(shown.records) - 1:03d}.safetensors"
+        named = dict.fromkeys(str(row["set"]) for row in rows if row["set"] != "BSDS200-val")
+        if named:
+            measure = ["python", "jobs/evaluate.py", "--model", str(weights), "--sets", *named,
+                       "--scales", *dict.fromkeys(str(row["scale"]) for row in rows)]  # fmt: skip
+            commands.append(("PSNR and SSIM of the best student", shlex.join(measure)))
+        storage, run = str(shown.directory.parent.parent), shown.directory.name
+        show = shlex.join(["python", "jobs/runs.py", "--storage", storage, "--show", run])
+        commands.append(("Its run, round by round", show))
+    return commands
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,148 @@
+"""What a sweep was asked and what it found, in sentences that claim no more than the numbers do."""
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from ail_ray.reporting.findings import Condition, Estimate, Findings
+
+SIGNED, PLAIN = "{:+.2f}", "{:.2f}"
+
+
+def number(value: float, form: str = PLAIN) -> str:
+    """With a minus that is one, and without one before zero."""
+    text = form.format(value)
+    if not any(digit in text for digit in "123456789"):
+        text = text.replace("-", "±" if "+" in form else "").replace("+", "±")
+    return text.replace("-", "−")
+
+
+def estimate(value: Estimate | None, form: str = PLAIN) -> str:
+    """`31.83 ± 0.12`; without an interval where there is one seed."""
+    if value is None:
+        return ""
+    half = f" ± {number(value.half, form.replace('+', ''))}" if value.half is not None else ""
+    return number(value.mean, form) + half
+
+
+def date(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def state(sweep: Findings) -> str:
+    """How far the sweep is, in one line."""
+    counts = Counter(trial.state for trial in sweep.trials)
+    parts = [
+        f"{counts[name]} {name}" for name in ("finished", "working", "stopped", "failed", "unreadable") if counts[name]
+    ]
+    trials = f"{sweep.asked} trial{'s' if sweep.asked != 1 else ''}: {', '.join(parts) or 'none has begun'}"
+    if waiting := max(0, sweep.asked - len(sweep.trials)):
+        trials += f", {waiting} not begun" * bool(parts)
+    if sweep.state == "finished":
+        return trials + "."
+    if sweep.state == "stopped":
+        return f"Stopped before its end. {trials}. The same command goes on."
+    between = "it is between two" if sweep.trials else "it makes data and teachers ready"
+    quiet = "" if counts["working"] else f" Nobody works on a trial just now: {between}, or has been killed."
+    return f"Not over yet. {trials}.{quiet}"
+
+
+def question(sweep: Findings) -> str:
+    """What was asked, from the configuration."""
+    c: dict[str, Any] = sweep.config
+    if not c:
+        return "No configuration is left: every run directory is gone."
+    manifest = sweep.manifest
+    pairs = f" ({manifest['pairs']} pairs, {manifest['pixels'] / 1e6:.1f} M pixels)" if "pairs" in manifest else ""
+    crops = f"{c['crops']:,}" if c["crops"] else "as many crops as cover the corpus"
+    return (
+        f"{c['network'].upper()} students for ×{_all(c['scales'])}, trained on {_all(c['train'])}{pairs}: "
+        f"round 0 and {c['rounds']} rounds of importance learning, {c['epochs']} epoch{'s' * (c['epochs'] != 1)} each "
+        f"of {crops} crops of {c['crop']}×{c['crop']} pixels. "
+        + (f"Compared on {_all(c['validation'])}" if c["validation"] else "Nothing was held out to compare on")
+        + (f"; measured on {_all(c['test'])} too." if c["test"] else ".")
+    )
+
+
+def answers(sweep: Findings) -> Iterator[str]:
+    """What was found; the first is the headline."""
+    if not sweep.conditions:
+        yield "No trial has finished: there is nothing to compare yet."
+        return
+    best = sweep.conditions[0]
+    students = [condition for condition in sweep.conditions if not condition.is_control]
+    yield _headline(sweep, students[0] if students else None)
+    seeds = _seeds(best.psnr.count)
+    between = (
+        f" (95 % interval {number(best.psnr.low)} to {number(best.psnr.high)} dB)" if best.psnr.half is not None else ""
+    )
+    yield f"Best: {best.label}, {number(best.psnr.mean)} dB on {where(best)}, {seeds}{between}."
+    if students:
+        yield _against_control(sweep, students[0])
+    if not best.on("validation"):
+        yield "No validation set was held out, so the best was picked on the test sets themselves."
+    elif tests := best.on("test"):
+        yield (
+            "On test sets, which chose nothing: "
+            + ", ".join(f"{name} {estimate(psnr)} dB" for name, (psnr, _) in tests.items())
+            + "."
+        )
+    if len(sweep.conditions) > 2:
+        yield (
+            f"The best of {len(sweep.conditions)} conditions looks better than it is, since it was picked for its "
+            "result; no interval here is corrected for that."
+        )
+
+
+def _headline(sweep: Findings, student: Condition | None) -> str:
+    if student is None:
+        return "Only plain training has finished so far."
+    if student.gain is None:
+        return f"{number(student.psnr.mean)} dB with importance learning, and no control beside it"
+    gain = student.gain
+    if gain.half is None:
+        return f"Importance learning {number(gain.mean, SIGNED)} dB against plain training, in one seed: only a hint"
+    if gain.low <= 0 <= gain.high:
+        return f"Importance learning {number(gain.mean, SIGNED)} dB: no difference to plain training shown"
+    if gain.mean > 0:
+        return f"Importance learning is {number(gain.mean)} dB better than plain training"
+    return f"Importance learning is {number(-gain.mean)} dB worse than plain training"
+
+
+def _against_control(sweep: Findings, student: Condition) -> str:
+    control, gain = sweep.control(student), student.gain
+    if gain is None:
+        return (
+            f"No finished control (--rule uniform) has the width and a seed of {student.label}: whether importance "
+            "helped cannot be said."
+        )
+    assert control is not None
+    amount = f"{number(abs(gain.mean))} dB {'above' if gain.mean >= 0 else 'below'}"
+    text = f"{student.label} is {amount} its matched control, {control.label} (same budget, w = 1)"
+    if gain.half is None:
+        return (
+            f"{text}, with one seed. One seed says nothing about chance: another can turn a difference of this size. "
+            "Several (--seed 0 1 2) would give an interval."
+        )
+    text += (
+        f"; 95 % interval of the difference over {gain.count} pairs of the same seed: {number(gain.low, SIGNED)} to "
+    )
+    text += f"{number(gain.high, SIGNED)} dB. "
+    if gain.low <= 0 <= gain.high:
+        return text + "Zero lies in it: this sweep does not show that importance changed anything."
+    return text + f"Zero lies outside: importance {'helped' if gain.mean > 0 else 'harmed'} here."
+
+
+def where(condition: Condition) -> str:
+    """What a condition's PSNR was measured on."""
+    groups = condition.on("validation") or condition.on("test")
+    return ("the mean of " if len(groups) > 1 else "") + _all(list(groups))
+
+
+def _seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"mean of {count} seeds"
+
+
+def _all(values: Any) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,86 @@
+"""Folders of sweeps with chosen numbers, as a driver and its workers leave them, without any training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from upath import UPath
+
+from ail_ray.files import digest_of, write_bytes, write_json
+from ail_ray.imaging.pictures import as_png, grey_map, side_by_side
+from ail_ray.learning.config import RunConfig, described
+from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.monitor import title
+from ail_ray.orchestration.rundir import RunDirectory
+
+AIL = {"rule": "eq7", "teacher": "tiny"}
+CONTROL = {"rule": "uniform"}
+
+
+class MadeSweep:
+    """A sweep whose driver is still there: trials are added one by one."""
+
+    def __init__(
+        self, out: Path, *, rounds: int = 2, command: str = "python jobs/ail_sweep.py demo", **protocol: Any
+    ) -> None:
+        self.out, self.trials = UPath(out), list[dict[str, Any]]()
+        self.protocol = {
+            "train": ("sample",), "validation": ("val",), "test": ("Set5",), "depth": 4, "crops": 64, "rounds": rounds,
+        } | protocol  # fmt: skip
+        searched = {
+            "rho": [0.8],
+            "width": [],
+            "lam": [0.15],
+            "teacher": ["tiny"],
+            "rule": ["eq7", "uniform"],
+            "seed": [0],
+        }
+        config = {k: list(v) if isinstance(v, tuple) else v for k, v in described(RunConfig(**self.protocol)).items()}
+        self.ledger = Ledger(self.out / "sweep.json", name="made", command=command, config=config | searched, asked=6)
+
+    def trial(self, *psnrs: float, pictures: bool = False, **searched: Any) -> RunDirectory:
+        """A trial that has measured so many dB in its rounds; `finished` if those are all."""
+        config = RunConfig(**self.protocol, **searched)
+        directory = RunDirectory(self.out / "runs" / digest_of(described(config)))
+        self.ledger.began(title(config), directory.path, config)
+        manifest = directory.create(config, pairs=14, pixels=2_000_000, precision="fp32", threads=1, workers=1)
+        for t, psnr in enumerate(psnrs):
+            write_json(directory.record_path(t), record(config, t, psnr))
+            if pictures:
+                for name, png in drawn(t, psnr).items():
+                    write_bytes(directory.record_path(t).with_suffix("") / name, png)
+        directory.write_manifest(manifest | {"last_round": len(psnrs) - 1})
+        return directory
+
+    def seeds(self, psnrs: Sequence[float], **searched: Any) -> None:
+        """A finished trial for each seed 0, 1, …, by its last PSNR."""
+        for seed, psnr in enumerate(psnrs):
+            self.trial(psnr - 2, psnr - 1, psnr, seed=seed, **searched)
+
+
+def record(config: RunConfig, t: int, psnr: float) -> dict[str, Any]:
+    """What a round measures: `psnr` on validation images, 3 dB more on test images."""
+
+    def rows(sets: Sequence[str], more: float) -> list[dict[str, Any]]:
+        return [{"set": name, "scale": 2, "psnr": psnr + more, "ssim": 0.9, "images": 3} for name in sets]
+
+    mean = 1.0 if config.rule == "uniform" else 0.5 + 0.125 * t
+    return {
+        "round": t, "time": 1e9 + t, "seconds": {"theta": 1.0}, "importance": {"mean": mean, "saturated": mean / 2},
+        "validation": rows(config.validation, 0), "test": rows(config.test, 3), "epochs": [], "loss": 1e-3 / (t + 1),
+        "squared_error": 2e-3 / (t + 1), "patches_per_second": 100.0,
+    }  # fmt: skip
+
+
+def drawn(t: int, psnr: float) -> dict[str, bytes]:
+    """The pictures of a round, small: an image with its importance, and crops."""
+    generator = np.random.default_rng(t)
+    image = np.linspace(0, 255, 48 * 64).reshape(48, 64).astype(np.uint8)
+    importance = [image, grey_map(np.full((48, 64), 0.1 * t, np.float32))]
+    crops = [generator.integers(0, 255, (32, 32), np.uint8) for _ in range(3)]
+    named = {
+        "importance-0.png": (importance, ["image", f"importance, mean {0.1 * t:.3f}"]),
+        "val-x2-0.png": (crops, ["bicubic 25.00 dB", f"student {psnr:.2f} dB", "original"]),
+    }
+    return {name: as_png(side_by_side(images, captions), captions) for name, (images, captions) in named.items()}

@@ -1,0 +1,143 @@
+"""What a sweep found: intervals as worked out by hand, each student beside its own control, sentences that fit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from made_sweep import AIL, CONTROL, MadeSweep
+from upath import UPath
+
+from ail_ray.files import write_json
+from ail_ray.learning.models import VDSR, parameter_count
+from ail_ray.reporting import words
+from ail_ray.reporting.findings import Estimate, findings, front
+
+T2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom
+
+
+def said(sweep: MadeSweep) -> str:
+    return "\n".join(words.answers(findings(sweep.out)))
+
+
+def test_intervals_are_students_and_differences_go_seed_by_seed(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.seeds([30.0, 30.2, 30.1], **AIL)
+    sweep.seeds([29.9, 30.0, 30.1], **CONTROL)
+    ours, control = findings(sweep.out).conditions
+    assert (ours.label, control.label) == ("vdsr-f13 ×2 λ=0.15 teacher=tiny", "vdsr-f13 ×2 w=1 (control)")
+    assert (ours.psnr.mean, ours.psnr.count) == (pytest.approx(30.1), 3)
+    assert ours.psnr.half == pytest.approx(T2 * 0.1 / 3**0.5, rel=1e-5)  # 0.2484
+    assert ours.gain is not None
+    assert ours.gain.mean == pytest.approx(0.1)
+    assert ours.gain.half == pytest.approx(T2 * 0.1 / 3**0.5, rel=1e-5)  # of 0.1, 0.2 and 0.0
+    assert control.gain is None
+    assert ours.size == parameter_count(VDSR(13, 4))
+    assert ours.on("test")["Set5 ×2"][0].mean == pytest.approx(33.1)
+    text = said(sweep)
+    assert text.startswith("Importance learning +0.10 dB: no difference to plain training shown\n")
+    assert "30.10 dB on val ×2, mean of 3 seeds (95 % interval 29.85 to 30.35 dB)" in text
+    assert "over 3 pairs of the same seed: −0.15 to +0.35 dB. Zero lies in it" in text
+
+
+@pytest.mark.parametrize(
+    ("sign", "headline", "effect"), [(1, "0.11 dB better", "helped"), (-1, "0.11 dB worse", "harmed")]
+)
+def test_a_difference_beyond_its_interval_is_called_one(tmp_path: Path, sign: int, headline: str, effect: str) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.seeds([30 + sign * 0.10, 29 + sign * 0.11, 31 + sign * 0.12], **AIL)
+    sweep.seeds([30.0, 29.0, 31.0], **CONTROL)  # seeds differ by far more than conditions do
+    assert f"is {headline} than plain training" in said(sweep)
+    assert f"importance {effect} here" in said(sweep)
+
+
+def test_one_seed_is_no_evidence(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.seeds([31.0], **AIL)
+    sweep.seeds([30.0], **CONTROL)
+    ours = findings(sweep.out).conditions[0]
+    assert (ours.psnr.half, ours.gain) == (None, Estimate(mean=1.0, half=None, count=1))
+    assert "in one seed: only a hint" in said(sweep)
+    assert "One seed says nothing about chance" in said(sweep)
+    assert "interval 3" not in said(sweep)
+
+
+def test_a_control_is_matched_by_width_and_seed(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.seeds([30.0], width=8, **AIL)
+    sweep.seeds([29.0], width=13, **CONTROL)
+    sweep.trial(1, 2, 28.0, width=8, seed=7, **CONTROL)
+    sweep.trial(1, 2, width=8, seed=0, **CONTROL)  # stopped: another budget
+    found = findings(sweep.out)
+    assert [condition.gain for condition in found.conditions] == [None] * 3
+    assert "whether importance helped cannot be said" in said(sweep)
+
+
+def test_what_only_plain_training_found_is_no_result(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    assert said(sweep) == "No trial has finished: there is nothing to compare yet."
+    assert words.state(findings(sweep.out)) == (
+        "Not over yet. 6 trials: none has begun. Nobody works on a trial just now: it makes data and teachers ready, "
+        "or has been killed."
+    )
+    sweep.seeds([29.0], **CONTROL)
+    assert said(sweep).startswith("Only plain training has finished so far.")
+    sweep.ledger.close("stopped")
+    assert words.state(findings(sweep.out)).startswith("Stopped before its end. 6 trials: 1 finished, 5 not begun.")
+
+
+def test_without_validation_images_it_says_what_chose(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path, validation=())
+    sweep.seeds([30.0, 31.0], **AIL)
+    assert findings(sweep.out).conditions[0].psnr.mean == pytest.approx(33.5)  # the test set's
+    assert "picked on the test sets themselves" in said(sweep)
+
+
+def test_every_trial_has_its_state(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.trial(28, 29, 30, seed=0, **AIL)
+    sweep.trial(28, 29, seed=1, **AIL)
+    failed, damaged, gone = (sweep.trial(28, 29, seed=seed, **AIL) for seed in (2, 3, 4))
+    sweep.ledger.failed(failed.path, "the loss is nan")
+    write_json(damaged.record_path(1), {"round": 1})
+    shutil.rmtree(str(gone.path))
+    trials = {trial.seed: trial for trial in findings(sweep.out).trials}
+    assert {seed: trial.state for seed, trial in trials.items()} == {
+        0: "finished", 1: "stopped", 2: "failed", 3: "unreadable", 4: "unreadable",
+    }  # fmt: skip
+    assert trials[2].reason == "the loss is nan"
+    assert "KeyError" in trials[3].reason
+    assert (trials[4].gone, trials[4].reason) == (True, "its run directory is gone")
+
+
+def test_runs_that_are_gone_leave_the_numbers_of_the_summary(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    run = sweep.trial(28, 29, 30, **AIL)
+    rows = [{"set": "val", "scale": 2, "psnr": 30.0, "ssim": 0.9}]
+    entry = sweep.ledger.content["trials"][0] | {"status": "finished", "validation": rows, "test": []}
+    write_json(sweep.out / "summary.json", {"trials": [entry]})
+    shutil.rmtree(str(run.path))
+    (condition,) = findings(sweep.out).conditions
+    assert condition.psnr.mean == 30.0
+    assert condition.trials[0].gone
+
+
+def test_a_folder_may_be_looked_at_elsewhere_and_runs_may_have_gone_further(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path / "there", rounds=1)
+    sweep.trial(28, 29, 35, **AIL)  # a later sweep asked for more rounds of the same run
+    (tmp_path / "there").rename(tmp_path / "here")
+    (trial,) = findings(UPath(tmp_path / "here")).trials
+    assert (trial.state, trial.psnr, len(trial.records)) == ("finished", 29.0, 2)
+
+
+def test_the_front_has_what_nothing_smaller_reaches() -> None:
+    points = [(10.0, 30.0), (20.0, 29.0), (20.0, 31.0), (5.0, 28.0), (30.0, 31.0), (10.0, 27.0)]
+    assert [points[i] for i in front(points)] == [(5, 28), (10, 30), (20, 31)]
+    assert front([]) == []
+
+
+@pytest.mark.parametrize(("value", "form", "text"), [
+    (-0.123, words.SIGNED, "−0.12"), (0.004, words.SIGNED, "±0.00"), (-0.004, words.SIGNED, "±0.00"),
+    (-0.004, words.PLAIN, "0.00"), (31.005, words.PLAIN, "31.00"), (2.5, words.SIGNED, "+2.50"),
+])  # fmt: skip
+def test_numbers_have_a_real_minus_and_zero_no_sign(value: float, form: str, text: str) -> None:
+    assert words.number(value, form) == text
