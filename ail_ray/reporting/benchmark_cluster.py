@@ -131,20 +131,18 @@ def _together_and_alone(job: dict[str, Any]) -> None:
         write_json(job["to"], pairs[1:])
 
 
-def bytes_per_pixel(*, images: tuple[int, int] = (8, 40), side: int = 1000, seconds: float = 8.0) -> Figure:
+def bytes_per_pixel(*, images: tuple[int, int] = (16, 64), side: int = 800, width: int = 13) -> Figure:
     """What all processes of a node hold per training pixel while two workers train, and at most during an update.
 
-    From two corpora, so that what they hold anyway is left out: the slope of their memory (what several share counts
-    once, mapped files and Ray's shared memory included).
+    From two corpora of 16 shards, so that what they hold anyway is left out: the slope of their memory (what several
+    share counts once, mapped files and Ray's shared memory included).
     """
     pixels, steady, most = list[int](), list[float](), list[float]()
-    crops = crops_in(seconds, width=2, depth=3)
     for count in images:
         with _storage() as storage, cluster():
             _pictures(storage / "images", side, count)
             config = run_config(
-                train=(str(storage / "images"),), downsizes=(1.0,), width=2, depth=3, rounds=2, epochs=1, shards=8,
-                crops=crops,
+                train=(str(storage / "images"),), downsizes=(1.0,), width=width, rounds=2, epochs=1, crops=4000,
             )  # fmt: skip
             plan = _plan(config, storage)
             with Watch() as watch:
