@@ -1,7 +1,7 @@
-"""How fast is this machine, and how much of it do we use: each figure a ratio of two things measured in turns.
+"""How fast is this machine, and how much of it do we use: each figure against something measured beside it.
 
-python jobs/benchmark.py                        all figures, about two minutes
-python jobs/benchmark.py --keys update_vs_copy --json -
+python jobs/benchmark.py                        the table, under 25 minutes on two cores that do nothing else
+python jobs/benchmark.py --only update_vs_copy inference --json -
 python jobs/benchmark.py --check                is this machine right: precision, a round, store, all-reduce; a minute
 """
 
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 import torch
 
 from ail_ray.commandline import deliver, parse, refuse
-from ail_ray.reporting.benchmark import BENCHMARKS
-from ail_ray.reporting.check import check
+from ail_ray.orchestration.machine import machine
+from ail_ray.reporting.benchmark import BENCHMARKS, measure
+from ail_ray.reporting.check import check, features
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What to measure."""
 
-    keys: tuple[str, ...] = tuple(BENCHMARKS)
+    only: tuple[str, ...] = tuple(BENCHMARKS)
     """Figures to measure; all of them by default."""
-    repeats: int = 5
-    """Pairs of measurements for each figure, after one that does not count."""
     check: bool = False
     """Instead: whether this machine computes what it should, with a verdict to paste into a report."""
     gpu: bool = False
@@ -33,24 +32,20 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Parse, measure, print; returns the exit code."""
-    options = parse(Options, arguments, default=Options(), prog="benchmark.py", description=__doc__ or "")
-    problems = [f"keys: no {key!r}; there are {', '.join(BENCHMARKS)}" for key in set(options.keys) - BENCHMARKS.keys()]
-    if options.repeats < 1:
-        problems.append(f"repeats must be at least 1, got {options.repeats}")
-    if options.gpu and not torch.cuda.is_available():
+    o = parse(Options, arguments, default=Options(), prog="benchmark.py", description=__doc__ or "")
+    problems = [f"only: no {key!r}; there are {', '.join(BENCHMARKS)}" for key in set(o.only) - BENCHMARKS.keys()]
+    if o.gpu and not torch.cuda.is_available():
         problems.append("gpu: torch sees none here")
     if problems:
         refuse(problems)
-    if options.check:
-        return int(not check(options.gpu))
-    out = sys.stderr if options.json == "-" else sys.stdout
-    print(f"CPU {torch.backends.cpu.get_cpu_capability()}, one thread", file=out, flush=True)
-    figures = {}
-    for key in options.keys:
-        figures[key] = figure = BENCHMARKS[key](options.repeats)
-        spread = f"{figure['lowest']:.3f} to {figure['highest']:.3f}"
-        print(f"{key}: {figure['ratio']:.3f} ({spread}), {figure['speed']:.4g} {figure['unit']}", file=out, flush=True)
-    deliver(figures, options.json)
+    if o.check:
+        return int(not check(o.gpu))
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr if o.json == "-" else sys.stdout, flush=True)
+
+    say(f"{machine()['processor']}: {features()}")
+    deliver(measure(o.only, say), o.json)
     return 0
 
 

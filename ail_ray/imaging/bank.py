@@ -13,6 +13,7 @@ import torch
 from upath import UPath
 
 from ail_ray.files import as_tensor, digest_of, read_tensors, write_tensors
+from ail_ray.imaging.crops import Draw, Places, summed, taken
 from ail_ray.imaging.datasets import content_digest
 from ail_ray.imaging.images import ImageError, degrade, downsize, enlarge, image_size, luma, modcrop, read_image
 
@@ -214,7 +215,10 @@ class Bank:
         self.shards, self.total_shards, self.crop, self.seed = shards, total_shards, crop, seed
         self._importance: dict[int, torch.Tensor] = {}
         self._outputs: dict[int, torch.Tensor] = {}
-        self._grids = {s: _Positions(shard, crop) for s, shard in shards.items()}
+        (upsampling,) = {shard.upsampling for shard in shards.values()}
+        self._places = Places([(shard.heights, shard.widths) for shard in shards.values()], crop, upsampling)
+        self._rank = np.full(total_shards, -1)  # of a shard among those here
+        self._rank[list(shards)] = np.arange(len(shards))
 
     def weigh(self, shard: int, importance: np.ndarray) -> None:
         """Let the crops of a shard carry this importance: (pixels,) float16, kept by reference."""
@@ -239,85 +243,34 @@ class Bank:
             batch: size of the global batch.
         """
         draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
-        parts = []
-        for s, shard in self.shards.items():
-            mine = np.flatnonzero(draw.shard == s)
-            if mine.size:
-                places = self._grids[s].locate(draw.position[mine]), draw.orientation[mine]
-                index = self._grids[s].pixels(*places).to(shard.hr.device)
-                read = index if shard.upsampling == 1 else self._grids[s].inputs(*places).to(shard.hr.device)
-                outputs = (self._outputs[s][index],) if self._outputs else ()
-                parts.append((shard.inputs[read], shard.hr[index], self._importance[s][index], *outputs))
-        if not parts:
+        mine, rank = self._own(draw)
+        if not mine.size:
             empty = torch.empty(0, 1, self.crop, self.crop)
             return Crops(empty.half(), empty.byte(), empty.half())
+        where = self._places.locate(rank, draw.position[mine]), draw.orientation[mine]
+        grid = pixels = self._places.pixels(*where)
+        if self._places.upsampling > 1:
+            grid = self._places.inputs(*where)
+        parts, ends = [], np.searchsorted(rank, np.arange(len(self.shards)), side="right")
+        for (s, shard), begin, end in zip(self.shards.items(), [0, *ends[:-1]], ends, strict=True):
+            if begin < end:
+                index = read = summed(pixels, slice(begin, end), shard.hr.device)
+                if grid is not pixels:
+                    read = summed(grid, slice(begin, end), shard.hr.device)
+                planes = [shard.hr, self._importance[s], *([self._outputs[s]] if self._outputs else [])]
+                parts.append([taken(shard.inputs, read), *(taken(plane, index) for plane in planes)])
         return Crops(*(torch.cat(tensors).unsqueeze(1) for tensors in zip(*parts, strict=True)))
 
     def sources(self, *, round: int, epoch: int, step: int, batch: int) -> list[tuple[int, int, int]]:
         """Where the crops of `crops` come from, in the same order: place in the global batch, shard, record in it."""
         draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
-        found = []
-        for s, grid in self._grids.items():
-            mine = np.flatnonzero(draw.shard == s)
-            found += [(int(i), s, int(pair)) for i, pair in zip(mine, grid.pair(draw.position[mine]), strict=True)]
-        return found
+        mine, rank = self._own(draw)
+        records = self._places.records(rank, draw.position[mine])
+        return [(int(i), int(draw.shard[i]), int(record)) for i, record in zip(mine, records, strict=True)]
 
-
-class Draw:
-    """The random numbers of one step: each crop's shard, its position as a fraction in [0, 1), its orientation 0..7.
-
-    The shard is a random permutation of `i mod S`, so that each shard serves its share of every batch.
-    """
-
-    def __init__(self, seed: int, round: int, epoch: int, step: int, batch: int, shards: int) -> None:
-        raw = np.random.Philox(key=seed, counter=[0, step, epoch, round]).random_raw(2 * batch + shards)
-        permutation = np.argsort(raw[2 * batch :], kind="stable")
-        self.shard = permutation[np.arange(batch) % shards]
-        self.position = (raw[:batch] >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        self.orientation = (raw[batch : 2 * batch] >> np.uint64(61)).astype(np.int64)
-
-
-class _Positions:
-    """All places where a crop fits into a shard's images, numbered; corners lie on the grid of the inputs."""
-
-    def __init__(self, shard: Shard, crop: int) -> None:
-        self.upsampling = u = shard.upsampling
-        self.widths, self.offsets = shard.widths // u, shard.offsets // u**2
-        self.across = self.widths - crop // u + 1
-        self.ends = np.cumsum(self.across * (shard.heights // u - crop // u + 1))
-        self._turned, self._turned_inputs = _dihedral(crop), _dihedral(crop // u)
-
-    def pair(self, fraction: np.ndarray) -> np.ndarray:
-        """Number, in the shard, of the image that each of some uniformly chosen places lies in."""
-        return np.searchsorted(self.ends, (fraction * self.ends[-1]).astype(np.int64), side="right")
-
-    def locate(self, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image, row and column of the top left corners of uniformly chosen places."""
-        place, pair = (fraction * self.ends[-1]).astype(np.int64), self.pair(fraction)
-        within = place - np.where(pair > 0, self.ends[pair - 1], 0)
-        return pair, *np.divmod(within, self.across[pair])
-
-    def pixels(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> torch.Tensor:
-        """Indices among the shard's pixels: (n, crop, crop) int64."""
-        return self._indices(place, self.upsampling, *(turned[orientation] for turned in self._turned))
-
-    def inputs(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> torch.Tensor:
-        """Indices among the shard's inputs: (n, crop / upsampling, crop / upsampling) int64."""
-        return self._indices(place, 1, *(turned[orientation] for turned in self._turned_inputs))
-
-    def _indices(
-        self, place: tuple[np.ndarray, ...], factor: int, rows: np.ndarray, columns: np.ndarray
-    ) -> torch.Tensor:
-        """On a grid that is `factor` times as fine as the inputs'."""
-        pair, row, column = place
-        stride = self.widths[pair] * factor
-        corner = self.offsets[pair] * factor**2 + row * factor * stride + column * factor
-        return torch.from_numpy(corner[:, None, None] + rows * stride[:, None, None] + columns)
-
-
-def _dihedral(crop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns that the eight rotations and flips read a crop in: two (8, crop, crop) int64 arrays."""
-    rows, columns = np.indices((crop, crop))
-    turned = [np.rot90(grid, k) for k in range(4) for grid in (rows, columns)]
-    both = [*turned, *(np.fliplr(grid) for grid in turned)]
-    return np.stack(both[0::2]), np.stack(both[1::2])
+    def _own(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """Which crops of a global batch are cut here, shard by shard, and the rank of the shard of each."""
+        rank = self._rank[draw.shard]
+        mine = np.flatnonzero(rank >= 0)
+        mine = mine[np.argsort(rank[mine], kind="stable")]
+        return mine, rank[mine]

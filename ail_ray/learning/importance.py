@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from scipy.special import lambertw
 
 from ail_ray.files import as_tensor
@@ -18,7 +19,7 @@ Rule = Literal["eq7", "reference", "exact", "uniform", "hard-first"]
 ErrorUnit = Literal["squared", "absolute"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
-CHUNK = 65_536  # pixels: a few float32 buffers of this length stay in a core's cache
+CHUNK = 131_072  # pixels: two float32 buffers of this length stay in a core's cache, and calls are few
 
 
 def initial_importance(error: Array, mu0: float = 0.01, alpha0: float = 100.0) -> Array:
@@ -49,17 +50,19 @@ def update_importance(importance: Array, loss: Array, lam: float) -> Array:
     Returns:
         float32 of the same shape, `importance <= w <= 1`.
     """
-    raised = np.array(loss, np.float32)  # one buffer, in place from here: it stays in the cache
-    np.exp(np.negative(raised, out=raised), out=raised)
+    raised = np.empty(np.shape(loss), np.float32)  # one buffer, in place from here: it stays in the cache
+    np.exp(np.negative(loss, out=raised, dtype=np.float32), out=raised)
     raised *= np.float32(lam)
     raised += np.asarray(importance, np.float32)
-    return np.minimum(raised, np.float32(1), out=raised)
+    torch.from_numpy(raised).clamp_(max=1)  # numpy takes seven times as long
+    return raised
 
 
 def pixel_loss(error: Array, unit: ErrorUnit = "squared", factor: float = 1.0) -> Array:
     """`d` of Eq. 6 from `error = |y - s|` on [0, 1]: `factor * error**2` or `factor * error`, float32."""
     error = np.asarray(error, np.float32)
-    return np.float32(factor) * (error * error if unit == "squared" else error)
+    loss = error * error if unit == "squared" else error
+    return loss if factor == 1 else np.float32(factor) * loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,7 @@ class Subproblem:
     `importance`, `error` and `first` are (n,) float32, converted from the stored float16 whenever they are read.
     """
 
-    halves: dict[str, Array]  # the stored arrays by name, (n,) float16; without `first` unless the rule needs it
+    halves: dict[str, torch.Tensor]  # what is stored, by name, (n,) float16; `first` only if the rule needs it
     round: int  # t, from 1
     lam: float
     unit: ErrorUnit
@@ -79,17 +82,17 @@ class Subproblem:
     @property
     def importance(self) -> Array:
         """`w'`, the importance of round t-1."""
-        return _float32(self.halves["importance"])
+        return self.halves["importance"].float().numpy()
 
     @property
     def error(self) -> Array:
         """`|y - s|` of the student of round t-1."""
-        return _float32(self.halves["error"])
+        return self.halves["error"].float().numpy()
 
     @property
     def first(self) -> Array:
         """`w_0`, the importance of round 0; there if the recipe says `needs_first`."""
-        return _float32(self.halves["first"])
+        return self.halves["first"].float().numpy()
 
 
 def eq7(p: Subproblem) -> Array:
@@ -187,11 +190,11 @@ def next_importance(
     """
     halves = {"importance": importance, "error": error} | ({} if first is None else {"first": first})
     result = np.empty(importance.shape, np.float16)
-    for begin in range(0, importance.size, CHUNK):
-        part = slice(begin, begin + CHUNK)
-        chunk = {name: array[part] for name, array in halves.items()}
+    parts = {name: as_tensor(array).split(CHUNK) for name, array in halves.items()}
+    for i, target in enumerate(torch.from_numpy(result).split(CHUNK)):
+        chunk = {name: tensors[i] for name, tensors in parts.items()}
         raised = RULES[rule].solve(Subproblem(halves=chunk, round=round, lam=lam, unit=unit, factor=factor, mu0=mu0))
-        as_tensor(result[part]).copy_(as_tensor(raised))
+        target.copy_(torch.from_numpy(raised))
     return result
 
 

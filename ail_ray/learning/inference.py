@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,31 @@ class Row:
         return asdict(self)
 
 
+STRIP = 520_000  # pixels: the feature maps of a small student stay below 32 MB, up to which malloc gives memory again
+
+
 @torch.inference_mode()
 def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) -> torch.Tensor:
-    """One image: luma on [0, 1] as the model reads it, (H, W) of any float type.
+    """One image, a large one in strips: luma on [0, 1] as the model reads it, (H, W) of any float type.
 
     Returns:
         (upsampling * H, upsampling * W) in the precision's type.
     """
-    images = inputs.to(dtype_of(precision))[None, None]
-    with autocast(precision, images.device):
-        return model(images)[0, 0]
+    images, u, strips = inputs.to(dtype_of(precision))[None, None], model.upsampling, list[torch.Tensor]()
+    for top, bottom in _strips(inputs.shape[0], inputs.shape[1], model.depth):
+        first = max(0, top - model.depth)  # no layer sees further than a row for each convolution, or two and none
+        with autocast(precision, images.device):
+            strip = model(images[..., first : bottom + model.depth, :])[0, 0]
+        strips.append(strip[(top - first) * u : (bottom - first) * u])
+    return strips[0] if len(strips) == 1 else torch.cat(strips)
+
+
+def _strips(height: int, width: int, depth: int) -> list[tuple[int, int]]:
+    """Rows from and to of about equal strips, so high that the rows they share add less than an eighth."""
+    highest = max(STRIP // width - 2 * depth, 16 * depth)
+    count = -(-height // highest)
+    edges = [height * i // count for i in range(count + 1)]
+    return list(pairwise(edges))
 
 
 def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:

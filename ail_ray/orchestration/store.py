@@ -17,6 +17,8 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import RULES, first_importance, next_importance, random_importance
 from ail_ray.orchestration.rundir import RunDirectory
 
+ON_THEIR_WAY = 2  # updates: one that is solved, one that is sent
+
 
 class StoreError(RuntimeError):
     """A request that does not fit the state of the store; the message names shard and rounds."""
@@ -33,7 +35,7 @@ class ImportanceStore:
             teacher_errors: folder with `shard-0000.safetensors`...; needed if the importance starts from a teacher.
         """
         self.directory, self.config, self.teacher_errors = RunDirectory(directory), config, teacher_errors
-        self._held: dict[int, tuple[int, np.ndarray]] = {}
+        self._held: dict[int, tuple[int, np.ndarray]] = {}  # round and W of a shard, as read last
 
     def initialise(self, shard: int, pixels: int) -> None:
         """Write `W_0` of a shard of so many pixels, unless it is there."""
@@ -52,6 +54,7 @@ class ImportanceStore:
         if round < 1 or not self.directory.importance_path(round - 1, shard).exists():
             raise StoreError(f"shard {shard}: asked for round {round}, but round {round - 1} is not in the store")
         previous = self.read(round - 1, shard)
+        del self._held[shard]  # not needed again, so not kept mapped
         if error.shape != previous.shape:
             raise StoreError(f"shard {shard}: error of shape {error.shape} for importance of shape {previous.shape}")
         c = self.config
@@ -121,7 +124,12 @@ class ActorStore:
         self._pending[shard] = self.actor.initialise.remote(shard, pixels)
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
-        """Ask for an update and go on; `read` of the same shard waits for it and raises what went wrong."""
+        """Ask for an update and go on; `read` of the same shard waits for it and raises what went wrong.
+
+        With so many on their way it first waits for the oldest: errors that wait take memory.
+        """
+        while len(self._pending) >= ON_THEIR_WAY:
+            ray.get(self._pending.pop(next(iter(self._pending))))
         self._pending[shard] = self.actor.update.remote(round, shard, error)
 
     def read(self, round: int, shard: int) -> np.ndarray:

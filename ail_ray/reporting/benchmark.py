@@ -1,96 +1,84 @@
-"""How fast the parts are, each as a ratio of two things measured in turns in one run: medians, one thread."""
+"""How fast this machine is and how much of it we use: nine figures, each against something measured beside it."""
 
-import statistics
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from ail_ray.files import as_path
-from ail_ray.imaging.bank import Bank, Shard
-from ail_ray.learning.config import demo
-from ail_ray.learning.group import Group
-from ail_ray.learning.importance import next_importance
-from ail_ray.learning.models import build_model
-from ail_ray.learning.precision import fastest, placed
-from ail_ray.learning.theta import TrainState, train_epoch, weighted_loss
-from ail_ray.orchestration.prepare import build_data, plan_data
+from ail_ray.reporting.benchmark_cluster import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
+from ail_ray.reporting.benchmark_kernels import epoch_vs_bare, inference, step_vs_reference, update_vs_copy
+from ail_ray.reporting.turns import Figure
+
+AMX = torch.cpu._is_amx_tile_supported()
 
 
-def update_vs_copy(repeats: int, pixels: int = 20_000_000) -> dict[str, Any]:
-    """The W-subproblem's closed form (Eq. 7) on a shard, against a copy of the same 6 bytes a pixel."""
-    generator = np.random.default_rng(0)
-    importance, error = (generator.random(pixels, np.float32).astype(np.float16) for _ in range(2))
-    source, target = np.ones((3, pixels), np.float16), np.zeros((3, pixels), np.float16)
-    seconds = in_turns(
-        lambda: next_importance("eq7", importance, error, lam=0.15), lambda: np.copyto(target, source), repeats
-    )
-    return ratio(seconds, unit="pixels/s", amount=pixels)
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A line of the table."""
+
+    measure: Callable[[], Figure]
+    target: float  # on two cores
+    compares: str
+    at_most: bool = False
+
+    def reached(self, value: float) -> bool:
+        return value <= self.target if self.at_most else value >= self.target
 
 
-def epoch_vs_bare(repeats: int, steps: int = 30) -> dict[str, Any]:
-    """An epoch of VDSR-f13 through bank and loop, against a bare loop over one ready batch with the same kernels."""
-    device, sweep = torch.device("cpu"), demo()
-    precision = fastest(device)
-    config = replace(sweep.run(rule="eq7", lam=0.15, teacher="none", rho=0.8), depth=None)
-    with tempfile.TemporaryDirectory() as folder:
-        prepared = plan_data(sweep, as_path(folder))
-        build_data(prepared, say=lambda line: None)
-        shards = {s: Shard(path) for s, path in enumerate(prepared.shard_paths)}
-    bank = Bank(shards, total_shards=len(shards), crop=config.crop, seed=0)
-    for s, shard in shards.items():
-        bank.weigh(s, np.full(shard.pixels, 0.5, np.float16))
-    state = TrainState(placed(build_model("vdsr", width=13), precision, device), config)
-    batch = bank.crops(round=0, epoch=0, step=0, batch=config.batch)
-
-    def epoch() -> None:
-        crops = steps * config.batch
-        train_epoch(state, bank, round=0, epoch=0, crops=crops, group=Group(), precision=precision)
-
-    def bare() -> None:
-        for _ in range(steps):
-            state.optimizer.zero_grad()
-            weighted_loss(state.student, batch, precision)[0].backward()
-            torch.nn.utils.clip_grad_norm_(state.student.parameters(), config.clip)
-            state.optimizer.step()
-
-    return ratio(in_turns(epoch, bare, repeats), unit="patches/s", amount=steps * config.batch)
-
-
-BENCHMARKS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "update_vs_copy": update_vs_copy,
-    "epoch_vs_bare": epoch_vs_bare,
+BENCHMARKS = {
+    "update_vs_copy": Benchmark(
+        measure=update_vs_copy, target=0.2, compares="Eq. 7 on a shard, against a copy of the same bytes"
+    ),
+    "inference": Benchmark(measure=inference, target=0.9, compares="VDSR-f13, 1280×720, fp32, against ONNX Runtime"),
+    "step_vs_reference": Benchmark(
+        measure=step_vs_reference, target=15 if AMX else 6, compares="a step, against one as the released code does it"
+    ),
+    "epoch_vs_bare": Benchmark(
+        measure=epoch_vs_bare, target=0.95, compares="an epoch, against a bare loop over one batch"
+    ),
+    "two_workers": Benchmark(measure=two_workers, target=0.95, compares="two workers, against two separate processes"),
+    "bytes_per_pixel": Benchmark(
+        measure=bytes_per_pixel, target=6, at_most=True, compares="held per training pixel on a node with two workers"
+    ),
+    "first_round": Benchmark(
+        measure=first_round, target=45, at_most=True, compares="seconds from the command to the first training step"
+    ),
+    "ray_vs_local": Benchmark(measure=ray_vs_local, target=0.95, compares="a round through Ray, against in-process"),
+    "sweep_overhead": Benchmark(
+        measure=sweep_overhead, target=1.15, at_most=True, compares="a sweep, against its trials' training seconds"
+    ),
 }
 
 
-def in_turns(ours: Callable[[], Any], other: Callable[[], Any], repeats: int) -> list[tuple[float, float]]:
-    """Seconds of both, measured alternately after a warm-up of each, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        pairs = [(_seconds(ours), _seconds(other)) for _ in range(repeats + 1)]
-    finally:
-        torch.set_num_threads(threads)
-    return pairs[1:]
+def measure(keys: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Measure some figures, each told as a line of the table as soon as it is there.
+
+    Returns:
+        By key `ratio`, what the target is about; `target`, `reached`, `seconds_taken` and what explains it.
+    """
+    say(f"{'':18}{'':>9}  {'target':>8}")
+    figures = {}
+    for key in keys:
+        benchmark, started = BENCHMARKS[key], time.perf_counter()
+        figure = benchmark.measure()
+        figures[key] = figure | {
+            "target": benchmark.target, "reached": benchmark.reached(figure["ratio"]),
+            "seconds_taken": time.perf_counter() - started,
+        }  # fmt: skip
+        say(_line(key, figures[key]))
+    return figures
 
 
-def ratio(pairs: list[tuple[float, float]], *, unit: str, amount: float) -> dict[str, Any]:
-    """Our speed over the other's, the median pair by pair with its extremes, and our speed itself."""
-    ratios = [other / ours for ours, other in pairs]
-    return {
-        "ratio": statistics.median(ratios),
-        "lowest": min(ratios),
-        "highest": max(ratios),
-        "speed": amount / statistics.median(ours for ours, _ in pairs),
-        "unit": unit,
-    }
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def _line(key: str, figure: Figure) -> str:
+    """The figure, its target, whether it is reached, what it compares; the rest in brackets."""
+    benchmark = BENCHMARKS[key]
+    known = ("ratio", "target", "reached", "lowest", "highest", "speed", "unit", "seconds_taken")
+    words = [f"{figure['speed']:.4g} {figure['unit']}"] if "speed" in figure else []
+    words += [f"{figure['lowest']:.3g} to {figure['highest']:.3g}"] if "lowest" in figure else []
+    words += [f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+              for name, value in figure.items() if name not in known]  # fmt: skip
+    target = f"{'≤' if benchmark.at_most else '≥'} {benchmark.target:g}"
+    verdict = "reached" if figure["reached"] else "MISSED"
+    return f"{key:18}{figure['ratio']:9.3f}  {target:>8}  {verdict:8} {benchmark.compares} ({'; '.join(words)})"

@@ -44,7 +44,7 @@ def check(gpu: bool, say: Callable[[str], None] = print) -> bool:
 
 def _lines(device: torch.device) -> Iterator[Line]:
     yield "machine", True, "; ".join(f"{name} {value}" for name, value in {**machine(), **versions()}.items())
-    yield "device", True, f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else _features()}"
+    yield "device", True, f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else features()}"
     yield _precision(device)
     with tempfile.TemporaryDirectory() as folder:
         here, there = (_plan(UPath(folder) / name) for name in ("here", "there"))
@@ -56,7 +56,8 @@ def _lines(device: torch.device) -> Iterator[Line]:
             yield _agreement(in_process, run_on_ray(there, placement, lambda record: None), count)
 
 
-def _features() -> str:
+def features() -> str:
+    """What of this processor decides how fast torch is, and what torch uses of it."""
     flags = {
         word
         for line in Path("/proc/cpuinfo").read_text().splitlines()

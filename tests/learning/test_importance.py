@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -130,7 +131,7 @@ def solved(rule: str, importance: Any, error: Any, *, round: int = 1, lam: float
     halves = {"importance": importance, "error": error, "first": importance if first is None else first}
     return RULES[rule].solve(
         Subproblem(
-            halves={name: np.array(values, np.float32) for name, values in halves.items()},
+            halves={name: torch.tensor(np.array(values, np.float32)) for name, values in halves.items()},
             round=round, lam=lam, unit="absolute", factor=1.0, mu0=0.01,
         )
     )  # fmt: skip

@@ -12,9 +12,10 @@ from ail_ray.imaging.bank import Shard
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.images import degrade, enlarge
 from ail_ray.imaging.metrics import psnr, ssim
+from ail_ray.learning import inference
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import benchmark, error_map, evaluate, predict, super_resolve
-from ail_ray.learning.models import FSRCNN, VDSR
+from ail_ray.learning.models import DRRN, FSRCNN, VDSR, Network
 from ail_ray.learning.weights import save_model
 
 GOLDEN = {
@@ -74,6 +75,25 @@ def test_super_resolve_goes_over_the_whole_image() -> None:
     assert not sr.requires_grad
     assert super_resolve(model, inputs.half(), "fp32").dtype == torch.float32
     assert super_resolve(model.double(), inputs, "fp64").dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "model",
+    [VDSR(3, 3), DRRN(3, 6), *(FSRCNN(7, 5, scale) for scale in (2, 3, 4))],
+    ids=lambda m: f"{m.name} {m.upsampling}",
+)
+def test_strips_are_the_whole_image(model: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, image = model.double(), torch.rand(230, 11, generator=torch.Generator().manual_seed(0))
+    whole = super_resolve(model, image, "fp64")
+    monkeypatch.setattr(inference, "STRIP", 1)
+    assert len(inference._strips(230, 11, model.depth)) == -(-230 // (16 * model.depth)) > 2
+    torch.testing.assert_close(super_resolve(model, image, "fp64"), whole, rtol=0, atol=1e-12)
+
+
+def test_strips_are_equal_and_few() -> None:
+    assert inference._strips(720, 1280, 20) == [(0, 360), (360, 720)]
+    assert inference._strips(481, 321, 20) == [(0, 481)]
+    assert inference._strips(1000, 10**6, 20) == [(0, 250), (250, 500), (500, 750), (750, 1000)]
 
 
 def test_rows_are_means_over_the_images(images: EvaluationImages) -> None:

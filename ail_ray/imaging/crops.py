@@ -1,0 +1,103 @@
+"""Which random crops a step has, and where their pixels lie: index arithmetic on flat buffers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+
+class Draw:
+    """The random numbers of one step: each crop's shard, its position as a fraction in [0, 1), its orientation 0..7.
+
+    The shard is a random permutation of `i mod S`, so that each shard serves its share of every batch.
+    """
+
+    def __init__(self, seed: int, round: int, epoch: int, step: int, batch: int, shards: int) -> None:
+        raw = np.random.Philox(key=seed, counter=[0, step, epoch, round]).random_raw(2 * batch + shards)
+        permutation = np.argsort(raw[2 * batch :], kind="stable")
+        self.shard = permutation[np.arange(batch) % shards]
+        self.position = (raw[:batch] >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        self.orientation = (raw[batch : 2 * batch] >> np.uint64(61)).astype(np.int64)
+
+
+class Places:
+    """All places where a crop fits into the images of some shards; corners lie on the grid of the inputs."""
+
+    def __init__(self, sizes: Sequence[tuple[np.ndarray, np.ndarray]], crop: int, upsampling: int) -> None:
+        """
+        Args:
+            sizes: heights and widths of each shard's images, pixels.
+            crop: side of a crop, a multiple of the upsampling, by which the grid of the inputs is coarser.
+        """
+        self.upsampling, self.crop, u = upsampling, crop, upsampling
+        heights, self.widths = (np.concatenate(sides) // u for sides in zip(*sizes, strict=True))
+        self.offsets = np.concatenate([np.cumsum([0, *(h * w)])[:-1] for h, w in sizes]) // u**2  # in its own shard
+        self.across = self.widths - crop // u + 1
+        fits = self.across * (heights - crop // u + 1)
+        self.starts = np.concatenate([[0], np.cumsum(fits)])  # of each image among all places
+        self.first = np.cumsum([0, *(len(widths) for _, widths in sizes)])  # image of each shard
+
+    def records(self, rank: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+        """Number, in its shard, of the image that each of some uniformly chosen places lies in."""
+        return self._within(rank, fraction)[0] - self.first[rank]
+
+    def locate(self, rank: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, row and column of the top left corners of uniformly chosen places in given shards."""
+        image, within = self._within(rank, fraction)
+        return image, *np.divmod(within, self.across[image])
+
+    def _within(self, rank: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image, and number among its places."""
+        start, end = self.starts[self.first[rank]], self.starts[self.first[rank + 1]]
+        place = start + (fraction * (end - start)).astype(np.int64)
+        image = np.searchsorted(self.starts, place, side="right") - 1
+        return image, place - self.starts[image]
+
+    def pixels(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices among the pixels of each one's shard, as summands: (n, crop, 1) and (n, 1, crop) int64."""
+        return self._indices(place, self.upsampling, self.crop, orientation)
+
+    def inputs(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices among its shard's inputs, as summands: crop / upsampling instead of crop."""
+        return self._indices(place, 1, self.crop // self.upsampling, orientation)
+
+    def _indices(
+        self, place: tuple[np.ndarray, ...], factor: int, side: int, orientation: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """On a grid that is `factor` times as fine as the inputs', crops of so many pixels."""
+        image, row, column = place
+        stride, last = self.widths[image] * factor, side - 1
+        (row_at, column_at), down, across = (DIHEDRAL[orientation, part].T for part in range(3))
+        corner = self.offsets[image] * factor**2 + (row * factor + row_at * last) * stride
+        corner += column * factor + column_at * last
+        steps = np.arange(side)
+        first = corner[:, None] + (down[0] * stride + down[1])[:, None] * steps
+        second = (across[0] * stride + across[1])[:, None] * steps
+        return torch.from_numpy(first[:, :, None]), torch.from_numpy(second[:, None, :])
+
+
+def summed(index: tuple[torch.Tensor, torch.Tensor], part: slice, device: torch.device) -> torch.Tensor:
+    """Some of the crops' indices, on the device: (n, side, side) int64."""
+    return index[0][part].to(device) + index[1][part].to(device)
+
+
+def taken(plane: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`plane[index]` in a quarter of the time."""
+    return plane.index_select(0, index.view(-1)).view(index.shape)
+
+
+def _dihedral() -> np.ndarray:
+    """How the eight rotations and flips read a crop, by row and column: where in it they start (0 or 1: at its end),
+    and how they step down and across: (8, 3, 2) int64.
+    """
+    rows, columns = np.indices((2, 2))
+    turned = [np.rot90(grid, k) for k in range(4) for grid in (rows, columns)]
+    both = [*turned, *(np.fliplr(grid) for grid in turned)]
+    ways = [
+        [(r[0, 0], c[0, 0]), (r[1, 0] - r[0, 0], c[1, 0] - c[0, 0]), (r[0, 1] - r[0, 0], c[0, 1] - c[0, 0])]
+        for r, c in zip(both[0::2], both[1::2], strict=True)
+    ]
+    return np.array(ways)
+
+
+DIHEDRAL = _dihedral()
