@@ -4,7 +4,7 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import AnyPath, as_path, as_tensor, write_bytes
 from ail_ray.imaging.datasets import find
 from ail_ray.imaging.evaluation import EvaluationImages
@@ -105,31 +106,33 @@ def compare(model: Network, written: bytes, images: EvaluationImages) -> Differe
     return Difference(largest=largest, torch_psnr=float(torch_psnr), onnx_psnr=float(onnx_psnr))
 
 
-def export(
-    model: Network,
-    path: AnyPath,
-    variant: Variant,
-    scale: int,
-    *,
-    eight_bit: bool,
-    calibration: str,
-    say: Callable[[str], None],
-) -> None:
-    """Write a network as ONNX and say what it costs at a scale, on the bundled validation images.
+def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eight_bit: bool, calibration: str) -> str:
+    """Write `<network>-f<width>-x<scale>-<variant>[-bytes].onnx`; returns a line that says what it costs at the scale.
+
+    That is measured on the bundled validation images.
 
     Args:
         calibration: image set for int8.
-        say: told a line.
 
     Raises:
-        DatasetError: there is no such set.
-        ImageError: one of its images cannot be read.
+        ConfigError: there is no such set, or one of its images cannot be read or is too small; or there is a file of
+            that name, which could be of other weights.
     """
-    ranges = _images(calibration, scale, CALIBRATION_SIDE).inputs(model.upsampling) if variant == "int8" else ()
+    name = f"{model.name}-f{model.width}-x{scale}-{variant}{'-bytes' if eight_bit else ''}.onnx"
+    path, problems, ranges = as_path(folder) / name, list[str](), list[np.ndarray]()
+    if path.exists():
+        problems.append(f"export: {path} is there already; remove it, or name another folder")
+    try:
+        if variant == "int8":
+            ranges = _images(calibration, scale, CALIBRATION_SIDE).inputs(model.upsampling)
+    except ValueError as error:
+        problems.append(f"calibration: {error}")
+    if problems:
+        raise ConfigError(problems)
     written = to_onnx(model, variant, eight_bit=eight_bit, calibration=ranges)
     difference = compare(model, written, _images("sample-val", scale))
-    write_bytes(as_path(path), written)
-    say(f"{path}: {len(written) / 1024:.0f} KB, {difference} (sample-val ×{scale})")
+    write_bytes(path, written)
+    return f"{path}: {len(written) / 1024:.0f} KB, {difference} (sample-val ×{scale})"
 
 
 class _Half(nn.Module):

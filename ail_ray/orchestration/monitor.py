@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ail_ray.files import write_bytes
 from ail_ray.learning.config import RunConfig, parameters
+from ail_ray.learning.export import to_onnx
+from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.orchestration.tracking import Tracker
@@ -56,6 +59,9 @@ class Monitor:
         self.status[directory.path.name] = status
         if failure:
             self.say(f"[{title(plan.config)}] failed: {failure}")
+        onnx = directory.path / "student.onnx"
+        if status == "finished" and not onnx.exists():
+            write_bytes(onnx, to_onnx(load_model(directory.path / "student.safetensors")))
         self._mirror(plan, status)
 
     def trials(self) -> list[dict[str, Any]]:
