@@ -4,12 +4,14 @@ import dataclasses
 import difflib
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+from rich.console import Console
+from rich.progress import Progress
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, write_json
@@ -51,7 +53,8 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
         accepted.append((words, alone))
     while accepted:
         try:
-            result, _ = read([word for words, _ in accepted for word in words])
+            result, left = read([word for words, _ in accepted for word in words])
+            problems |= {f"{word}: stands apart from others like it; name them in one place": None for word in left}
             break
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)
@@ -72,6 +75,20 @@ def deliver(result: Any, path: str | None) -> None:
         print(json.dumps(result, indent=1))
     elif path:
         write_json(as_path(path), result)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """Something to say lines with, and something to tell how much of the total is done.
+
+    On a terminal there is a bar below the lines; where there is none, only the lines, without colours.
+    """
+    with Progress(console=Console(), disable=not sys.stdout.isatty(), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield (
+            lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True),
+            lambda done: bar.advance(task, done),
+        )
 
 
 def refuse(problems: Sequence[str]) -> NoReturn:

@@ -5,6 +5,7 @@ network makes of the whole, and memory does not grow with what the network compu
 """
 
 import math
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, as_tensor, create
+from ail_ray.files import FileError, as_path, as_tensor, create
 from ail_ray.imaging import datasets
 from ail_ray.imaging.colour import LONGEST_SIDE, SUFFIX, Format, encoded, pixels_of, planes, read_header, read_picture
 from ail_ray.imaging.images import ImageError, enlarge
@@ -40,71 +41,93 @@ class Job:
     format: Format
     pixels: int  # of the enlarged picture
 
-    @property
-    def done(self) -> bool:
-        """Whether there is a file of the target's name, which nothing here replaces."""
-        return self.target.exists()
 
-
-def plan(inputs: Sequence[str], scale: int, out: str, format: Format | None = None) -> list[Job]:
-    """What enlarging some pictures comes to, from their headers only.
+def prepare(
+    load: Callable[[str, int], Network],
+    model: str,
+    scale: int,
+    inputs: Sequence[str],
+    out: str,
+    format: Format | None = None,
+) -> tuple[Network, list[Job]]:
+    """The network, on a GPU if there is one, and what is to be done, from the pictures' headers only.
 
     Args:
+        load: a network by its name, for a scale; raises FileError or ConfigError.
         inputs: image files, folders of them (folders inside are not entered), or named image sets.
         out: folder of the results, `<name>-x<scale>.<format>`.
         format: of the results, instead of each one's own (PNG for what is neither JPEG, PNG nor WebP).
 
     Raises:
-        ConfigError: with a line for each input that is no image, holds what the format cannot, becomes too large for
-            it, or would become the same file as another.
+        ConfigError: with a line for all that is wrong with model, scale or out, and for each input that is no
+            image, has what the format cannot hold, or would become the same file as another.
     """
-    folder, problems, jobs = as_path(out), list[str](), list[Job]()
+    problems, jobs = list[str](), list[Job]()
+    if scale not in (2, 3, 4):
+        problems.append(f"scale must be 2, 3 or 4, got {scale}")
+    network = None
+    try:
+        network = load(model, scale).to("cuda" if torch.cuda.is_available() else "cpu")
+    except ConfigError as error:
+        problems += error.problems
+    except FileError as error:
+        problems.append(f"model: {error}")
+    problems += [f"model: {line}" for line in network.problems([scale])] if network else []
+    folder = as_path(out)
     if folder.exists() and not folder.is_dir():
         problems.append(f"out: {out} is a file, not a folder")
-    sources: dict[UPath, None] = {}
-    for name in inputs:
+    for source in _sources(inputs, folder, problems):
         try:
-            found = (as_path(name),) if _is_file(name) else datasets.find(name).paths
-        except datasets.DatasetError as error:
-            problems.append(f"images: {error}")
-            continue
-        if as_path(name) == folder:
-            problems.append(f"out: {out} is read too; name another folder, or the results would be enlarged next time")
-        sources |= dict.fromkeys(found)
-    for source in sources:
-        try:
-            header = read_header(source)
+            jobs.append(_job(source, scale, folder, format))
         except ImageError as error:
             problems.append(f"images: {error}")
-            continue
-        kind = format or header.format
-        height, width = header.height * scale, header.width * scale
-        if kind == "jpeg" and header.mode in ("LA", "RGBA"):
-            problems.append(f"images: {source}: JPEG cannot hold its transparency; choose --format png or webp")
-        if max(height, width) > LONGEST_SIDE[kind]:
-            problems.append(f"images: {source}: {height}×{width} pixels are too many for {kind}; choose --format png")
-        target = folder / f"{source.stem}-x{scale}{SUFFIX[kind]}"
-        jobs.append(Job(source=source, target=target, format=kind, pixels=height * width))
     same = defaultdict(list)
     for job in jobs:
         same[job.target].append(str(job.source))
     clashes = {target: " and ".join(names) for target, names in same.items() if len(names) > 1}
     problems += [f"images: {names} would become the same {target}" for target, names in clashes.items()]
-    if problems:
+    if problems or network is None:
         raise ConfigError(problems)
-    return jobs
+    return network, jobs
 
 
-def run(model: Network, job: Job, scale: int, *, advance: Callable[[int], None] = lambda pixels: None) -> bool:
-    """Read, enlarge and write one picture; returns whether it was written, or there was a file by then.
+def enlarge_files(
+    model: Network,
+    jobs: Sequence[Job],
+    scale: int,
+    *,
+    say: Callable[[str], None],
+    advance: Callable[[int], None] = lambda pixels: None,
+) -> int:
+    """Read, enlarge and write pictures, one after the other; returns how many failed.
 
-    Raises:
-        ImageError: its pixels cannot be read.
-        OSError: it cannot be written.
+    Args:
+        say: told a line for each.
+        advance: told the enlarged pixels as they are done.
     """
-    picture = read_picture(job.source)
-    enlarged = replace(picture, image=upscale(model, picture.image, scale, advance=advance))
-    return create(job.target, encoded(enlarged, job.format))
+    failed = 0
+    for job in jobs:
+        start = time.perf_counter()
+        if job.target.exists():
+            say(f"{job.source}: skipped, {job.target} is there already")
+            advance(job.pixels)
+            continue
+        try:
+            picture = read_picture(job.source)
+            enlarged = upscale(model, picture.image, scale, advance=advance)
+            written = create(job.target, encoded(replace(picture, image=enlarged), job.format))
+        except (ImageError, OSError, MemoryError) as error:  # its pixels are damaged, the disk is full: go on
+            say(f"{job.source}: failed: {str(error) or type(error).__name__}")
+            failed += 1
+            continue
+        seconds = time.perf_counter() - start
+        size = f"{enlarged.width}×{enlarged.height}"
+        say(
+            f"{job.source}: {job.target} ({size}, {seconds:.1f} s)"
+            if written
+            else f"{job.target}: came to be meanwhile"
+        )
+    return failed
 
 
 def upscale(
@@ -144,6 +167,33 @@ def upscale(
     return enlarged
 
 
+def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> list[UPath]:
+    """The image files meant, each once; a line for each input that is none."""
+    sources: dict[UPath, None] = {}
+    for name in inputs:
+        path = as_path(name)
+        try:
+            is_file = path.is_file() or (path.suffix.lower() in datasets.SUFFIXES and not path.is_dir())
+            sources |= dict.fromkeys((path,) if is_file else datasets.find(name).paths)
+        except datasets.DatasetError as error:
+            problems.append(f"images: {error}")
+        if path == folder:
+            problems.append(f"out: {folder} is read too, its results would be enlarged next time; name another folder")
+    return list(sources)
+
+
+def _job(source: UPath, scale: int, folder: UPath, format: Format | None) -> Job:
+    """What is to be done with a picture; ImageError if it cannot."""
+    header = read_header(source)
+    kind, height, width = format or header.format, header.height * scale, header.width * scale
+    if kind == "jpeg" and header.mode in ("LA", "RGBA"):
+        raise ImageError(f"{source}: JPEG cannot hold its transparency; choose png or webp")
+    if max(height, width) > LONGEST_SIDE[kind]:
+        raise ImageError(f"{source}: {height}×{width} pixels are too many for {kind}; choose png")
+    target = folder / f"{source.stem}-x{scale}{SUFFIX[kind]}"
+    return Job(source=source, target=target, format=kind, pixels=height * width)
+
+
 def _parts(length: int, most: int) -> Iterator[tuple[int, int]]:
     """A length in parts of about the same size, `most` at most: none so small that torch would compute it otherwise."""
     count = math.ceil(length / most)
@@ -165,8 +215,3 @@ def _steady(model: Network) -> Iterator[None]:
         warnings.simplefilter("ignore", UserWarning)  # the switch speaks of Intel's GPUs when it is first used
         with torch.backends.mkldnn.flags(enabled=False):
             yield
-
-
-def _is_file(name: str) -> bool:
-    path = as_path(name)
-    return path.is_file() or (path.suffix.lower() in datasets.SUFFIXES and not path.is_dir())

@@ -27,6 +27,7 @@ from ail_ray.learning.export import INPUT, OUTPUT, to_onnx
 from ail_ray.learning.inference import evaluate
 from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.orchestration.job import tracking_uri
 from ail_ray.orchestration.rundir import mean_psnr
 from ail_ray.orchestration.tracking import unusable
 
@@ -56,6 +57,19 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
         except Exception as error:  # whatever client, database driver or HTTP library raises
             raise ConfigError([unusable(uri, error)]) from error
     raise ConfigError([f"there is no champion for scale {scale} in MLflow; a sweep with validation images makes one"])
+
+
+def load_named(name: str, scale: int) -> Network:
+    """A network by the path of its weights; for `champion` that of a scale.
+
+    Raises:
+        FileError: as `load_model`.
+        ConfigError: as `fetch_champion`.
+    """
+    if name != ALIAS:
+        return load_model(name)
+    with tempfile.TemporaryDirectory() as folder:
+        return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)))
 
 
 def crown(client: MlflowClient, trials: Sequence[dict[str, Any]], validation: dict[int, list[UPath]]) -> list[str]:

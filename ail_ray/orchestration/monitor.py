@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ail_ray.files import write_bytes
 from ail_ray.learning.config import RunConfig, parameters
+from ail_ray.learning.export import to_onnx
+from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.notes import student_cost, trial_params
@@ -60,6 +63,8 @@ class Monitor:
         if failure:
             self.ledger.failed(plan.directory, failure)
             self.say(f"[{title(plan.config)}] failed: {failure}")
+        if status == "finished":
+            self._export(plan)
         self._mirror(plan, status)
 
     def trials(self) -> list[dict[str, Any]]:
@@ -80,6 +85,15 @@ class Monitor:
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
+
+    def _export(self, plan: TrialPlan) -> None:
+        """The student as ONNX, once; without it the trial is finished all the same."""
+        path = plan.directory / "student.onnx"
+        try:
+            if not path.exists():
+                write_bytes(path, to_onnx(load_model(plan.directory / "student.safetensors")))
+        except Exception as error:  # whatever torch's exporter or a full disk raises
+            self.say(f"[{title(plan.config)}] no ONNX, the same command tries again: {error}")
 
     def _mirror(self, plan: TrialPlan, status: str | None = None) -> str | None:
         """The run's MLflow id, or None while MLflow is away."""

@@ -7,7 +7,7 @@ importance/round-003/shard-0007.safetensors  W (round 0, the last two rounds, th
 rounds/round-003.json                what the round measured
 rounds/round-003/*.png               what it looks like
 students/round-003.safetensors       the student at the end of a round
-student.safetensors, config.json     the result
+student.safetensors, student.onnx, config.json  the result
 lease.json                           which job works on the run now
 failure.json                         why the last attempt cannot go on
 """
@@ -213,10 +213,13 @@ class RunDirectory:
 
     def finalise(self) -> UPath:
         """Write the result, the last round's student and the resolved configuration; safe to repeat."""
-        manifest = self.manifest()
-        write_bytes(self.path / "student.safetensors", self.student_path(manifest["last_round"]).read_bytes())
+        manifest, result = self.manifest(), self.path / "student.safetensors"
+        student = self.student_path(manifest["last_round"]).read_bytes()
+        if not (result.exists() and result.read_bytes() == student):
+            (self.path / "student.onnx").unlink(missing_ok=True)  # that of fewer rounds
+            write_bytes(result, student)
         write_json(self.path / "config.json", {k: manifest[k] for k in manifest if k not in ("places", "epochs")})
-        return self.path / "student.safetensors"
+        return result
 
     def mend(self, shards: int) -> list[str]:
         """Go back to the last commit that is whole; returns what was damaged, a line each.

@@ -1,0 +1,60 @@
+"""Enlarge pictures with a trained student: colour, transparency, profile and camera data are kept.
+
+    python jobs/upscale.py photo.jpg ~/holidays --model ail_out/runs/…/student.safetensors --out enlarged
+    python jobs/upscale.py --model ail_out/runs/…/student.safetensors --export int8 --bytes --out device
+
+No file is replaced: started again, it skips what is there. Exit code 1: a picture failed; 2: nothing was started.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+from ail_ray.commandline import parse, progress, refuse
+from ail_ray.errors import ConfigError
+from ail_ray.learning.export import export
+from ail_ray.learning.upscale import enlarge_files, prepare
+from ail_ray.orchestration.champion import load_named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to enlarge, or to export."""
+
+    images: Positional[tuple[str, ...]] = ()
+    """Image files, folders of them, or named image sets."""
+    model: str = "champion"
+    """Path of safetensors weights, or `champion`: the one in MLflow's model registry."""
+    scale: int = 2
+    """Super-resolution factor: 2, 3 or 4."""
+    out: str = "enlarged"
+    """Folder of the results: NAME-x2.jpg and so on."""
+    format: Literal["jpeg", "png", "webp"] | None = None
+    """Of the results; by default each one's own, and PNG for what is none of these."""
+    export: Literal["fp32", "fp16", "int8"] | None = None
+    """Write the student as ONNX too, and say how it differs from torch."""
+    bytes: bool = False
+    """With --export: 8-bit luma in and out, and not floats on [0, 1]."""
+    calibration: str = "sample"
+    """With --export int8: images that set its ranges, a folder or a named set."""
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, enlarge, print; returns the exit code."""
+    o = parse(Options, arguments, default=Options(), prog="upscale.py", description=__doc__ or "")
+    if not o.images and not o.export:
+        refuse(["images: name files, folders or sets to enlarge, or choose --export"])
+    try:
+        model, jobs = prepare(load_named, o.model, o.scale, o.images, o.out, o.format)
+        if o.export:
+            print(export(model, o.out, o.export, o.scale, eight_bit=o.bytes, calibration=o.calibration), flush=True)
+    except ConfigError as error:
+        refuse(error.problems)
+    with progress(sum(job.pixels for job in jobs)) as (say, advance):
+        return int(enlarge_files(model, jobs, o.scale, say=say, advance=advance) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
