@@ -205,7 +205,7 @@ def _common(trials: Sequence[Trial]) -> dict[str, Any]:
 def _conditions(trials: Iterable[Trial], config: dict[str, Any]) -> list[Condition]:
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
-        if trial.state == "finished":
+        if trial.state == "finished" and (trial.validation or trial.test):
             groups.setdefault(tuple(v for k, v in trial.parameters.items() if k != "seed"), []).append(trial)
     made = []
     for group in groups.values():
