@@ -35,6 +35,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         refuse(error.problems)
     say(f"\n{trials_table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
+    say(f"As one page: {shlex.join(['python', 'jobs/report.py', '--out', str(job.out_path)])}")
     uri = summary["tracking_uri"]
     start = f"mlflow ui --backend-store-uri {uri}   (then open http://127.0.0.1:5000)"
     say(f"Compare in MLflow: {uri if uri.startswith('http') else start}")

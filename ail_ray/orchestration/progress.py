@@ -52,7 +52,7 @@ class Board:
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
         for run, plan in dict(self.monitor.plans).items():
-            with suppress(FileError):  # read while it is being written
+            with suppress(FileError, OSError):  # a look that fails must not stop what it looks at
                 found = status(plan.directory)
                 best = max(best, found.best)
                 shares[run] = 1.0 if run in over else (found.round + 1) / (plan.config.rounds + 1)

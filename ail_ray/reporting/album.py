@@ -89,7 +89,7 @@ Panels = list[tuple[str, Image.Image]]
 
 
 def _panels(run: RunDirectory, round: int, name: str) -> Panels:
-    """None if the picture is missing or damaged: a page is not worth less for it."""
+    """Empty if the picture is missing or damaged: a page is not worth less for it."""
     path: UPath = run.record_path(round).with_suffix("") / name
     try:
         return panels(path.read_bytes())

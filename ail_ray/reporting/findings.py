@@ -83,7 +83,7 @@ class Condition:
 
     def on(self, group: str) -> dict[str, tuple[Estimate, Estimate]]:
         """PSNR in dB and SSIM by image set, of `validation` or `test`."""
-        rows = [{_set(row): row for row in getattr(trial, group)} for trial in self.trials]
+        rows = [_by_set(getattr(trial, group)) for trial in self.trials]
         return {
             name: (Estimate.of([r[name]["psnr"] for r in rows]), Estimate.of([r[name]["ssim"] for r in rows]))
             for name in rows[0]
@@ -113,6 +113,18 @@ class Findings:
         """Plain training at the width of a condition, and the same budget."""
         same = (c for c in self.conditions if c.is_control and c.parameters["width"] == condition.parameters["width"])
         return next(same, None)
+
+    def test_gains(self, condition: Condition) -> dict[str, Estimate]:
+        """Differences to the control seed by seed, in dB, on each test set."""
+        control = None if condition.is_control else self.control(condition)
+        plain = {t.seed: _by_set(t.test) for t in control.trials} if control else {}
+        paired: dict[str, list[float]] = {}
+        for trial in condition.trials:
+            there = plain.get(trial.seed, {})
+            for name, row in _by_set(trial.test).items():
+                if name in there:
+                    paired.setdefault(name, []).append(row["psnr"] - there[name]["psnr"])
+        return {name: Estimate.of(values) for name, values in paired.items()}
 
 
 def findings(out: UPath) -> Findings:
@@ -163,8 +175,7 @@ def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[
     if not directory.exists():
         rows: dict[str, Any] = {group: _rows((summary or {}).get(group, [])) for group in GROUPS}
         state = str(summary["status"]) if summary else "failed" if known.reason else "unreadable"
-        reason = known.reason or ("" if summary else "its run directory is gone")
-        return replace(known, state=state, gone=True, reason=reason, **rows)
+        return replace(known, state=state, gone=True, **rows)
     run = RunDirectory(directory)
     try:
         manifest = run.manifest()
@@ -194,7 +205,7 @@ def _common(trials: Sequence[Trial]) -> dict[str, Any]:
 def _conditions(trials: Iterable[Trial], config: dict[str, Any]) -> list[Condition]:
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
-        if trial.state == "finished":
+        if trial.state == "finished" and (trial.validation or trial.test):
             groups.setdefault(tuple(v for k, v in trial.parameters.items() if k != "seed"), []).append(trial)
     made = []
     for group in groups.values():
@@ -222,5 +233,5 @@ def _rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _set(row: dict[str, Any]) -> str:
-    return f"{row['set']} ×{row['scale']}"
+def _by_set(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {f"{row['set']} ×{row['scale']}": row for row in rows}

@@ -70,8 +70,9 @@ def _origin(sweep: Findings) -> str:
     if not manifest:
         return ""
     begun = words.date(manifest["created"] if sweep.started is None else sweep.started)
-    where = ", ".join(str(value) for value in manifest.get("machine", {}).values())
-    with_what = ", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items())
+    where, with_what = (
+        ", ".join(f"{name} {value}" for name, value in manifest[kind].items()) for kind in ("machine", "versions")
+    )
     shape = f"{manifest['precision']}, {manifest['workers']} × {manifest['threads']} threads"
     return f"Begun {begun}; {shape}; {where}; {with_what}."
 

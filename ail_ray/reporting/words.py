@@ -83,11 +83,13 @@ def answers(sweep: Findings) -> Iterator[str]:
     if not best.on("validation"):
         yield "No validation set was held out, so the best was picked on the test sets themselves."
     elif tests := best.on("test"):
-        yield (
-            "On test sets, which chose nothing: "
-            + ", ".join(f"{name} {estimate(psnr)} dB" for name, (psnr, _) in tests.items())
-            + "."
-        )
+        gains = sweep.test_gains(best)
+        listed = [
+            f"{name} {estimate(psnr)} dB"
+            + (f" ({estimate(gains[name], SIGNED)} against the control)" if name in gains else "")
+            for name, (psnr, _) in tests.items()
+        ]
+        yield f"On test sets, which chose nothing: {', '.join(listed)}."
     if len(sweep.conditions) > 2:
         yield (
             f"The best of {len(sweep.conditions)} conditions looks better than it is, since it was picked for its "

@@ -92,11 +92,11 @@ def test_the_numbers_are_the_records(sweep: MadeSweep, capsys: pytest.CaptureFix
 def test_failures_and_missing_runs_are_said(sweep: MadeSweep) -> None:
     page = page_of(sweep.out)
     assert "vdsr-f8 ×2 λ=0.15 teacher=tiny seed=2 failed round 1, epoch 0: the loss is nan" in page.text
-    assert "teacher=tiny seed=3 unreadable its run directory is gone" in page.text
+    assert "teacher=tiny seed=3 unreadable Its run directory is gone" in page.text
     shutil.rmtree(str(sweep.out / "runs"))
     page = page_of(sweep.out)
     assert "No trial has finished" in page.text
-    assert page.text.count("its run directory is gone") == 9  # the failed one has its own reason
+    assert page.text.count("Its run directory is gone") == 10
 
 
 def test_a_running_sweep_and_one_of_an_older_version_have_pages(sweep: MadeSweep) -> None:
