@@ -3,19 +3,21 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ail_ray.learning.config import RunConfig, parameters
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
-from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
+
+if TYPE_CHECKING:
+    from ail_ray.orchestration.tracking import Tracker
 
 
 class Monitor:
     """The trials of a sweep, by the name of their run directories."""
 
-    def __init__(self, tracker: Tracker, say: Callable[[str], None]) -> None:
+    def __init__(self, tracker: "Tracker", say: Callable[[str], None]) -> None:
         self.tracker, self.say = tracker, say
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}

@@ -10,7 +10,6 @@ import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.optuna import OptunaSearch
 from upath import UPath
 
 from ail_ray.files import FileError, as_path, digest_of, read_json, write_json
@@ -32,7 +31,6 @@ from ail_ray.orchestration.prepare import (
 )  # fmt: skip
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
-from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import RunError, TrialPlan, resolve_precision, run_local, run_on_ray
 from ail_ray.orchestration.worker import reported
 
@@ -75,6 +73,8 @@ def run_sweep(
     Raises:
         ConfigError: a bad set, image, teacher, storage path or tracking server; nothing has been started then.
     """
+    from ail_ray.orchestration.tracking import Tracker  # here: no trial's process has to load MLflow
+
     prepared, weights, start = check(job)
     out = job.out_path
     say(
@@ -184,6 +184,8 @@ def _run_on_tune(sweep: Sweep, monitor: Monitor, *, name: str, at_once: int) -> 
     space: dict[str, Any] = {"searched": tune.grid_search(proposals(config))}
     searcher = None
     if config.search == "optuna":
+        from ray.tune.search.optuna import OptunaSearch
+
         space = {}
         searcher = OptunaSearch(
             search_space(config), metric="validation_psnr", mode="max", seed=config.seed[0],
