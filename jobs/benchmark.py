@@ -2,18 +2,22 @@
 
 python jobs/benchmark.py                        the table, under 25 minutes on two cores that do nothing else
 python jobs/benchmark.py --only update_vs_copy inference --json -
+python jobs/benchmark.py --race 30              PSNR at equal wall time: ours and the released way; an hour
 python jobs/benchmark.py --check                is this machine right: precision, a round, store, all-reduce; a minute
 """
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ail_ray.commandline import deliver, parse, refuse
+from ail_ray.errors import ConfigError
 from ail_ray.orchestration.machine import machine
 from ail_ray.reporting.benchmark import BENCHMARKS, measure
 from ail_ray.reporting.check import check, features
+from ail_ray.reporting.race import race
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,31 +26,33 @@ class Options:
 
     only: tuple[str, ...] = tuple(BENCHMARKS)
     """Figures to measure; all of them by default."""
+    race: float | None = None
+    """Instead: minutes that each way trains a student for, in turns, on the 291 images; draws ./race.png."""
     check: bool = False
     """Instead: whether this machine computes what it should, with a verdict to paste into a report."""
     gpu: bool = False
     """With --check: on its GPUs."""
     json: str | None = None
-    """File for the figures as JSON; `-` is standard output."""
+    """File for what was measured as JSON; `-` is standard output."""
 
 
 def main(arguments: list[str]) -> int:
     """Parse, measure, print; returns the exit code."""
     o = parse(Options, arguments, default=Options(), prog="benchmark.py", description=__doc__ or "")
     problems = [f"only: no {key!r}; there are {', '.join(BENCHMARKS)}" for key in set(o.only) - BENCHMARKS.keys()]
-    if o.gpu and not torch.cuda.is_available():
-        problems.append("gpu: torch sees none here")
+    problems += [f"race must be positive, got {o.race:g}"] if o.race is not None and not o.race > 0 else []
+    problems += ["gpu: torch sees none here"] if o.gpu and not torch.cuda.is_available() else []
     if problems:
         refuse(problems)
     if o.check:
         return int(not check(o.gpu))
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr if o.json == "-" else sys.stdout, flush=True)
-
+    say = partial(print, file=sys.stderr if o.json == "-" else sys.stdout, flush=True)
     say(f"{machine()['processor']}: {features()}")
-    deliver(measure(o.only, say), o.json)
-    return 0
+    try:
+        deliver(race(o.race, say=say) if o.race else measure(o.only, say), o.json)
+        return 0
+    except ConfigError as error:
+        refuse(error.problems)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ and how they are prepared. A *shard* is a group of pairs of about equal pixel co
 between machines. A *bank* is the shards a worker holds; it cuts the crops of any step out of flat buffers.
 """
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -128,11 +129,11 @@ def _downsized(height: int, width: int, factor: float) -> tuple[int, int]:
 def _deal(pairs: Sequence[Pair], shards: int) -> tuple[tuple[int, ...], ...]:
     """Largest first, each to the lightest shard."""
     hands: list[list[int]] = [[] for _ in range(shards)]
-    weight = [0] * shards
+    weights = [(0, s) for s in range(shards)]  # a heap: of equally light shards the first
     for i in sorted(range(len(pairs)), key=lambda i: (-pairs[i].pixels, i)):
-        lightest = weight.index(min(weight))
+        weight, lightest = weights[0]
         hands[lightest].append(i)
-        weight[lightest] += pairs[i].pixels
+        heapq.heapreplace(weights, (weight + pairs[i].pixels, lightest))
     return tuple(tuple(sorted(hand)) for hand in hands)
 
 
@@ -217,8 +218,9 @@ class Bank:
         self._outputs: dict[int, torch.Tensor] = {}
         (upsampling,) = {shard.upsampling for shard in shards.values()}
         self._places = Places([(shard.heights, shard.widths) for shard in shards.values()], crop, upsampling)
+        self._numbers = list(shards)
         self._rank = np.full(total_shards, -1)  # of a shard among those here
-        self._rank[list(shards)] = np.arange(len(shards))
+        self._rank[self._numbers] = np.arange(len(shards))
 
     def weigh(self, shard: int, importance: np.ndarray) -> None:
         """Let the crops of a shard carry this importance: (pixels,) float16, kept by reference."""
@@ -251,14 +253,15 @@ class Bank:
         grid = pixels = self._places.pixels(*where)
         if self._places.upsampling > 1:
             grid = self._places.inputs(*where)
-        parts, ends = [], np.searchsorted(rank, np.arange(len(self.shards)), side="right")
-        for (s, shard), begin, end in zip(self.shards.items(), [0, *ends[:-1]], ends, strict=True):
-            if begin < end:
-                index = read = summed(pixels, slice(begin, end), shard.hr.device)
-                if grid is not pixels:
-                    read = summed(grid, slice(begin, end), shard.hr.device)
-                planes = [shard.hr, self._importance[s], *([self._outputs[s]] if self._outputs else [])]
-                parts.append([taken(shard.inputs, read), *(taken(plane, index) for plane in planes)])
+        parts, (there, begins) = [], np.unique(rank, return_index=True)
+        for r, begin, end in zip(there, begins, [*begins[1:], len(rank)], strict=True):
+            s = self._numbers[r]
+            shard, part = self.shards[s], slice(begin, end)
+            index = read = summed(pixels, part, shard.hr.device)
+            if grid is not pixels:
+                read = summed(grid, part, shard.hr.device)
+            planes = [shard.hr, self._importance[s], *([self._outputs[s]] if self._outputs else [])]
+            parts.append([taken(shard.inputs, read), *(taken(plane, index) for plane in planes)])
         return Crops(*(torch.cat(tensors).unsqueeze(1) for tensors in zip(*parts, strict=True)))
 
     def sources(self, *, round: int, epoch: int, step: int, batch: int) -> list[tuple[int, int, int]]:

@@ -1,7 +1,7 @@
 """PSNR and SSIM under the one protocol of every number here: uint8 luma, `scale` border pixels shaved."""
 
 import numpy as np
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from skimage import metrics  # loads its functions, and scipy with them, when they are used
 
 SSIM_WINDOW = 11
 """Side in pixels of the Gaussian window of SSIM (sigma 1.5, cut at 3.5 sigma)."""
@@ -35,14 +35,14 @@ def psnr(hr: np.ndarray, sr: np.ndarray, border: int) -> float:
     """
     hr, sr = _measured(hr, sr, border, smallest=1)
     with np.errstate(divide="ignore"):
-        return float(peak_signal_noise_ratio(hr, sr, data_range=255))
+        return float(metrics.peak_signal_noise_ratio(hr, sr, data_range=255))
 
 
 def ssim(hr: np.ndarray, sr: np.ndarray, border: int) -> float:
     """Structural similarity of Wang et al., in [-1, 1]; as `psnr`, but 11 pixels a side must be left."""
     hr, sr = _measured(hr, sr, border, smallest=SSIM_WINDOW)
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    return float(structural_similarity(hr, sr, data_range=255, **gaussian))
+    return float(metrics.structural_similarity(hr, sr, data_range=255, **gaussian))
 
 
 def _measured(hr: np.ndarray, sr: np.ndarray, border: int, smallest: int) -> tuple[np.ndarray, np.ndarray]:

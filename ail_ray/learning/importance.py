@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import lambertw
 
 from ail_ray.files import as_tensor
 
@@ -118,6 +117,8 @@ def exact(p: Subproblem) -> Array:
     It is `w' + W(x) / (2 d)` with `x = 2 d lam exp(-2 d w')` and Lambert's function `W`. Since `W(x) = x exp(-W(x))`,
     the rise is `lam exp(-2 d w' - W(x))`, which loses no digits as `d -> 0`, where it is `lam`. In float64.
     """
+    from scipy.special import lambertw  # here: every process of a run would take a quarter of a second for it
+
     twice = 2 * pixel_loss(p.error, p.unit, p.factor).astype(np.float64)
     exponent = -twice * p.importance
     rise = p.lam * np.exp(exponent - lambertw(twice * p.lam * np.exp(exponent)).real)

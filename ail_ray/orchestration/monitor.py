@@ -2,17 +2,17 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ail_ray.files import write_bytes
-from ail_ray.learning.config import RunConfig, parameters
+from ail_ray.learning.config import parameters
 from ail_ray.learning.export import to_onnx
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.notes import student_cost, trial_params
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+from ail_ray.orchestration.runs import describe, title
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan
 
@@ -108,35 +108,5 @@ class Monitor:
             return None
 
 
-def title(config: RunConfig) -> str:
-    """A run as a person would name it: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
-
-    Other rules and conditions are named too: `reference λ=0.15`, `β=0.1`, `one schedule`, `from student.safetensors`.
-    """
-    words = {
-        f"×{','.join(map(str, config.scales))}": True,
-        "w=1 (control)": config.rule == "uniform",
-        config.rule: config.rule not in ("eq7", "uniform"),
-        f"λ={config.lam:g}": "lam" in config.reads,
-        f"β={config.beta:g}": config.beta > 0,
-        f"teacher={Path(config.teacher).name}": "teacher" in config.reads,
-        "one schedule": config.restart == "never",
-        f"from {Path(config.start or '').name}": config.start is not None,
-        f"seed={config.seed}": True,
-    }
-    return " ".join([f"{config.network}-f{config.student_width}", *(word for word, said in words.items() if said)])
-
-
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("set", "scale", "psnr", "ssim")}
-
-
-def describe(record: dict[str, Any]) -> str:
-    """One line about a round, fit for a log."""
-    rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*record["validation"], *record["test"])]
-    importance = record["importance"]
-    speed = f", {record['patches_per_second']:.0f} patches/s" if record.get("patches_per_second") else ""
-    return (
-        f"round {record['round']}: {', '.join(rows)}; importance mean {importance['mean']:.3f}, "
-        f"saturated {100 * importance['saturated']:.1f} %{speed}"
-    )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -11,7 +12,6 @@ from upath import UPath
 from ail_ray.files import FileError, remove_tree
 from ail_ray.learning.config import RunConfig
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.monitor import describe, title
 from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 
 
@@ -33,6 +33,36 @@ class Status:
     @property
     def works(self) -> bool:
         return self.state.startswith("process")
+
+
+def title(config: RunConfig) -> str:
+    """A run as a person would name it: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
+
+    Other rules and conditions are named too: `reference λ=0.15`, `β=0.1`, `one schedule`, `from student.safetensors`.
+    """
+    words = {
+        f"×{','.join(map(str, config.scales))}": True,
+        "w=1 (control)": config.rule == "uniform",
+        config.rule: config.rule not in ("eq7", "uniform"),
+        f"λ={config.lam:g}": "lam" in config.reads,
+        f"β={config.beta:g}": config.beta > 0,
+        f"teacher={Path(config.teacher).name}": "teacher" in config.reads,
+        "one schedule": config.restart == "never",
+        f"from {Path(config.start or '').name}": config.start is not None,
+        f"seed={config.seed}": True,
+    }
+    return " ".join([f"{config.network}-f{config.student_width}", *(word for word, said in words.items() if said)])
+
+
+def describe(record: dict[str, Any]) -> str:
+    """One line about a round, fit for a log."""
+    rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*record["validation"], *record["test"])]
+    importance = record["importance"]
+    speed = f", {record['patches_per_second']:.0f} patches/s" if record.get("patches_per_second") else ""
+    return (
+        f"round {record['round']}: {', '.join(rows)}; importance mean {importance['mean']:.3f}, "
+        f"saturated {100 * importance['saturated']:.1f} %{speed}"
+    )
 
 
 def statuses(storage: UPath) -> list[Status]:

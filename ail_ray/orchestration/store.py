@@ -120,8 +120,8 @@ class ActorStore:
         ray.kill(self.actor)
 
     def initialise(self, shard: int, pixels: int) -> None:
-        """Ask for `W_0` of a shard and go on."""
-        self._pending[shard] = self.actor.initialise.remote(shard, pixels)
+        """Write `W_0` of a shard from here: the actor's process takes seconds to start, training need not wait."""
+        self._snapshots.initialise(shard, pixels)
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
         """Ask for an update and go on; `read` of the same shard waits for it and raises what went wrong.

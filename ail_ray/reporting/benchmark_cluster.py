@@ -35,6 +35,7 @@ from ail_ray.reporting.processes import Watch, end
 from ail_ray.reporting.turns import Figure, in_turns, ratio
 
 ROOT = Path(__file__).parents[2]
+WORKING = ("RayTrainWorker", "ImportanceStore", "raylet")  # processes that hold pixels, the last in shared memory
 
 
 def run_config(**changes: Any) -> RunConfig:
@@ -131,8 +132,10 @@ def _together_and_alone(job: dict[str, Any]) -> None:
         write_json(job["to"], pairs[1:])
 
 
-def bytes_per_pixel(*, images: tuple[int, int] = (16, 64), side: int = 800, width: int = 13) -> Figure:
-    """What all processes of a node hold per training pixel while two workers train, and at most during an update.
+def bytes_per_pixel(
+    *, images: tuple[int, int] = (16, 96), side: int = 800, width: int = 13, crops: int = 4000
+) -> Figure:
+    """What a node's processes hold per training pixel while two workers train, and at most during an update.
 
     From two corpora of 16 shards, so that what they hold anyway is left out: the slope of their memory (what several
     share counts once, mapped files and Ray's shared memory included).
@@ -142,10 +145,10 @@ def bytes_per_pixel(*, images: tuple[int, int] = (16, 64), side: int = 800, widt
         with _storage() as storage, cluster():
             _pictures(storage / "images", side, count)
             config = run_config(
-                train=(str(storage / "images"),), downsizes=(1.0,), width=width, rounds=2, epochs=1, crops=4000,
+                train=(str(storage / "images"),), downsizes=(1.0,), width=width, rounds=2, epochs=1, crops=crops,
             )  # fmt: skip
             plan = _plan(config, storage)
-            with Watch() as watch:
+            with Watch(WORKING) as watch:
                 _, first, last = run_on_ray(plan, Placement(workers=2), lambda record: None).records()
         trained = last["time"] - last["seconds"]["evaluation"]
         pixels.append(plan.prepared.corpus.pixels)
@@ -156,13 +159,15 @@ def bytes_per_pixel(*, images: tuple[int, int] = (16, 64), side: int = 800, widt
     return {"ratio": each, "unit": "bytes", "update_adds": (most[1] - most[0]) / span - each, "pixels": pixels[1]}
 
 
-def sweep_overhead(*, trials: int = 8, seconds: float = 125.0) -> Figure:
+def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[str] = ()) -> Figure:
     """A sweep from its command to its end, against its trials' training seconds over those that run at once."""
     rounds, at_once = 2, os.cpu_count() or 1
     crops = crops_in(seconds) // rounds
     lams = [f"{0.05 * (i + 1):.2f}" for i in range(trials)]
-    words = ["mini", "--train", "sample", "--validation", "sample-val", "--rule", "eq7", "--teacher", "none", "--test",
-             "sample-val", "--epochs", "1", "--rounds", str(rounds), "--crops", str(crops), "--lam", *lams]  # fmt: skip
+    words = [
+        "mini", "--train", "sample", "--validation", "sample-val", "--test", "sample-val", "--rule", "eq7", "--teacher",
+        "none", "--epochs", "1", "--rounds", str(rounds), "--crops", str(crops), "--lam", *lams, *more,
+    ]  # fmt: skip
     with _storage() as storage:
         started = time.perf_counter()
         subprocess.run(**_command(words, storage), check=True)
@@ -187,7 +192,9 @@ def first_round(*, words: Sequence[str] = (), patience: float = 600.0) -> Figure
         finally:
             end(process)
     if step is None:
-        raise RuntimeError(f"no training step within {patience:g} s")
+        raise RuntimeError(
+            f"the demo trained nothing in {time.time() - started:.0f} s, its exit code {process.returncode}"
+        )
     return {"ratio": step - started, "unit": "s", "teacher": teacher}
 
 

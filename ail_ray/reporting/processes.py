@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
@@ -32,11 +33,27 @@ def held(pids: list[int]) -> int:
     return total
 
 
-class Watch:
-    """Notes every so often, while it is open, what all descendants of this process hold."""
+def named(pids: list[int], words: Sequence[str]) -> list[int]:
+    """Those whose command has one of these words."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[0]
+            found += [pid] if any(word in command for word in words) else []
+    return found
 
-    def __init__(self, every: float = 0.2) -> None:
-        self.every, self.samples = every, list[tuple[float, int]]()  # time since the epoch, bytes
+
+class Watch:
+    """Notes every so often, while it is open, what this process's descendants of certain names hold."""
+
+    def __init__(self, words: Sequence[str], every: float = 0.2) -> None:
+        """
+        Args:
+            words: of which one must be in the name of a process that counts.
+            every: seconds between two looks.
+        """
+        self.words, self.every = words, every
+        self.samples = list[tuple[float, int]]()  # time since the epoch, bytes
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -55,7 +72,7 @@ class Watch:
 
     def _look(self) -> None:
         while not self._over.wait(self.every):
-            self.samples.append((time.time(), held(descendants(os.getpid()))))
+            self.samples.append((time.time(), held(named(descendants(os.getpid()), self.words))))
 
 
 def end(process: Popen[bytes], patience: float = 60) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from ail_ray.learning.config import RunConfig
-from ail_ray.orchestration.monitor import title
+from ail_ray.orchestration.runs import title
 
 
 @pytest.mark.parametrize(

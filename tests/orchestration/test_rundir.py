@@ -25,8 +25,8 @@ from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.orchestration.journal import Interrupted, RunJournal
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.monitor import describe
 from ail_ray.orchestration.rundir import Place, RunDirectory
+from ail_ray.orchestration.runs import describe
 from ail_ray.orchestration.trial import TrialPlan, run_local
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
