@@ -90,6 +90,13 @@ def test_importing_the_mathematics_loads_no_cluster(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_trial_loads_nothing_that_only_the_driver_needs() -> None:
+    names = "{'mlflow', 'onnx', 'matplotlib'}"
+    code = f"import sys, ail_ray.orchestration.tuning; print(sorted({names} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_no_file_is_too_long() -> None:
     lengths = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in FILES}
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
