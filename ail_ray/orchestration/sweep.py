@@ -13,8 +13,8 @@ from upath import UPath
 from ail_ray.files import as_path, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.orchestration.champion import crown
-from ail_ray.orchestration.charts import pictures, table
 from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency
+from ail_ray.orchestration.comparison import pictures, table
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.ledger import Ledger

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.orchestration.charts import parallel_coordinates, pareto_front, pictures, size_and_psnr, table
+from ail_ray.orchestration.comparison import parallel_coordinates, pareto_front, pictures, size_and_psnr, table
 
 
 def trial(psnr: float, weights: int, **parameters: Any) -> dict[str, Any]:
