@@ -179,11 +179,10 @@ def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[st
 
 
 def first_round(*, words: Sequence[str] = (), patience: float = 600.0) -> Figure:
-    """Seconds from the demo's command to its first training step, with the teacher that is there."""
-    teacher = "vdsr" if os.environ.get("AIL_TEACHER_DIR") else "tiny"
+    """Seconds from the demo's command to its first training step."""
     with _storage() as storage:
         started = time.time()
-        process = subprocess.Popen(**_command(words or ("demo", "--teacher", teacher), storage))
+        process = subprocess.Popen(**_command(words or ("demo",), storage))
         try:
             step = None
             while step is None and process.poll() is None and time.time() < started + patience:
@@ -195,7 +194,7 @@ def first_round(*, words: Sequence[str] = (), patience: float = 600.0) -> Figure
         raise RuntimeError(
             f"the demo trained nothing in {time.time() - started:.0f} s, its exit code {process.returncode}"
         )
-    return {"ratio": step - started, "unit": "s", "teacher": teacher}
+    return {"ratio": step - started, "unit": "s"}
 
 
 def _first_step(runs: UPath) -> float | None:
