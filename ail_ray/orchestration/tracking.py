@@ -83,7 +83,7 @@ class Tracker:
             self._children[run] = self._find_or_create(
                 f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{run}'", name,
                 {SWEEP: self.sweep, RUN: run, LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}, params,
-                trial_note(name, run, self.note),
+                trial_note(name, run, self.note), started=directory.manifest()["created"],
             )  # fmt: skip
         run_id = self._children[run]
         sent = int(self.client.get_run(run_id).data.tags[LAST_ROUND])
@@ -104,7 +104,10 @@ class Tracker:
             self._send(run_id, {name: (directory.path / name).read_bytes() for name in RESULTS})
         if sent != status:
             self.client.set_tag(run_id, RESULT, status)
-        self.client.set_terminated(run_id, {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED"))
+        shown = {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED")
+        records = directory.records() if directory is not None else []
+        ended = int(records[-1]["time"] * 1000) if records else None  # not when it was sent
+        self.client.set_terminated(run_id, shown, ended)
 
     def close(self, files: Mapping[str, bytes], *, failed: bool) -> None:
         """Give the parent run what compares its trials, of which `trials.json` is shown as a table, and end it."""
@@ -123,14 +126,23 @@ class Tracker:
                 self.client.set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
 
-    def _find_or_create(self, query: str, name: str, tags: dict[str, str], params: Mapping[str, Any], note: str) -> str:
+    def _find_or_create(
+        self,
+        query: str,
+        name: str,
+        tags: dict[str, str],
+        params: Mapping[str, Any],
+        note: str,
+        *,
+        started: float | None = None,
+    ) -> str:
         found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
         if found:
             run = found[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
         else:
             tags = {**tags, MLFLOW_RUN_NAME: name}
-            run = self.client.create_run(self.experiment, int(time.time() * 1000), tags, name)
+            run = self.client.create_run(self.experiment, int((started or time.time()) * 1000), tags, name)
         run_id = str(run.info.run_id)
         there = run.data.tags.get(MLFLOW_RUN_NOTE)
         ours = there is None or run.data.tags.get(NOTE) == digest_of(there)  # not what somebody has written since

@@ -195,6 +195,9 @@ def test_how_a_trial_ended_is_shown(
         tracker.finish(run_id, status, directory)
     run = tracker.client.get_run(run_id)
     assert (run.info.status, run.data.tags["ail.result"]) == (shown, status)
+    # However late it is sent, it began when its directory was made and ended with its last round.
+    assert run.info.start_time == int(directory.manifest()["created"] * 1000)
+    assert run.info.end_time == 1_700_000_000_000
     files = {file.path for file in tracker.client.list_artifacts(run_id) if not file.is_dir}
     assert files == ({"student.safetensors", "config.json"} if status == "finished" else set())
 

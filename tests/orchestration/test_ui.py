@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
@@ -24,6 +25,8 @@ from conftest import TinyFiles
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from upath import UPath
 
@@ -136,10 +139,12 @@ class Page:
     def until(self, holds: Callable[[], bool], what: str) -> None:
         WebDriverWait(self.browser, PATIENCE, 0.2, [WebDriverException]).until(lambda _: holds(), what)
 
-    def click(self, text: str) -> None:
-        """On the innermost thing with this text."""
-        self.shows(text)
-        self.browser.find_element(By.XPATH, f"//*[text()='{text}']").click()
+    def find(self, path: str) -> WebElement:
+        """The first thing at this XPath, once it is there, scrolled to, since MLflow draws only what is in sight."""
+        self.until(lambda: bool(self.browser.find_elements(By.XPATH, path)), path)
+        found = self.browser.find_element(By.XPATH, path)
+        self.browser.execute_script("arguments[0].scrollIntoView()", found)
+        return found
 
 
 @pytest.fixture
@@ -153,8 +158,8 @@ def experiment(site: Site) -> str:
 
 
 def test_the_list_shows_the_sweep_its_trials_and_their_data(page: Page, experiment: str) -> None:
-    page.open(f"experiments/{experiment}/runs", TITLE, "Small super-resolution networks", "train (")
-    page.click("Expand rows")
+    page.open(f"experiments/{experiment}/runs", TITLE, "Small super-resolution networks", "train (", "Training")
+    page.find(f"//a[contains(., '{TITLE}')]/preceding::button[1]").click()  # unfolds it
     page.shows(*NAMES)
 
 
@@ -163,7 +168,7 @@ def test_four_runs_compare_by_what_was_searched(page: Page, experiment: str, sit
     text = page.open(f'compare-runs?runs={runs}&experiments=["{experiment}"]', "Comparing 4 Runs", *NAMES, "not read")
     assert "Parallel Coordinates Plot" in text
     assert {"rule", "width", "student_weights", "val/val_x2_psnr_dB", "theta/loss"} <= set(text.split())
-    page.until(lambda: bool(page.browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot svg")), "a chart")
+    page.find("//*[contains(@class, 'js-plotly-plot')]//*[name()='svg']")
 
 
 def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
@@ -174,21 +179,20 @@ def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
     text = page.open(run, NAMES[0], "Question.", "width 2 or 3, rule eq7 or uniform?", "the command", "val ×2")
     assert "Datasets used" in text
     page.open(f"{run}/model-metrics", "importance", "pictures", "theta", "time", "val")
-    page.shows("pictures/importance-0", "pictures/val-x2-0")
-    slider = "//*[@role='slider']"
-    page.until(lambda: bool(page.browser.find_elements(By.XPATH, slider)), "a slider")
-    handle = page.browser.find_element(By.XPATH, slider)
-    assert [handle.get_attribute(f"aria-value{end}") for end in ("min", "now", "max")] == ["0", "0", "2"]
+    page.find("//*[text()='pictures']")
+    page.shows("importance-0", "val-x2-0")
+    slider = page.find("//*[@role='slider']")
+    assert [slider.get_attribute(f"aria-value{end}") for end in ("min", "now", "max")] == ["0", "0", "2"]
 
-    def shown() -> str:
-        images = page.browser.find_elements(By.CSS_SELECTOR, "img[src*='compressed']")
+    def shown(round: int) -> bool:
+        image = page.find("//img[contains(@src, 'compressed')]")
         return (
-            str(images[0].get_attribute("src")) if images and int(images[0].get_property("naturalWidth")) > 100 else ""
+            f"+step+{round}+" in unquote(str(image.get_attribute("src"))) and image.get_property("naturalWidth") > 100
         )
 
-    page.until(lambda: "+step+0+" in shown().replace("%2B", "+"), "the picture of round 0")
-    handle.send_keys("\ue014")  # arrow to the right
-    page.until(lambda: "+step+1+" in shown().replace("%2B", "+"), "the picture of round 1")
+    page.until(lambda: shown(0), "the picture of round 0")
+    slider.send_keys(Keys.ARROW_RIGHT)
+    page.until(lambda: shown(1), "the picture of round 1")
 
 
 def test_the_champion_has_a_page_with_its_alias_and_its_signature(page: Page, site: Site) -> None:
