@@ -1,6 +1,5 @@
 """Pictures of every kind and size, enlarged: upright, in their colours, without seams, in bounded memory."""
 
-import importlib.util
 import io
 import subprocess
 import sys
@@ -23,13 +22,18 @@ from ail_ray.learning.inference import predict
 from ail_ray.learning.models import DRRN, FSRCNN, VDSR, Network
 from ail_ray.learning.upscale import prepare, upscale
 from ail_ray.learning.weights import load_model, save_model
+from jobs.upscale import main as upscale_job
 
 MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
 """What each is read as."""
+T = Image.Transpose
+TURNS = {1: None, 2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM,
+         5: T.TRANSPOSE, 6: T.ROTATE_270, 7: T.TRANSVERSE, 8: T.ROTATE_90}  # fmt: skip
+"""What each EXIF orientation asks for."""
 ROOT = Path(__file__).parents[2]
 
 
-def zeros(scale: int = 1) -> Network:
+def zeros() -> Network:
     """A student that changes nothing: its luma is bicubic interpolation."""
     model = VDSR(2, 2)
     for parameter in model.parameters():
@@ -150,11 +154,9 @@ def test_every_mode_and_size_keeps_its_place_and_its_alpha(
     image.save(path, exif=exif)
     header, picture = read_header(path), read_picture(path)
     enlarged = upscale(zeros(), picture.image, scale, tile=96)
-    upright = ImageOps.exif_transpose(image) if mode == "I;16" else ImageOps.exif_transpose(image).convert(MODES[mode])
-    # Pillow needs help with orientations of an image that was not opened
-    turned = Image.open(path)
-    ImageOps.exif_transpose(turned, in_place=True)
-    upright = turned if mode == "I;16" else turned.convert(MODES[mode])
+    turn = TURNS[orientation]
+    upright = image if turn is None else image.transpose(turn)
+    upright = upright if mode == "I;16" else upright.convert(MODES[mode])
     assert enlarged.size == (upright.width * scale, upright.height * scale)
     assert (header.width, header.height, header.mode) == (*upright.size, MODES[mode])
     assert enlarged.mode == picture.image.mode == MODES[mode]
@@ -202,15 +204,9 @@ def test_cmyk_is_shown_through_its_profile(tmp_path: Path) -> None:
 
 
 def main(*arguments: str | Path) -> int:
-    """`jobs/upscale.py` in this process; the exit code."""
-    spec = importlib.util.spec_from_file_location("upscale_job", ROOT / "jobs" / "upscale.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their types up
-    spec.loader.exec_module(module)
+    """The command in this process; its exit code."""
     try:
-        return int(module.main([str(argument) for argument in arguments]))
+        return upscale_job([str(argument) for argument in arguments])
     except SystemExit as ended:
         return int(ended.code or 0)
 
@@ -302,7 +298,13 @@ def test_a_network_that_serves_another_scale_and_too_long_sides_are_refused(tmp_
     save_model(tmp_path / "fsrcnn.safetensors", FSRCNN(4, 5, 2))
     Image.new("L", (6000, 1)).save(tmp_path / "long.webp", lossless=True)
     with pytest.raises(ConfigError) as refused:
-        prepare(load_model, str(tmp_path / "fsrcnn.safetensors"), 3, [str(tmp_path / "long.webp")], str(tmp_path / "o"))
+        prepare(
+            lambda name, scale: load_model(name),
+            str(tmp_path / "fsrcnn.safetensors"),
+            3,
+            [str(tmp_path / "long.webp")],
+            str(tmp_path / "o"),
+        )
     assert refused.value.problems == [
         "model: this fsrcnn upsamples by 2, it cannot serve scale 3",
         f"images: {tmp_path}/long.webp: 3×18000 pixels are too many for webp; choose png",

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from upath import UPath
 
 from ail_ray.errors import ConfigError
+from ail_ray.files import FileError
 from ail_ray.imaging.datasets import find
 from ail_ray.imaging.evaluation import EvaluationImages, write_evaluation
 from ail_ray.learning.export import to_onnx
@@ -19,7 +20,7 @@ from ail_ray.learning.inference import evaluate
 from ail_ray.learning.models import Network, build_model
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration import champion
-from ail_ray.orchestration.champion import crown, fetch_champion
+from ail_ray.orchestration.champion import crown, fetch_champion, load_named
 
 NAME = "ail-ray-x2"
 
@@ -160,3 +161,20 @@ def test_mlflow_loads_it_and_gives_the_same_pixels(registry: Registry, network: 
 
 def to_grey(sr: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(sr, 0, 1) * 255)
+
+
+def test_a_network_is_named_by_its_path_or_as_the_champion_of_its_scale(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
+    trial = registry.trial(0.5)
+    assert load_named(trial["weights"], 2).width == load_model(trial["weights"]).width
+    with pytest.raises(FileError, match="no such file"):
+        load_named("champion.safetensors", 2)
+    with pytest.raises(ConfigError, match="there is no champion for scale 2"):
+        load_named("champion", 2)
+    registry.crown(trial)
+    for ours, theirs in zip(
+        load_named("champion", 2).parameters(), load_model(trial["weights"]).parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)

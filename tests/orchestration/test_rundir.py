@@ -199,6 +199,12 @@ def test_finalising_again_changes_nothing(directory: RunDirectory) -> None:
 
     assert result() == result()
     assert (directory.path / "student.safetensors").read_bytes() == directory.student_path(1).read_bytes()
+    write_bytes(directory.path / "student.onnx", b"of this student")
+    directory.finalise()
+    assert (directory.path / "student.onnx").exists()
+    whole_round(directory, 2)
+    directory.finalise()
+    assert not (directory.path / "student.onnx").exists(), "it was of fewer rounds"
     config = read_json(directory.path / "config.json")
     assert config["config"]["width"] == 2
     assert {"precision", "threads", "workers", "versions", "machine", "run"} <= set(config)

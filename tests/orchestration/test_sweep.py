@@ -10,7 +10,9 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 from conftest import Bench, as_options
 from PIL import Image
 from upath import UPath
@@ -19,6 +21,7 @@ from ail_ray.files import read_json, read_tensors, write_json
 from ail_ray.imaging.bank import Shard
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.pictures import panels
+from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.sweep import run_sweep
 from jobs.ail_sweep import main
@@ -90,6 +93,15 @@ def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary
             with Image.open(client.download_artifacts(run_id, picture)) as image:
                 image.load()
                 assert (image.format, image.mode) in (("PNG", "L"), ("WEBP", "RGB"))
+
+
+def test_every_finished_run_has_its_student_as_onnx(first: Summary) -> None:
+    for trial in first["trials"]:
+        folder = UPath(trial["directory"])
+        student, inputs = load_model(folder / "student.safetensors"), torch.rand(2, 1, 9, 13)
+        session = onnxruntime.InferenceSession((folder / "student.onnx").read_bytes())
+        (sr,) = session.run(None, {"luma": inputs.numpy()})
+        np.testing.assert_allclose(sr, student(inputs).detach().numpy(), rtol=0, atol=1e-5)
 
 
 def teacher_run(first: Summary, bench: Bench) -> tuple[RunDirectory, list[UPath]]:
