@@ -59,7 +59,7 @@ class Gallery:
         return pictures
 
     def _importance(self, round: int, s: int) -> bytes:
-        """A training image, what the student makes of it, its importance, and the error by which that rises next."""
+        """The importance of a training image, the error by which it rises next, the image, and the student's."""
         shard, importance = self.shards[s], as_tensor(self.importance.read(round, s))
         place, inputs, hr = max(shard.images(), key=lambda image: image[2].numel())
         weights = importance[place].view(hr.shape).numpy()
@@ -67,26 +67,26 @@ class Gallery:
         sr = super_resolve(self.state.student, inputs, self.precision).cpu().numpy()
         error = np.abs(original / 255 - sr)
         panels = {
-            "training image": original,
-            "student": to_uint8(sr),
             f"importance, mean {weights.mean():.3f}": grey_map(weights),
             f"student's error, mean {error.mean():.4f}, white {WHITE}": grey_map(error, high=WHITE),
+            "training image": original,
+            "student": to_uint8(sr),
         }
         return _grid({name: central_crop(panel, SHOWN_OF_TRAINING) for name, panel in panels.items()}, 2, zoom=1)
 
     def _crops(self, images: EvaluationImages, i: int, candidates: dict[str, np.ndarray]) -> bytes:
+        """In the first row bicubic interpolation, student and original, in the second what explains them."""
         hr, student = images.hr[i], self.state.student
         sr = predict(student, images.inputs(student.upsampling)[i], self.precision)
         original = central_crop(hr, SHOWN)
         panels = {}
-        for name, image in (candidates | {"student": sr}).items():
+        for name, image in {"bicubic": candidates["bicubic"], "student": sr, **candidates}.items():
             shown = central_crop(image, SHOWN)
             panels[f"{name} {psnr(original, shown, images.scale):.2f} dB"] = shown
+            if name == "student":
+                panels["original"] = original
         error = np.abs(hr.astype(np.float32) - sr) / 255
-        panels |= {
-            "original": original,
-            f"student's error, white {WHITE}": central_crop(grey_map(error, high=WHITE), SHOWN),
-        }
+        panels[f"student's error, white {WHITE}"] = central_crop(grey_map(error, high=WHITE), SHOWN)
         return _grid(panels, 3, zoom=2)
 
     def _unchanging(self, images: EvaluationImages, teacher: UPath | None) -> list[dict[str, np.ndarray]]:

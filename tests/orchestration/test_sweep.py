@@ -137,7 +137,7 @@ def test_what_tune_writes_down_does_not_hold_the_address_of_mlflow(first: Summar
 def test_the_pictures_show_the_importance_and_the_student(first: Summary, bench: Bench) -> None:
     directory, shards = teacher_run(first, bench)
     pictures = {path.name: path.read_bytes() for path in directory.pictures(1)}
-    (_, image), (_, sr), (caption, shown), (_, error) = arrays(pictures["importance-0.png"])
+    (caption, shown), (_, error), (_, image), (_, sr) = arrays(pictures["importance-0.png"])
     place, _, hr = max(Shard(shards[0]).images(), key=lambda entry: entry[2].numel())
     importance = read_tensors(directory.importance_path(1, 0))[0]["importance"][place].reshape(hr.shape)
     assert np.array_equal(image, hr.numpy())
