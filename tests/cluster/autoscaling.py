@@ -96,7 +96,7 @@ def watch(case: Case) -> list[dict[str, Any]]:
             return nodes
 
         look()
-        head.submit("sweep", [*case.arguments(), "--max-workers", str(MOST)])
+        head.submit("sweep", [*case.arguments(), "--max-workers", str(MOST)], packed=False)
         deadline = time.monotonic() + 400
         while look() or head.running("sweep"):
             assert time.monotonic() < deadline, head.ask("/api/jobs/sweep/logs")["logs"]

@@ -79,14 +79,21 @@ class Head:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
-    def submit(self, name: str, arguments: list[str]) -> None:
-        """Submit the sweep and go on."""
+    def submit(self, name: str, arguments: list[str], *, packed: bool = True) -> None:
+        """Submit the sweep and go on.
+
+        Args:
+            packed: the code goes along, into a folder of each node; else all nodes run it from where it is. Nodes that
+                share a disk must: a new one empties the folder that the others' code is in.
+        """
+        environment = {"excludes": EXCLUDES} if packed else {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}
+        job = "jobs/ail_sweep.py" if packed else str(REPOSITORY / "jobs" / "ail_sweep.py")
         submission = subprocess.run(
             [
                 *(*RAY, "job", "submit", "--address", self.address, "--no-wait"),
-                *("--submission-id", name, "--working-dir", str(REPOSITORY)),
-                *("--runtime-env-json", json.dumps({"excludes": EXCLUDES})),
-                *("--", sys.executable, "jobs/ail_sweep.py", *arguments),
+                *("--submission-id", name, *(("--working-dir", str(REPOSITORY)) if packed else ())),
+                *("--runtime-env-json", json.dumps(environment)),
+                *("--", sys.executable, job, *arguments),
             ],
             env=self.environment, check=False, capture_output=True, text=True, timeout=PATIENCE,
         )  # fmt: skip
