@@ -69,7 +69,7 @@ def photograph(height: int, width: int, mode: str, seed: int = 0) -> Image.Image
     image = small.resize((width, height), Image.Resampling.BICUBIC)
     if mode == "I;16":
         return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    return image.convert(mode)
+    return (image.convert("RGB") if mode == "P" else image).convert(mode)
 
 
 @pytest.mark.parametrize("make", NETWORKS)
