@@ -84,8 +84,7 @@ def watch(case: Case) -> list[dict[str, Any]]:
         began = time.monotonic()
 
         def look() -> int:
-            found = head.ask("/nodes?view=summary")["data"]["summary"]
-            nodes = sum(node["raylet"].get("state") == "ALIVE" for node in found) - 1
+            nodes = max(1, alive(head)) - 1  # the head is one of them, from its first seconds on
             runs = statuses(UPath(case.folder / "out"))
             timeline.append(
                 {
@@ -104,6 +103,12 @@ def watch(case: Case) -> list[dict[str, Any]]:
         job = head.result("sweep")
         assert job["status"] == "SUCCEEDED", job["logs"]
     return timeline
+
+
+def alive(head: heads.Head) -> int:
+    """Nodes that the head lists as alive."""
+    found = head.ask("/nodes?view=summary")["data"]["summary"]
+    return sum(node["raylet"].get("state") == "ALIVE" for node in found)
 
 
 def students(case: Case) -> dict[str, str]:

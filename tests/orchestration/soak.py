@@ -21,7 +21,6 @@ from statistics import median
 import heads
 from conftest import make_tiny_files
 from faults import Case, uninterrupted
-from ray.util.state import list_actors, list_placement_groups
 
 from ail_ray.files import FileError, read_json
 
@@ -133,14 +132,15 @@ def role(pid: int) -> str:
 
 def remaining(head: heads.Head) -> list[str]:
     """Actors and placement groups that outlived the job."""
-    os.environ.update({key: value for key, value in head.environment.items() if key.startswith("RAY_")})
+    ours = ("RayTrainWorker", "ImportanceStore", "TrainController")
     deadline = time.monotonic() + 60
     while True:
-        actors = [actor.class_name for actor in list_actors(head.address, limit=1000) if actor.state != "DEAD"]
-        ours = ("RayTrainWorker", "ImportanceStore", "TrainController")
-        groups = list_placement_groups(head.address, limit=1000)
-        left = [f"actor {name}" for name in actors if name in ours]
-        left += [f"placement group {group.placement_group_id}" for group in groups if group.state != "REMOVED"]
+        actors, groups = (
+            head.ask(f"/api/v0/{what}?limit=1000")["data"]["result"]["result"]
+            for what in ("actors", "placement_groups")
+        )
+        left = [f"actor {a['class_name']}" for a in actors if a["state"] != "DEAD" and a["class_name"] in ours]
+        left += [f"placement group {g['placement_group_id']}" for g in groups if g["state"] != "REMOVED"]
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(1)
