@@ -208,7 +208,7 @@ def two_at_once(case: Case) -> None:
     """The second waits for the first (which sleeps until it does), then finds everything done."""
     case.points = {"slow": 0.3}
     first = case.start()
-    # Not before an epoch of round 1: until then it may be writing to MLflow's database, and would stand there locking it.
+    # Not before an epoch of round 1: until then it may be writing to MLflow's database, and would stop with it locked.
     case.until(lambda: case.place() >= (0, Place(1, 1)) or first.poll() is not None)
     case.kill(first.pid, signal.SIGSTOP)
     try:
