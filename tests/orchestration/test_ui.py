@@ -176,8 +176,8 @@ def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
 ) -> None:
     trial = next(t for t in site.summary["trials"] if t["name"] == NAMES[0])
     run = f"experiments/{experiment}/runs/{trial['mlflow_run_id']}"
-    text = page.open(run, NAMES[0], "Question.", "width 2 or 3, rule eq7 or uniform?", "the command", "val ×2")
-    assert "Datasets used" in text
+    text = page.open(run, NAMES[0], "Question.", "width 2 or 3, rule eq7 or uniform?", "the command", "train (")
+    assert {"Datasets", "Parent run", TITLE} <= set(text.splitlines())
     page.open(f"{run}/model-metrics", "importance", "pictures", "theta", "time", "val")
     page.find("//*[text()='pictures']")
     page.shows("importance-0", "val-x2-0")
