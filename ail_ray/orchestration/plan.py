@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +35,7 @@ from ail_ray.orchestration.trial import Placement
 ASSUMED_SPEED = 3e12  # multiply-accumulates a second of a GPU where none can be measured: an L4's bf16 at a tenth
 START = 20.0  # seconds from a trial's start to its first step, and from its last to the next trial's start
 ROUND = 1.0  # seconds of a round for commits and pictures
+ACTOR = 400_000_000  # bytes of a store actor's process beside the importance (Linux, torch for CPUs)
 LARGEST_MEASURED = 512 * 512  # pixels of an image that the memory of an error pass is measured on
 
 
@@ -137,7 +137,7 @@ def plan_sweep(
         trials=tuple(trials), teachers=passes, at_once=min(at_once, len(trials)), workers=workers,
         pixels=prepared.corpus.pixels, pairs=len(prepared.corpus.pairs), evaluation_pixels=evaluation,
         shards=sum(3 * pair.pixels + 2 * pair.pixels // pair.scale**2 for pair in prepared.corpus.pairs),
-        store_memory=_memory() + 3 * 2 * max(prepared.shard_pixels),
+        store_memory=ACTOR + 3 * 2 * max(prepared.shard_pixels),
     )  # fmt: skip
     if not assumed:
         _refuse_what_does_not_fit(plan, device, workers if local or max_workers is None else 1)
@@ -271,11 +271,6 @@ def _median(work: Callable[[], object], device: torch.device, seconds: float = 1
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
     return float(np.median(times))
-
-
-def _memory() -> int:
-    """Bytes of this process that are in memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _most_memory() -> int:
