@@ -142,7 +142,7 @@ class Head:
         """Until a host is part of the cluster."""
         deadline = time.monotonic() + PATIENCE
         while address_of(host) not in {
-            node["ip"]
+            node.get("ip")
             for node in self.ask("/nodes?view=summary")["data"]["summary"]
             if node["raylet"].get("state") == "ALIVE"
         }:
