@@ -9,6 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mlflow.utils.mlflow_tags import (
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import digest_of, is_local
+from ail_ray.files import FileError, digest_of, is_local
 from ail_ray.imaging.pictures import as_webp
 from ail_ray.orchestration.notes import trial_note
 from ail_ray.orchestration.rundir import RunDirectory
@@ -83,7 +84,7 @@ class Tracker:
             self._children[run] = self._find_or_create(
                 f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{run}'", name,
                 {SWEEP: self.sweep, RUN: run, LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}, params,
-                trial_note(name, run, self.note), started=directory.manifest()["created"],
+                trial_note(name, run, self.note), started=_begun(directory),
             )  # fmt: skip
         run_id = self._children[run]
         sent = int(self.client.get_run(run_id).data.tags[LAST_ROUND])
@@ -160,6 +161,13 @@ class Tracker:
             for name, content in files.items():
                 (Path(scratch) / name).write_bytes(content)
             self.client.log_artifacts(run_id, scratch, folder)
+
+
+def _begun(directory: RunDirectory) -> float | None:
+    """When a run began, seconds of the epoch; None if its manifest cannot be read, which is why it failed then."""
+    with suppress(FileError):
+        return float(directory.manifest()["created"])
+    return None
 
 
 def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
