@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -46,7 +47,7 @@ class OverError(Exception):
         self.steps = steps
 
 
-class Racer:
+class Racer(ABC):
     """One of the two: a student, and work on it that pauses whenever a turn is over."""
 
     def __init__(self, config: RunConfig, bank: Bank, teacher: Network, crops: int) -> None:
@@ -70,9 +71,9 @@ class Racer:
         """Whether this turn is."""
         return time.perf_counter() >= self._until
 
+    @abstractmethod
     def work(self) -> Iterator[None]:
         """Round after round without an end; pauses between two steps or shards."""
-        raise NotImplementedError
 
 
 class Ours(Racer):
