@@ -70,7 +70,8 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
     work = [trial["cost"]["multiply_accumulates"] / 1e9 for trial in trials]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
-    front = pareto_front(list(zip(weights, decibels, strict=True)))
+    places = list(zip(weights, decibels, strict=True))
+    front = [places[i] for i in pareto_front(places)]
     axis.step(*zip(*front, strict=True), where="post", color="0.6", linestyle="--", label="Pareto front", zorder=1)
     points = axis.scatter(weights, decibels, c=work, s=60, zorder=2)
     for trial, weight, psnr in zip(trials, weights, decibels, strict=True):
@@ -88,12 +89,12 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
     return figure
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, quality) those that no other beats, by rising cost: each better than all that cost no more."""
-    front: list[tuple[float, float]] = []
-    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not front or quality > front[-1][1]:
-            front.append((cost, quality))
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the (cost, quality) that no other beats, by rising cost: each better than all that cost no more."""
+    front: list[int] = []
+    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
     return front
 
 

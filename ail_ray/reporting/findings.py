@@ -148,16 +148,6 @@ def findings(out: UPath) -> Findings:
     )  # fmt: skip
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Pareto front of (cost, value): the indices of those that nothing cheaper or as cheap reaches, by rising cost."""
-    best, kept = -np.inf, []
-    for i in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
-        if points[i][1] > best:
-            best = points[i][1]
-            kept.append(i)
-    return kept
-
-
 @cache
 def student_size(network: str, width: int, depth: int | None, scale: int | None) -> int:
     """Parameters of a student."""

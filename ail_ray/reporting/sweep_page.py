@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ail_ray.orchestration.comparison import pareto_front
 from ail_ray.reporting import words
 from ail_ray.reporting.album import comparisons, films
 from ail_ray.reporting.charts import Series, curves, scatter
-from ail_ray.reporting.findings import Findings, Trial, front
+from ail_ray.reporting.findings import Findings, Trial
 
 MARKED, ROWS, CHARTS = 8, 200, 6  # conditions with a colour, rows of a table, charts of PSNR
 LOG = "log scale"  # in place of a unit
@@ -156,7 +157,7 @@ def _front(sweep: Findings, marks: dict[str, tuple[str, str]]) -> dict[str, Any]
     if len({size for _, size in sized}) < 2:
         return None
     points = [(size, c.psnr.mean) for c, size in sized]
-    on = front(points)
+    on = pareto_front(points)
     series = [
         Series(mark=marks[c.label][0], style=marks[c.label][1], points=[point], bars=[c.psnr.half],
                said=f"{c.label}: {c.size:,} parameters, {words.estimate(c.psnr)} dB")

@@ -53,7 +53,9 @@ def test_every_trial_is_a_line_through_its_values_to_its_psnr() -> None:
 
 
 def test_the_front_holds_what_no_smaller_student_reaches() -> None:
-    assert pareto_front([(100, 30.5), (100, 30.0), (300, 31.0), (500, 29.0), (200, 30.5)]) == [(100, 30.5), (300, 31.0)]
+    assert pareto_front([(100, 30.5), (100, 30.0), (300, 31.0), (500, 29.0), (200, 30.5)]) == [0, 2]
+    assert pareto_front([(10, 30), (20, 29), (20, 31), (5, 28), (30, 31), (10, 27)]) == [3, 0, 2]
+    assert pareto_front([]) == []
     assert texts(size_and_psnr(TRIALS)) == ["f3", "f5"]
 
 

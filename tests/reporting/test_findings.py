@@ -10,7 +10,7 @@ from upath import UPath
 from ail_ray.files import write_json
 from ail_ray.learning.models import VDSR, parameter_count
 from ail_ray.reporting import words
-from ail_ray.reporting.findings import Estimate, findings, front
+from ail_ray.reporting.findings import Estimate, findings
 
 T2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom
 
@@ -130,12 +130,6 @@ def test_a_folder_may_be_looked_at_elsewhere_and_runs_may_have_gone_further(tmp_
     (tmp_path / "there").rename(tmp_path / "here")
     (trial,) = findings(UPath(tmp_path / "here")).trials
     assert (trial.state, trial.psnr, len(trial.records)) == ("finished", 29.0, 2)
-
-
-def test_the_front_has_what_nothing_smaller_reaches() -> None:
-    points = [(10.0, 30.0), (20.0, 29.0), (20.0, 31.0), (5.0, 28.0), (30.0, 31.0), (10.0, 27.0)]
-    assert [points[i] for i in front(points)] == [(5, 28), (10, 30), (20, 31)]
-    assert front([]) == []
 
 
 @pytest.mark.parametrize(("value", "form", "text"), [
