@@ -47,26 +47,26 @@ class Comparison:
 
 
 def films(trial: Trial) -> Iterator[Film]:
-    """The pictures of a run that are no comparison, importance first."""
+    """The pictures of a run that are no comparison, importance first: of several panels the importance by round."""
     run, last = RunDirectory(trial.directory), len(trial.records) - 1
     names = [path.name for path in run.pictures(last)]
-    shown = [name for name in names if _student(_panels(run, last, name)) is None]
+    shown = [name for name in names if not _compares(_panels(run, last, name))]
     rounds = np.unique(np.linspace(0, last, min(MOST_ROUNDS, last + 1)).round().astype(int)).tolist()
     for name in sorted(shown, key=lambda name: (not name.startswith("importance"), name))[:MOST_PICTURES]:
         seen = {t: _panels(run, t, name) for t in rounds}
-        frames = [frame(caption, image, round=t) for t, parts in seen.items() for caption, image in parts[-1:]]
-        still = frame(*seen[last][0]) if len(seen[last]) > 1 else None
+        frames = [frame(*(_called(parts, "importance") or parts[-1]), round=t) for t, parts in seen.items() if parts]
+        still = _called(seen[last], "training image")
         if frames:
-            yield Film(_spoken(name), still, frames)
+            yield Film(_spoken(name), frame(*still) if still else None, frames)
 
 
 def comparisons(trial: Trial, control: Trial | None) -> Iterator[Comparison]:
     """Crops of the last round with a student in them; with the control's student, if it drew the same crop."""
     run, last = RunDirectory(trial.directory), len(trial.records) - 1
-    chosen = [(path.name, parts) for path in run.pictures(last) if _student(parts := _panels(run, last, path.name))]
+    chosen = [(path.name, parts) for path in run.pictures(last) if _compares(parts := _panels(run, last, path.name))]
     for name, parts in chosen[:MOST_PICTURES]:
         if control is not None and control.records:
-            plain = _student(_panels(RunDirectory(control.directory), len(control.records) - 1, name))
+            plain = _called(_panels(RunDirectory(control.directory), len(control.records) - 1, name), "student")
             at = next(i for i, (caption, _) in enumerate(parts) if caption.startswith("student"))
             if plain is not None:
                 parts = [*parts[:at], (plain[0].replace("student", "plain training", 1), plain[1]), *parts[at:]]
@@ -97,8 +97,14 @@ def _panels(run: RunDirectory, round: int, name: str) -> Panels:
         return []
 
 
-def _student(parts: Panels) -> tuple[str, Image.Image] | None:
-    return next((part for part in parts if part[0].startswith("student")), None)
+def _called(parts: Panels, word: str) -> tuple[str, Image.Image] | None:
+    """The first panel whose caption begins so."""
+    return next((part for part in parts if part[0].startswith(word)), None)
+
+
+def _compares(parts: Panels) -> bool:
+    """Whether these are one crop by several means, and not what is known of a training image."""
+    return _called(parts, "student") is not None and _called(parts, "importance") is None
 
 
 def _spoken(name: str) -> str:

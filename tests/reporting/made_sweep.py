@@ -74,13 +74,16 @@ def record(config: RunConfig, t: int, psnr: float) -> dict[str, Any]:
 
 
 def drawn(t: int, psnr: float) -> dict[str, bytes]:
-    """The pictures of a round, small: an image with its importance, and crops."""
+    """The pictures of a round, small, under captions as a run's: a training image with its importance, and crops."""
     generator = np.random.default_rng(t)
     image = np.linspace(0, 255, 48 * 64).reshape(48, 64).astype(np.uint8)
-    importance = [image, grey_map(np.full((48, 64), 0.1 * t, np.float32))]
-    crops = [generator.integers(0, 255, (32, 32), np.uint8) for _ in range(3)]
+    importance = [grey_map(np.full((48, 64), 0.1 * t, np.float32)), image, image, image]
+    crops = [generator.integers(0, 255, (32, 32), np.uint8) for _ in range(4)]
     named = {
-        "importance-0.png": (importance, ["image", f"importance, mean {0.1 * t:.3f}"]),
-        "val-x2-0.png": (crops, ["bicubic 25.00 dB", f"student {psnr:.2f} dB", "original"]),
+        "importance-0.png": (
+            importance,
+            [f"importance, mean {0.1 * t:.3f}", "student's error, mean 0", "training image", "student"],
+        ),
+        "val-x2-0.png": (crops, ["bicubic 25.00 dB", f"student {psnr:.2f} dB", "original", "student's error"]),
     }
     return {name: as_png(side_by_side(images, captions), captions) for name, (images, captions) in named.items()}

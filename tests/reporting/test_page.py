@@ -130,7 +130,7 @@ def test_it_asks_for_nothing_and_allows_nothing(sweep: MadeSweep) -> None:
     text = (Path(str(sweep.out)) / "report.html").read_text()
     assert not re.search(r"https?:|url\(|@import|//[a-z]+\.", text)
     links = [a[name] for _, a in page.elements for name in ("src", "href", "srcset", "action", "data") if name in a]
-    assert len(links) == 1 + 4 + 4  # no icon; an image and three rounds; crops
+    assert len(links) == 1 + 4 + 5  # no icon; an image and three rounds; crops
     assert all(link.startswith("data:") for link in links)
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
@@ -244,7 +244,7 @@ def test_a_browser_works_it_and_no_request_leaves_the_page(sweep: MadeSweep, bro
     assert slider.get_attribute("aria-valuetext") == visible()[0]
 
     left, right = (Select(element) for element in comparison.find_elements(By.TAG_NAME, "select"))
-    names = ["bicubic 25.00 dB", "plain training 30.20 dB", "student 30.35 dB", "original"]
+    names = ["bicubic 25.00 dB", "plain training 30.20 dB", "student 30.35 dB", "original", "student's error"]
     assert [option.text for option in left.options] == names
     assert [select.first_selected_option.text for select in (left, right)] == [names[0], names[2]]
     split = comparison.find_element(By.CSS_SELECTOR, "input")
