@@ -70,6 +70,10 @@ def create(path: UPath, data: bytes) -> bool:
         os.link(str(temporary), str(path))
     except FileExistsError:
         return False
+    except OSError:  # a file system without hard links, a memory stick's: as good as it can be
+        if path.exists():
+            return False
+        os.rename(str(temporary), str(path))
     finally:
         temporary.unlink(missing_ok=True)
     return True

@@ -16,6 +16,7 @@ from ail_ray.files import (
     FileError,
     as_path,
     as_tensor,
+    create,
     digest_of,
     read_json,
     read_tensors,
@@ -195,3 +196,13 @@ def test_as_tensor_shares_memory_and_takes_read_only_arrays(recwarn: pytest.Warn
 @pytest.mark.parametrize(("name", "expected"), [("a b/c:d", "a-b-c-d"), ("../..", "unnamed"), ("ρ=0.8", "0.8")])
 def test_slug_is_fit_for_a_file(name: str, expected: str) -> None:
     assert slug(name) == expected
+
+
+def test_a_file_system_without_hard_links_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(source: str, target: str) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    assert create(UPath(tmp_path / "a"), b"first")
+    assert not create(UPath(tmp_path / "a"), b"second")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"first")]

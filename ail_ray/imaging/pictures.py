@@ -12,6 +12,10 @@ CAPTION = 16  # pixels of height above an image
 GAP = 4  # pixels between images in a row
 
 
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises of a damaged picture."""
+
+
 def as_png(image: np.ndarray, captions: Sequence[str] = (), columns: int | None = None) -> bytes:
     """(H, W) uint8 grey or (H, W, 3) uint8 RGB as PNG; with the captions of `side_by_side` for `panels` to read."""
     buffer, texts = io.BytesIO(), PngInfo()
@@ -37,7 +41,10 @@ def panels(png: bytes) -> list[tuple[str, Image.Image]]:
     """
     image = Image.open(io.BytesIO(png), formats=["PNG"])
     image.load()
-    captions = json.loads(image.info.get("captions", "[]"))
+    try:
+        captions = json.loads(image.info.get("captions", "[]"))
+    except RecursionError:  # brackets within brackets
+        raise ValueError("its captions are none") from None
     if not isinstance(captions, list) or not captions:
         return [("", image)]
     columns = max(1, int(image.info.get("columns", len(captions))))

@@ -46,10 +46,10 @@ def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) ->
         (upsampling * H, upsampling * W) in the precision's type.
     """
     images, u, strips = inputs.to(dtype_of(precision))[None, None], model.upsampling, list[torch.Tensor]()
-    for top, bottom in _strips(inputs.shape[0], inputs.shape[1], model.depth):
-        first = max(0, top - model.depth)  # no layer sees further than a row for each convolution, or two and none
+    for top, bottom in _strips(inputs.shape[0], inputs.shape[1], model.radius):
+        first = max(0, top - model.radius)
         with autocast(precision, images.device):
-            strip = model(images[..., first : bottom + model.depth, :])[0, 0]
+            strip = model(images[..., first : bottom + model.radius, :])[0, 0]
         strips.append(strip[(top - first) * u : (bottom - first) * u])
     return strips[0] if len(strips) == 1 else torch.cat(strips)
 

@@ -101,7 +101,7 @@ def _challenge(
         client.create_registered_model(name, tags={"ail.scale": str(scale)}, description=about)
     held = _champion(client, name)
     digest = weights_digest(as_path(trial["weights"]))
-    if held is not None and held.tags[DIGEST] == digest:
+    if held is not None and held.tags.get(DIGEST) == digest:
         return []
     if held is not None and psnr <= _measured(client, held, scale, files, images):
         return []
@@ -132,7 +132,7 @@ def _psnr(trial: dict[str, Any], scale: int) -> float:
 
 def _measured(client: MlflowClient, held: ModelVersion, scale: int, files: Sequence[UPath], images: str) -> float:
     """The champion's mean PSNR on these images."""
-    if held.tags[IMAGES] == images:
+    if held.tags.get(IMAGES) == images:
         return float(held.tags[PSNR])
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(_weights(client, held, folder))

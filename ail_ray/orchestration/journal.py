@@ -93,7 +93,7 @@ class RunJournal:
             write_bytes(folder / name, png)
         self.group.barrier()
         if self.group.rank == 0:
-            system = {"memory_GB": peak_memory(), "workers": self.group.size}
+            system = {"memory_GB": peak_memory() / 1e9, "workers": self.group.size}
             record = self.directory.commit_round({**record, "system": system}, state)
         self.group.barrier()
         self.report(record)

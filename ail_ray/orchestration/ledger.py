@@ -12,13 +12,17 @@ from ail_ray.learning.config import RunConfig, parameters
 class Ledger:
     """Written whole at every event; how far a trial is, and what it measured, its run directory says."""
 
-    def __init__(self, path: UPath, **asked: Any) -> None:
+    def __init__(self, path: UPath, *, name: str, command: str, config: dict[str, Any], asked: int) -> None:
         """
         Args:
-            asked: plain data: the sweep's name, command, digest and configuration.
+            config: of the sweep, as plain data.
+            asked: trials.
         """
         self.path = path
-        self.content: dict[str, Any] = {**asked, "state": "running", "started": time.time(), "trials": []}
+        self.content: dict[str, Any] = {
+            "name": name, "command": command, "config": config, "asked": asked,
+            "state": "running", "started": time.time(), "trials": [],
+        }  # fmt: skip
         self._write()
 
     def began(self, name: str, directory: UPath, config: RunConfig) -> None:

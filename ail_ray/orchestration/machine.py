@@ -19,10 +19,9 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "ray", "numpy", "mlflow")}
 
 
-def peak_memory() -> float:
-    """The most memory that this process has held so far, GB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+def peak_memory() -> int:
+    """The most memory that this process has held so far, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _processor() -> str:

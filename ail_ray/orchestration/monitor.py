@@ -1,4 +1,4 @@
-"""What a sweep's driver knows of its trials: it tells the user, tells MLflow, and sums up."""
+"""What a sweep's driver knows of its trials: it tells user, ledger and MLflow, has students exported, and sums up."""
 
 import sys
 from collections.abc import Callable
@@ -37,11 +37,7 @@ class Monitor:
         self.ledger.began(title(plan.config), plan.directory, plan.config)
         self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
         if holder := Lease(plan.directory).worker():
-            self.waits(plan, holder)
-
-    def waits(self, plan: TrialPlan, holder: str) -> None:
-        """A trial cannot begin yet: another job works on the same run."""
-        self.say(f"[{title(plan.config)}] waits for {holder}, which works on the same run")
+            self.say(f"[{title(plan.config)}] waits for {holder}, which works on the same run")
 
     def heard(self, plan: TrialPlan) -> None:
         """A trial has committed a round: print it, send it."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def trial_params(config: RunConfig) -> dict[str, Any]:
     return values | {"student": f"{config.network}-f{config.student_width}", "student_weights": size}
 
 
+@cache
 def student_cost(config: RunConfig) -> dict[str, int]:
     """Weights of the student, and its multiply-accumulates for 256×256 pixels."""
     with torch.device("meta"):  # draws nothing

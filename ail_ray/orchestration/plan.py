@@ -6,7 +6,6 @@ a GPU and there is none here, the time follows from the multiply-accumulates at 
 
 import math
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +27,7 @@ from ail_ray.learning.models import Network, multiply_accumulates, parameter_cou
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.theta import TrainState, train_epoch
 from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.machine import peak_memory
 from ail_ray.orchestration.prepare import Prepared
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.trial import Placement
@@ -224,13 +224,13 @@ def _measured(config: RunConfig, workers: int, precision: Precision, device: tor
         train_epoch(state, bank, round=0, epoch=0, crops=steps * config.batch, group=group, precision=precision)
 
     step = _median(train, device) / 5
-    before = _most_memory()
+    before = peak_memory()
     error_pass = _median(lambda: error_map(student, shard, precision), device) / side**2
-    grown = (_most_memory() - before) * max(0.0, largest / side**2 - 1)  # a larger image takes more
+    grown = (peak_memory() - before) * max(0.0, largest / side**2 - 1)  # a larger image takes more
     sample = EvaluationImages("plan", config.scales[0], [rng.integers(0, 256, (240, 240), np.uint8)])
     evaluation = _median(lambda: evaluate(student.float(), sample), device) / 240**2
     return Speed(
-        step=step, error_pass=error_pass, evaluation=evaluation, memory=_most_memory() + int(grown), measured=True
+        step=step, error_pass=error_pass, evaluation=evaluation, memory=peak_memory() + int(grown), measured=True
     )
 
 
@@ -239,7 +239,7 @@ def _assumed(config: RunConfig, workers: int) -> Speed:
     pixel = _work(config.student()) / ASSUMED_SPEED
     return Speed(
         step=3 * pixel * config.crop**2 * config.batch / workers, error_pass=pixel, evaluation=4 * pixel,
-        memory=_most_memory(), measured=False,
+        memory=peak_memory(), measured=False,
     )  # fmt: skip
 
 
@@ -271,11 +271,6 @@ def _median(work: Callable[[], object], device: torch.device, seconds: float = 1
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
     return float(np.median(times))
-
-
-def _most_memory() -> int:
-    """Bytes of this process that were in memory at most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) -> None:

@@ -2,7 +2,7 @@
 
 corpora/<digest>/shard-0000.safetensors              training pairs
 evaluation/<digest>.safetensors                      one set at one scale
-weights/<digest>.safetensors                         teachers, and what students start from
+weights/<digest>.safetensors                         what students start from
 errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
 outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of it, for distillation
 .../teacher.safetensors                              beside either, the teacher
@@ -167,15 +167,9 @@ def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
     """
     if name in ("none", "random"):
         return None
-    folder = os.environ.get("AIL_TEACHER_DIR")
-    named = {path.stem: path for path in as_path(folder).glob("*.safetensors")} if folder else {}
-    named |= bundled()
-    path = named.get(name, as_path(name))
-    if name not in named and not path.suffix and "/" not in name:
-        where = "" if folder else "; more in the folder that AIL_TEACHER_DIR names, which is not set"
-        raise ConfigError(
-            [f"teacher {name}: no such teacher; there are none, random, {', '.join(sorted(named))}{where}"]
-        )
+    path = bundled().get(name, as_path(name))
+    if not path.suffix and "/" not in name:
+        path = _named_teacher(name)
     try:
         problems = load_model(path).problems(scales)
     except ValueError as error:
@@ -183,6 +177,20 @@ def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
     if problems:
         raise ConfigError([f"teacher {name}: {problem}" for problem in problems])
     return path
+
+
+def _named_teacher(name: str) -> UPath:
+    """A file in $AIL_TEACHER_DIR by its stem."""
+    folder = os.environ.get("AIL_TEACHER_DIR")
+    try:
+        there = {path.stem: path for path in as_path(folder).glob("*.safetensors")} if folder else {}
+    except Exception as error:  # whatever the object store's library raises
+        raise ConfigError([f"teacher {name}: {folder} cannot be listed ({error})"]) from error
+    if name not in there:
+        where = "" if folder else "; more in the folder that AIL_TEACHER_DIR names, which is not set"
+        known = ", ".join(sorted({*there, *bundled()}))
+        raise ConfigError([f"teacher {name}: no such teacher; there are none, random, {known}{where}"])
+    return there[name]
 
 
 def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UPath] | None:
@@ -240,18 +248,19 @@ def teacher_maps(
 ) -> tuple[str, UPath]:
     """A teacher's digest, and the folder with its errors `|T(x) - y|`, or its outputs `T(x)`, for every shard.
 
-    They are computed where they are missing. The teacher itself is put beside them, where every worker can read it.
+    They are computed where they are missing, from a copy of the teacher beside them, which every worker can read.
     """
     digest = weights_digest(teacher)
     folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
+    copy = folder / TEACHER
+    if not copy.exists():
+        write_bytes(copy, teacher.read_bytes())
     missing = [
-        (path, kind, shard, teacher, precision, device, threads)
+        (path, kind, shard, copy, precision, device, threads)
         for shard in prepared.shard_paths
         if not (path := folder / shard.name).exists()
     ]
     said(everywhere(write_map, missing), f"shards of teacher {kind}", len(missing), say)
-    if not (folder / TEACHER).exists():
-        write_bytes(folder / TEACHER, teacher.read_bytes())
     return digest, folder
 
 

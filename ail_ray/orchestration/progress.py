@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from upath import UPath
 
-from ail_ray.files import FileError, is_local
+from ail_ray.files import is_local
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.rundir import Place, RunDirectory
 from ail_ray.orchestration.runs import Status, in_words, status
@@ -52,7 +52,7 @@ class Board:
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
         for run, plan in dict(self.monitor.plans).items():
-            with suppress(FileError, OSError):  # a look that fails must not stop what it looks at
+            with suppress(Exception):  # a look that fails must not stop what it looks at
                 found = status(plan.directory)
                 best = max(best, found.best)
                 shares[run] = 1.0 if run in over else (found.round + 1) / (plan.config.rounds + 1)

@@ -5,18 +5,22 @@ from typing import Any
 import numpy as np
 from ray import tune
 
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.config import SweepConfig, parameters
 
 
 def proposals(config: SweepConfig) -> list[dict[str, Any]]:
-    """The searched values of every trial of a grid, or of `samples` random ones, seeded by the first seed."""
+    """The searched values of every trial of a grid, or of `samples` random draws, seeded by the first seed.
+
+    Draws that come to the same run are one trial.
+    """
     if config.search == "grid":
         return [{name: getattr(run, name) for name in axes(config)} for run in config.grid()]
     generator = np.random.Generator(np.random.Philox(config.seed[0]))
-    return [
-        {name: _drawn(generator, name, options) for name, options in axes(config).items()}
-        for _ in range(config.samples)
-    ]
+    distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for _ in range(config.samples):
+        values = {name: _drawn(generator, name, options) for name, options in axes(config).items()}
+        distinct.setdefault(tuple(parameters(config.run(**values)).values()), values)
+    return list(distinct.values())
 
 
 def axes(config: SweepConfig) -> dict[str, tuple[Any, ...]]:

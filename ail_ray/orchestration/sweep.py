@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -81,8 +81,10 @@ def run_sweep(
                     run_on_tune(sweep, monitor, name=digest, at_once=at_once)
             trials = monitor.trials()
     except BaseException:  # an interrupted sweep is not a running one
-        ledger.close("stopped")
-        tracker.finish(tracker.parent, "stopped")
+        with suppress(Exception):  # what ended it is what is to be heard of
+            ledger.close("stopped")
+        with suppress(Exception):
+            tracker.finish(tracker.parent, "stopped")
         raise
     summary = {
         "trials": trials, "sweep": digest, "mlflow_run_id": tracker.parent,
@@ -102,12 +104,15 @@ def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared,
         for scale in sorted({file.scale for file in prepared.validation})
     }
     try:
-        for line in crown(tracker.client, trials, validation):
-            say(line)
         compared = {"summary.json": json.dumps(summary, indent=1).encode(), TABLE: table(trials)} | pictures(trials)
         tracker.close(compared, failed=any(trial["status"] == "failed" for trial in trials))
     except Exception as error:  # all results are on the storage path
         say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {error}")
+    try:
+        for line in crown(tracker.client, trials, validation):
+            say(line)
+    except Exception as error:
+        say(f"no student was registered as champion; the same command tries again: {error}")
 
 
 def _build(
@@ -133,7 +138,7 @@ def _build(
         if found is not None:
             teachers[name] = teacher_maps(
                 "outputs" if job.sweep.beta > 0 else "errors",
-                shared_weights(found, job.storage_path),
+                found,
                 prepared,
                 precision,
                 device=device,

@@ -25,8 +25,8 @@ from mlflow.utils.mlflow_tags import (
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, digest_of, is_local
-from ail_ray.imaging.pictures import as_webp
+from ail_ray.files import FileError, digest_of, is_local, slug
+from ail_ray.imaging.pictures import UNREADABLE, as_webp
 from ail_ray.orchestration.notes import trial_note
 from ail_ray.orchestration.rundir import RunDirectory
 
@@ -179,8 +179,9 @@ def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
     files = dict[str, bytes]()
     for path in directory.pictures(t):
         png = path.read_bytes()
-        name = f"pictures~{path.stem}+step+{t}+timestamp+{t}+{directory.path.name}"  # ~ stands for /
-        files |= {f"{name}.png": png, f"{name}+compressed.webp": as_webp(png)}
+        name = f"pictures~{slug(path.stem)}+step+{t}+timestamp+{t}+{directory.path.name}"  # ~ stands for /
+        with suppress(*UNREADABLE):  # a damaged one is left out, the round is sent
+            files |= {f"{name}.png": png, f"{name}+compressed.webp": as_webp(png)}
     return files
 
 
@@ -191,8 +192,8 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
     metrics |= {f"system/{name}": value for name, value in record.get("system", {}).items()}  # older ones lack it
     for group, rows in (("val", record["validation"]), ("test", record["test"])):
         for row in rows:
-            metrics[f"{group}/{row['set']}_x{row['scale']}_psnr_dB"] = row["psnr"]
-            metrics[f"{group}/{row['set']}_x{row['scale']}_ssim"] = row["ssim"]
+            name = f"{group}/{slug(row['set'])}_x{row['scale']}"  # a folder's name may hold what MLflow refuses
+            metrics |= {f"{name}_psnr_dB": row["psnr"], f"{name}_ssim": row["ssim"]}
     for name, key in (
         ("loss", "loss"),
         ("squared_error", "squared_error"),

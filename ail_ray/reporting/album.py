@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 from upath import UPath
 
-from ail_ray.imaging.pictures import panels
+from ail_ray.imaging.pictures import UNREADABLE, panels
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting.findings import Trial
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 MOST_PICTURES, MOST_ROUNDS, LONGEST = 3, 12, 480  # pictures of a kind, rounds of each, pixels of a side
 
 

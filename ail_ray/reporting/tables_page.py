@@ -10,8 +10,9 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.files import read_json
+from ail_ray.imaging.pictures import UNREADABLE
 from ail_ray.reporting import words
-from ail_ray.reporting.album import UNREADABLE, frame
+from ail_ray.reporting.album import frame
 from ail_ray.reporting.charts import differences
 from ail_ray.reporting.paper import TABLES
 

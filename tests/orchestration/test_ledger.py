@@ -11,9 +11,9 @@ from ail_ray.orchestration.ledger import Ledger
 
 def test_every_event_is_there_at_once(tmp_path: Path) -> None:
     path, runs = UPath(tmp_path / "sweep.json"), UPath(tmp_path / "runs")
-    ledger = Ledger(path, name="demo", command="the command", asked=2)
+    ledger = Ledger(path, name="demo", command="the command", config={}, asked=2)
     assert read_json(path) == {
-        "name": "demo", "command": "the command", "asked": 2, "state": "running",
+        "name": "demo", "command": "the command", "config": {}, "asked": 2, "state": "running",
         "started": ledger.content["started"], "trials": [],
     }  # fmt: skip
     for seed in (0, 1):

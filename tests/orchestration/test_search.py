@@ -72,6 +72,8 @@ def test_a_random_search_is_the_same_every_time_and_within_its_ranges() -> None:
     assert {values["teacher"] for values in first} == {"none", "random"}
     assert {values["seed"] for values in first} == {1}
     assert {values["lam"] for values in drawn(1, lam=(0.3,))} == {0.3}
+    plain = drawn(1, rule=("uniform",))  # reads neither λ nor teacher: 6 widths are all there is
+    assert sorted(values["width"] for values in plain) == [4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(

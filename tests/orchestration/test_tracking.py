@@ -234,6 +234,12 @@ def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
     assert all(math.isfinite(value) for value in metrics.values())
 
 
+def test_what_mlflow_would_refuse_in_a_name_is_left_out_of_it() -> None:
+    named = record(0)
+    named["validation"][0]["set"] = "photos (1)"
+    assert {"val/photos-1_x2_psnr_dB", "val/photos-1_x2_ssim"} <= set(metrics_of(named))
+
+
 def test_a_finished_run_that_goes_on_gets_its_new_student(
     track: Callable[..., Tracker], directory: RunDirectory
 ) -> None:
