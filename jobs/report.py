@@ -36,8 +36,6 @@ def main(arguments: list[str]) -> int:
         found = write_page(out, to, command)
     except ConfigError as error:
         refuse(error.problems)
-    except OSError as error:
-        refuse([f"to: {to} cannot be written ({error.strerror})"])
     print(f"{found}\n{to}, {to.stat().st_size / 1e6:.1f} MB")
     return 0
 

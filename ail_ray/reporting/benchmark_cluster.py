@@ -154,6 +154,10 @@ def bytes_per_pixel(
         pixels.append(plan.prepared.corpus.pixels)
         steady.append(statistics.median(watch.between(trained - 0.6 * last["seconds"]["theta"], trained)))
         most.append(max(watch.between(first["time"], trained)))
+    if not min(steady) > 0:
+        raise RuntimeError(
+            "nothing of the workers' memory was seen: does RAY_ADDRESS name a Ray that was there before?"
+        )
     span = pixels[1] - pixels[0]
     each = (steady[1] - steady[0]) / span
     return {"ratio": each, "unit": "bytes", "update_adds": (most[1] - most[0]) / span - each, "pixels": pixels[1]}

@@ -16,7 +16,7 @@ from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
 from ail_ray.reporting.tables import interval
 
 GROUPS = ("validation", "test")
-MALFORMED = (FileError, KeyError, TypeError, ValueError, AttributeError, IndexError)
+MALFORMED = (FileError, KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,11 @@ def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[
         records = run.records()[: asked + 1]
         for record in records:  # all that is shown of it
             record |= {group: _rows(record[group]) for group in GROUPS}
-            _ = [float(record["importance"][name]) for name in ("mean", "saturated")], record["loss"], record["round"]
+            record["importance"] = {name: float(record["importance"][name]) for name in ("mean", "saturated")}
+            record |= {
+                name: None if record[name] is None else float(record[name]) for name in ("loss", "squared_error")
+            }
+            record["round"] = int(record["round"])
         failure = known.reason or run.failure() or ""
     except MALFORMED as error:
         return replace(known, reason=known.reason or f"{type(error).__name__}: {error}")

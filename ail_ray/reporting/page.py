@@ -1,7 +1,8 @@
 """One HTML page of a sweep or of a table run: everything within the file, nothing asked of any network.
 
-The page is some hundred kilobytes, and stays below 10 MB whatever it shows, pictures of noise included: at most 3
-pictures of a kind, 12 rounds of each, 480 pixels a side, 8 conditions with a mark of their own, 200 rows of a table.
+The page is some hundred kilobytes. That of a sweep stays below 10 MB whatever it shows, pictures of noise included: at
+most 3 pictures of a kind, 12 rounds of each, 480 pixels a side, 8 conditions with a mark of their own, 200 rows of a
+table. That of a table run has all its figures.
 """
 
 import base64
@@ -29,7 +30,7 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
         command: that makes this page, for its readers.
 
     Raises:
-        ConfigError: the folder holds neither, or what it holds is damaged.
+        ConfigError: the folder holds neither, what it holds is damaged, or the page cannot be written.
     """
     tables = sorted(out.glob("table_*.json"), key=lambda path: path.name) if out.exists() else []
     sweep = any((out / name).exists() for name in ("sweep.json", "summary.json"))
@@ -41,11 +42,16 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
         text = render(content | {"made": words.date(time.time())})
     except FileError as error:
         raise ConfigError([str(error)]) from None
+    except OSError as error:
+        raise ConfigError([f"{out}: cannot be read ({error})"]) from error
     except (*MALFORMED, jinja2.UndefinedError) as error:  # JSON, but not what we have written
         raise ConfigError(
             [f"{out}: damaged, or written by another version ({type(error).__name__}: {error})"]
         ) from error
-    write_bytes(to, text.encode())
+    try:
+        write_bytes(to, text.encode("utf-8", "replace"))  # names of files need not be Unicode
+    except OSError as error:
+        raise ConfigError([f"to: {to} cannot be written ({error.strerror})"]) from error
     return str(content["answers"][0])
 
 
@@ -57,6 +63,6 @@ def render(content: dict[str, Any]) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"estimate": words.estimate, "number": words.number}
-    environment.globals |= {"signed": words.SIGNED, "plain": words.PLAIN}
+    environment.globals["signed"] = words.SIGNED
     template = environment.from_string(part["html"])
     return template.render(content, style=Markup(part["css"]), script=Markup(part["js"]), allowed=allowed)

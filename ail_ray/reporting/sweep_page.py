@@ -144,7 +144,7 @@ def _curve(
         by_round: dict[float, list[float]] = {}
         for x, y in (point for points in each for point in points):
             by_round.setdefault(x, []).append(y)
-        mean = [(x, float(np.mean(ys))) for x, ys in sorted(by_round.items())]
+        mean = [(x, float(np.mean(ys))) for x, ys in sorted(by_round.items()) if len(ys) == len(each)]
         series.append(Series(mark=mark, style=style, points=mean, said=label))
     caption = f"{what}{', ' + unit if unit else ''}"
     svg = curves(f"{caption}, by round", "round", "" if unit == LOG else unit, series, log=unit == LOG)
@@ -179,7 +179,7 @@ def _commands(sweep: Findings, shown: Trial | None) -> list[tuple[str, str]]:
     if shown is not None and not shown.gone:
         rows = [*shown.test, *shown.validation]
         weights = shown.directory / "students" / f"round-{len(shown.records) - 1:03d}.safetensors"
-        named = dict.fromkeys(str(row["set"]) for row in rows if row["set"] != "BSDS200-val")
+        named = dict.fromkeys([*sweep.config["test"], *sweep.config["validation"]])
         if named:
             measure = ["python", "jobs/evaluate.py", "--model", str(weights), "--sets", *named,
                        "--scales", *dict.fromkeys(str(row["scale"]) for row in rows)]  # fmt: skip

@@ -58,7 +58,7 @@ def question(sweep: Findings) -> str:
     crops = f"{c['crops']:,}" if c["crops"] else "as many crops as cover the corpus"
     return (
         f"{c['network'].upper()} students for ×{_all(c['scales'])}, trained on {_all(c['train'])}{pairs}: "
-        f"round 0 and {c['rounds']} rounds of importance learning, {c['epochs']} epoch{'s' * (c['epochs'] != 1)} each "
+        f"round 0 and {c['rounds']} more rounds, {c['epochs']} epoch{'s' * (c['epochs'] != 1)} each "
         f"of {crops} crops of {c['crop']}×{c['crop']} pixels. "
         + (f"Compared on {_all(c['validation'])}" if c["validation"] else "Nothing was held out to compare on")
         + (f"; measured on {_all(c['test'])} too." if c["test"] else ".")
@@ -101,15 +101,19 @@ def _headline(sweep: Findings, student: Condition | None) -> str:
     if student is None:
         return "Only plain training has finished so far."
     if student.gain is None:
-        return f"{number(student.psnr.mean)} dB with importance learning, and no control beside it"
-    gain = student.gain
+        return f"{number(student.psnr.mean)} dB with {_what(sweep)}, and no control beside it"
+    gain, what = student.gain, _what(sweep)[:1].upper() + _what(sweep)[1:]
     if gain.half is None:
-        return f"Importance learning {number(gain.mean, SIGNED)} dB against plain training, in one seed: only a hint"
+        return f"{what} {number(gain.mean, SIGNED)} dB against plain training, in one seed: only a hint"
     if gain.low <= 0 <= gain.high:
-        return f"Importance learning {number(gain.mean, SIGNED)} dB: no difference to plain training shown"
+        return f"{what} {number(gain.mean, SIGNED)} dB: no difference to plain training shown"
     if gain.mean > 0:
-        return f"Importance learning is {number(gain.mean)} dB better than plain training"
-    return f"Importance learning is {number(-gain.mean)} dB worse than plain training"
+        return f"{what} is {number(gain.mean)} dB better than plain training"
+    return f"{what} is {number(-gain.mean)} dB worse than plain training"
+
+
+def _what(sweep: Findings) -> str:
+    return "distillation" if sweep.config.get("beta") else "importance learning"
 
 
 def _against_control(sweep: Findings, student: Condition) -> str:

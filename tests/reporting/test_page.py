@@ -26,7 +26,7 @@ from ail_ray.imaging.pictures import as_png
 from ail_ray.reporting import album, sweep_page
 from jobs.report import main
 
-HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
+HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7919*7907 }}"
 
 
 class Page(HTMLParser):
@@ -81,7 +81,7 @@ def test_the_numbers_are_the_records(sweep: MadeSweep, capsys: pytest.CaptureFix
     assert "val ×2 30.35 dB 0.9000" in page.text
     assert "Set5 ×2 33.35 dB 0.9000" in page.text
     assert "6 trials: 8 finished, 1 failed, 1 unreadable." in page.text
-    assert "trained on sample (14 pairs, 2.0 M pixels): round 0 and 2 rounds" in page.text
+    assert "trained on sample (14 pairs, 2.0 M pixels): round 0 and 2 more rounds" in page.text
     assert "On the Pareto front, no smaller student is as good:" in page.text
     assert "python jobs/ail_sweep.py demo" in page.text
     assert f"python jobs/report.py --out {sweep.out}" in page.text
@@ -122,7 +122,7 @@ def test_nothing_hostile_acts(tmp_path: Path) -> None:
     assert not [a for _, a in page.elements if any(name.startswith("on") or name == "style" for name in a)]
     assert {"b", "iframe", "object", "base", "form"} & {tag for tag, _ in page.elements} == set()
     assert page.text.count(HOSTILE) >= 4
-    assert "49" not in page.text.replace(HOSTILE, "")  # not a template within the template
+    assert str(7919 * 7907) not in page.text  # not a template within the template
 
 
 def test_it_asks_for_nothing_and_allows_nothing(sweep: MadeSweep) -> None:
