@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from upath import UPath
 
 from ail_ray.files import FileError, as_path, read_json
@@ -151,7 +152,8 @@ def findings(out: UPath) -> Findings:
 @cache
 def student_size(network: str, width: int, depth: int | None, scale: int | None) -> int:
     """Parameters of a student."""
-    return parameter_count(build_model(network, width=width, depth=depth, scale=scale))
+    with torch.device("meta"):  # without memory for them: the width is whatever a file says
+        return parameter_count(build_model(network, width=width, depth=depth, scale=scale))
 
 
 def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[str, Any] | None) -> Trial:

@@ -23,11 +23,13 @@ from ail_ray.learning.importance import first_importance, next_importance
 from ail_ray.learning.models import VDSR, build_model
 from ail_ray.learning.theta import weighted_loss
 from ail_ray.learning.weights import save_model
+from ail_ray.orchestration.machine import machine
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.trial import Placement, TrialPlan, run_local
 from ail_ray.reporting import benchmark, benchmark_cluster
 from ail_ray.reporting.benchmark_cluster import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
 from ail_ray.reporting.benchmark_kernels import epoch_vs_bare, inference, step_vs_reference, update_vs_copy
+from ail_ray.reporting.check import features
 from ail_ray.reporting.processes import Watch, descendants, end, held, named
 from ail_ray.reporting.race import race
 from ail_ray.reporting.released import released_importance, released_step
@@ -179,11 +181,14 @@ def test_what_a_process_holds_is_seen(tmp_path: Path) -> None:
         assert 50e6 < held([process.pid]) < 80e6
         assert named([process.pid], ["pyth"]) == [process.pid]
         assert named([process.pid], ["raylet"]) == []
-        time.sleep(0.3)
+        deadline = time.time() + 60
+        while not watch.samples or watch.samples[-1][1] < 50e6:
+            assert time.time() < deadline, watch.samples
+            time.sleep(0.05)
         now = time.time()
     end(process)
     assert process.poll() is not None
-    assert max(watch.between(now - 0.2, now)) > 50e6
+    assert max(watch.between(now - 10, now)) > 50e6
     assert held([process.pid]) == 0
 
 
@@ -218,7 +223,7 @@ def test_the_job_prints_a_line_and_json(monkeypatch: pytest.MonkeyPatch, capsys:
     assert (figures["first_round"]["reached"], figures["inference"]["reached"]) == (False, True)
     assert {"ratio", "target", "reached", "seconds_taken"} <= figures["inference"].keys()
     assert "MISSED" in next(line for line in printed.err.splitlines() if line.startswith("first_round"))
-    assert "AVX" in printed.err.splitlines()[0]
+    assert printed.err.splitlines()[0] == f"{machine()['processor']}: {features()}"
 
 
 def test_all_nine_are_there_and_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,7 +242,7 @@ def test_a_race_gives_both_curves(tmp_path: Path) -> None:
     torch.manual_seed(1)
     save_model(tmp_path / "teacher.safetensors", build_model("vdsr", width=4, depth=3))
     config = RunConfig(
-        train=("sample",), validation=(), test=("sample-val",), downsizes=(0.25,), width=3, depth=3, epochs=2, crops=32,
+        train=("sample",), validation=(), test=("sample-val",), downsizes=(0.25,), width=3, depth=3, epochs=1, crops=16,
         batch=16, shards=4, optimizer="adam", learning_rate=3e-3, schedule="cosine", rule="reference",
         teacher=str(tmp_path / "teacher.safetensors"),
     )  # fmt: skip
