@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from ail_ray.files import AnyPath
-from ail_ray.imaging.images import ImageError, image_size, opened
+from ail_ray.imaging.images import ImageError, opened, upright_size
 
 Format = Literal["jpeg", "png", "webp"]
 
@@ -53,8 +53,8 @@ def read_header(path: AnyPath) -> Header:
     Raises:
         ImageError: as `read_picture`, as far as the header tells.
     """
-    height, width = image_size(path)
     with opened(path) as image:
+        height, width = upright_size(image)
         kept: dict[str | None, Format] = {"JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
         return Header(height=height, width=width, mode=_mode(path, image), format=kept.get(image.format, "png"))
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from upath import UPath
 
-from ail_ray.files import read_tensors, write_tensors
+from ail_ray.files import AnyPath, read_tensors, write_tensors
 from ail_ray.imaging.images import degrade, enlarge, luma, modcrop, read_image
 
 
@@ -21,6 +21,11 @@ class EvaluationImages:
             hr: (H, W) uint8 luma of each image, H and W multiples of the scale.
         """
         self.set, self.scale, self.hr = name, scale, hr
+
+    @classmethod
+    def read(cls, name: str, scale: int, images: Sequence[AnyPath]) -> "EvaluationImages":
+        """From image files; ImageError as `read_image`."""
+        return cls(name, scale, [modcrop(luma(read_image(image)), scale) for image in images])
 
     @classmethod
     def load(cls, path: UPath) -> "EvaluationImages":
@@ -48,5 +53,5 @@ class EvaluationImages:
 
 def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> None:
     """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file."""
-    luma_images = {f"{i:04d}": modcrop(luma(read_image(image)), scale) for i, image in enumerate(images)}
-    write_tensors(path, luma_images, {"set": name, "scale": str(scale)})
+    read = EvaluationImages.read(name, scale, images)
+    write_tensors(path, {f"{i:04d}": hr for i, hr in enumerate(read.hr)}, {"set": name, "scale": str(scale)})

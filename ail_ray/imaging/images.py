@@ -69,10 +69,15 @@ def image_size(path: AnyPath) -> tuple[int, int]:
         ImageError: as `read_image`, as far as the header tells.
     """
     with opened(path) as image:
-        width, height = image.size
-        sideways = _header_exif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-        # Pillow reports a TIFF's size upright already, and every other format's as it is stored.
-        return (width, height) if sideways and image.format != "TIFF" else (height, width)
+        return upright_size(image)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an open picture, turned as its EXIF orientation says."""
+    width, height = image.size
+    sideways = _header_exif(image).get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    # Pillow reports a TIFF's size upright already, and every other format's as it is stored.
+    return (width, height) if sideways and image.format != "TIFF" else (height, width)
 
 
 def luma(image: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import AnyPath, as_path, as_tensor, write_bytes
 from ail_ray.imaging.datasets import find
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.images import luma, modcrop, read_image
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.imaging.pictures import central_crop
 from ail_ray.learning.inference import super_resolve
@@ -125,7 +124,8 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
         problems.append(f"export: {path} is there already; remove it, or name another folder")
     try:
         if variant == "int8":
-            ranges = _images(calibration, scale, CALIBRATION_SIDE).inputs(model.upsampling)
+            inputs = _images(calibration, scale).inputs(model.upsampling)
+            ranges = [central_crop(image, CALIBRATION_SIDE) for image in inputs]
     except ValueError as error:
         problems.append(f"calibration: {error}")
     if problems:
@@ -191,10 +191,8 @@ def _fed(inputs: np.ndarray, eight_bit: bool) -> np.ndarray:
     return (to_uint8(inputs) if eight_bit else inputs.astype(np.float32))[None, None]
 
 
-def _images(name: str, scale: int, side: int | None = None) -> EvaluationImages:
-    """A set as it is measured on, or the middle of each image."""
-    pictures = [luma(read_image(path)) for path in find(name).paths]
-    return EvaluationImages(name, scale, [modcrop(central_crop(y, side) if side else y, scale) for y in pictures])
+def _images(name: str, scale: int) -> EvaluationImages:
+    return EvaluationImages.read(name, scale, find(name).paths)
 
 
 def _forget_origin(proto: onnx.ModelProto) -> None:

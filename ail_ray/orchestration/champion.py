@@ -148,7 +148,8 @@ def _registered(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / FOLDER
         example = central_crop(images.inputs(model.upsampling)[0], EXAMPLE)[None, None].astype(np.float32)
-        save_servable(folder, model, example)
+        exported = weights.with_name("student.onnx")
+        save_servable(folder, exported.read_bytes() if exported.exists() else to_onnx(model), example)
         (folder / WEIGHTS).write_bytes(weights.read_bytes())
         client.log_artifacts(run_id, str(folder), FOLDER)
     reads = "the bicubic-upsampled image" if model.upsampling == 1 else "the low-resolution image"
@@ -161,10 +162,11 @@ def _registered(
     return str(made.version)
 
 
-def save_servable(folder: Path, model: Network, example: np.ndarray) -> None:
+def save_servable(folder: Path, written: bytes, example: np.ndarray) -> None:
     """Write a network as a model of MLflow's ONNX flavour: any batch and size, its signature and an example.
 
     Args:
+        written: the network by `to_onnx`.
         example: (N, 1, H, W) float32, an input.
     """
     shape = (-1, 1, -1, -1)
@@ -174,7 +176,7 @@ def save_servable(folder: Path, model: Network, example: np.ndarray) -> None:
     )
     needs = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnx", "onnxruntime")]
     mlflow.onnx.save_model(
-        onnx.load_model_from_string(to_onnx(model)), str(folder), signature=signature,
+        onnx.load_model_from_string(written), str(folder), signature=signature,
         input_example={INPUT: example}, pip_requirements=needs, save_as_external_data=False,
         onnx_execution_providers=["CPUExecutionProvider"],
     )  # fmt: skip

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from upath import UPath
 
 from ail_ray.files import is_local
@@ -44,38 +45,44 @@ class Board:
     def __init__(self, monitor: Monitor, asked: int) -> None:
         self.monitor, self.asked, self.since = monitor, asked, time.monotonic()
         self.before: dict[str, float] = {}
+        self.best: dict[str, float] = {}  # of trials that are over, which need no second look
 
     def table(self) -> Table:
         """Trials that are worked on, with round, epoch, crops a second, best PSNR and time left; the sweep below."""
-        over, shares, best = dict(self.monitor.status), dict[str, float](), 0.0
+        over, shares, best = dict(self.monitor.status), dict[str, float](), dict(self.best)
         table = Table(*COLUMNS, box=None, pad_edge=False, header_style="dim", caption_justify="left")
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
         for run, plan in dict(self.monitor.plans).items():
+            if run in self.best:
+                shares[run] = 1.0
+                continue
             with suppress(Exception):  # a look that fails must not stop what it looks at
                 found = status(plan.directory)
-                best = max(best, found.best)
+                best[run] = found.best
                 shares[run] = 1.0 if run in over else (found.round + 1) / (plan.config.rounds + 1)
                 self.before.setdefault(run, shares[run])
-                if run not in over:
+                if run in over:
+                    self.best[run] = found.best
+                else:
                     table.add_row(*_row(found, RunDirectory(plan.directory)))
         done = sum(shares[run] - self.before[run] for run in shares)
         left = (time.monotonic() - self.since) * (self.asked - sum(shares.values())) / done if done > 0 else 0.0
         table.caption = ", ".join([
-            f"{len(over)} of {self.asked} trials over", *[f"best {best:.2f} dB"] * bool(best),
+            f"{len(over)} of {self.asked} trials over", *[f"best {max(best.values()):.2f} dB"] * any(best.values()),
             *[f"{in_words(left)} left"] * (left > 0),
         ])  # fmt: skip
         return table
 
 
-def _row(found: Status, directory: RunDirectory) -> tuple[str, ...]:
+def _row(found: Status, directory: RunDirectory) -> tuple[str | Text, ...]:
     manifest = directory.manifest()
     now, epochs = found.round + 1, manifest["config"]["epochs"]
     place = Place(*manifest["places"][-1]) if manifest["places"] else Place(0, 0)
     epoch = place.epochs + 1 if place.round == now else 1
     logs = manifest["epochs"][-1:]
     return (
-        found.name, f"{min(now, found.rounds)} of {found.rounds}", f"{min(epoch, epochs)} of {epochs}",
+        Text(found.name), f"{min(now, found.rounds)} of {found.rounds}", f"{min(epoch, epochs)} of {epochs}",
         f"{logs[0]['crops'] / logs[0]['seconds']:.0f}" if logs else "", f"{found.best:.2f} dB" if found.best else "",
         in_words(found.seconds_left) if found.seconds_left else "",
     )  # fmt: skip

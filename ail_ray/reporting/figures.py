@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from ail_ray.files import AnyPath, as_tensor
 from ail_ray.imaging import datasets
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.images import luma, modcrop, read_image
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.pictures import as_png, central_crop, side_by_side
 from ail_ray.learning.importance import ErrorUnit, Rule, first_importance, initial_importance, next_importance
@@ -124,4 +123,4 @@ def pictured(scale: int) -> EvaluationImages:
         file = datasets.find("Set5").paths[2]
     except datasets.DatasetError:
         file = datasets.find("sample-val").paths[0]
-    return EvaluationImages(file.stem, scale, [modcrop(luma(read_image(file)), scale)])
+    return EvaluationImages.read(file.stem, scale, [file])

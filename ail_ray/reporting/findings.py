@@ -61,6 +61,16 @@ class Trial:
         return int(self.parameters["seed"])
 
     @property
+    def label(self) -> str:
+        """What it shares with the others of its condition: the name without the seed."""
+        return self.name.removesuffix(f" seed={self.seed}")
+
+    @property
+    def is_control(self) -> bool:
+        """Plain training: w = 1, and no teacher whose outputs are learned."""
+        return self.parameters["rule"] == "uniform" and self.parameters["teacher"] is None
+
+    @property
     def psnr(self) -> float:
         """What trials are compared by: dB, mean over the validation sets, over the test sets if there are none."""
         return mean_psnr(self.validation or self.test)
@@ -70,7 +80,6 @@ class Trial:
 class Condition:
     """Finished trials that differ in nothing but the seed."""
 
-    label: str
     parameters: dict[str, Any]  # without the seed
     trials: list[Trial]
     size: int | None  # parameters of the student
@@ -78,9 +87,12 @@ class Condition:
     gain: Estimate | None = None  # dB against the control of the same width, seed by seed
 
     @property
+    def label(self) -> str:
+        return self.trials[0].label
+
+    @property
     def is_control(self) -> bool:
-        """Plain training: w = 1, and no teacher whose outputs are learned."""
-        return self.parameters["rule"] == "uniform" and self.parameters["teacher"] is None
+        return self.trials[0].is_control
 
     def on(self, group: str) -> dict[str, tuple[Estimate, Estimate]]:
         """PSNR in dB and SSIM by image set, of `validation` or `test`."""
@@ -210,9 +222,8 @@ def _conditions(trials: Iterable[Trial], config: dict[str, Any]) -> list[Conditi
         if config:
             scale = config["scales"][0] if config["network"] == "fsrcnn" else None
             size = student_size(config["network"], parameters["width"], config["depth"], scale)
-        label = group[0].name.removesuffix(f" seed={group[0].seed}")
         psnr = Estimate.of([trial.psnr for trial in group])
-        made.append(Condition(label=label, parameters=parameters, trials=group, size=size, psnr=psnr))
+        made.append(Condition(parameters=parameters, trials=group, size=size, psnr=psnr))
     controls = {c.parameters["width"]: {t.seed: t.psnr for t in c.trials} for c in made if c.is_control}
     beside = []
     for c in made:

@@ -80,20 +80,14 @@ def _origin(sweep: Findings) -> str:
 
 def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
     """A letter and a style for each condition, by its label: the best first, what has not finished last."""
-    labels = dict.fromkeys([*(c.label for c in sweep.conditions), *map(_label, sweep.trials)])
-    controls = {
-        _label(t) for t in sweep.trials if t.parameters["rule"] == "uniform" and t.parameters["teacher"] is None
-    }
+    labels = dict.fromkeys([*(c.label for c in sweep.conditions), *(t.label for t in sweep.trials)])
+    controls = {t.label for t in sweep.trials if t.is_control}
     marks: dict[str, tuple[str, str]] = {}
     colours = iter(range(MARKED))
     for i, label in enumerate(labels):
         style = "control" if label in controls else f"c{next(colours, 0)}"
         marks[label] = (chr(ord("A") + i), style) if i < MARKED else ("", "faint")
     return marks
-
-
-def _label(trial: Trial) -> str:
-    return trial.name.removesuffix(f" seed={trial.seed}")
 
 
 def _curves(sweep: Findings, marks: dict[str, tuple[str, str]]) -> list[Chart]:
@@ -133,7 +127,7 @@ def _curve(
     for trial in trials:
         points = [(r["round"], value) for r in trial.records if (value := of(r)) is not None and math.isfinite(value)]
         if points := [(x, y) for x, y in points if unit != LOG or y > 0]:
-            lines.setdefault(_label(trial), []).append(points)
+            lines.setdefault(trial.label, []).append(points)
     if not lines:
         return None
     series = []

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 
 from ail_ray.imaging import datasets
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.images import luma, modcrop, read_image
 from ail_ray.learning.inference import benchmark, predict
 from ail_ray.learning.models import build_model, multiply_accumulates, parameter_count
 from ail_ray.reporting.paper import (
@@ -121,7 +120,7 @@ def interval(values: Sequence[float]) -> float | None:
     """Half the width of the 95 % interval of the mean (Student's t); None for a single value."""
     if len(values) < 2:
         return None
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def _measured(
@@ -142,7 +141,7 @@ def complexity(say: Callable[[str], None]) -> list[dict[str, Any]]:
     bundled photographs without it.
     """
     name = "Set5" if available(["Set5"]) else "sample-val"
-    images = EvaluationImages(name, 3, [modcrop(luma(read_image(path)), 3) for path in datasets.find(name).paths])
+    images = EvaluationImages.read(name, 3, datasets.find(name).paths)
     threads, rows = torch.get_num_threads(), []
     torch.set_num_threads(1)
     try:

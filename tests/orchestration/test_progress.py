@@ -5,6 +5,8 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +15,9 @@ import torch
 from rich.console import Console
 from upath import UPath
 
-from ail_ray.orchestration import progress
+from ail_ray.orchestration import progress, runs
 from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.orchestration.runs import Status
 from ail_ray.orchestration.trial import TrialPlan, run_local
 
 
@@ -61,6 +64,28 @@ def test_a_row_for_what_is_worked_on_and_the_sweep_below(monitor: Any) -> None:
     assert caption == [f"1 of 3 trials over, best {best:.2f} dB"]  # nothing was done since: no time left to tell
 
 
+def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[str]()
+
+    def status(path: UPath) -> Status:
+        looked.append(path.name)
+        return runs.status(path)
+
+    monkeypatch.setattr(progress, "status", status)
+    board = progress.Board(monitor, asked=3)
+    first, second = printed(board.table()), printed(board.table())
+    over, going = monitor.plans
+    assert looked == [over, going, going]
+    assert second == first
+
+
+def test_a_name_is_shown_as_it_is(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = replace(runs.status(list(monitor.plans.values())[1].directory), name="teacher=[bold]mine[/]")
+    monkeypatch.setattr(progress, "status", lambda path: named)
+    _, row, _ = printed(progress.Board(monitor, asked=3).table())
+    assert row[0] == named.name
+
+
 def test_the_time_left_follows_from_what_was_done_since(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     board = progress.Board(monitor, asked=2)
     board.since = 0.0
@@ -85,8 +110,12 @@ def test_a_terminal_gets_the_table_below_the_lines(monitor: Any, monkeypatch: py
         patch.setattr(sys, "stdout", terminal)
         with progress.shown(monitor, asked=2, storage=UPath("/")):
             print("a line")
-    seen = os.read(master, 2**16).decode()
+    parts = list[bytes]()
+    with suppress(OSError):  # Linux's way to say that the terminal is closed
+        while part := os.read(master, 2**16):
+            parts.append(part)
     os.close(master)
+    seen = b"".join(parts).decode()
     assert "a line\r\n" in seen
     assert "2 of 3" in seen[seen.index("a line") :]
     assert "1 of 2 trials over" in seen
