@@ -4,6 +4,8 @@ python jobs/benchmark.py                        the table, under 25 minutes on t
 python jobs/benchmark.py --only update_vs_copy inference --json -
 python jobs/benchmark.py --race 30              PSNR at equal wall time: ours and the released way; an hour
 python jobs/benchmark.py --check                is this machine right: precision, a round, store, all-reduce; a minute
+
+Exit code 1: a figure could not be measured, or the check found something wrong; 2: nothing was started.
 """
 
 import sys
@@ -49,10 +51,11 @@ def main(arguments: list[str]) -> int:
     say = partial(print, file=sys.stderr if o.json == "-" else sys.stdout, flush=True)
     say(f"{machine()['processor']}: {features()}")
     try:
-        deliver(race(o.race, say=say) if o.race else measure(o.only, say), o.json)
-        return 0
+        found = race(o.race, say=say) if o.race else measure(o.only, say)
     except ConfigError as error:
         refuse(error.problems)
+    deliver(found, o.json)
+    return int(any("error" in figure for figure in found.values() if isinstance(figure, dict)))
 
 
 if __name__ == "__main__":

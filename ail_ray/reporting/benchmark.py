@@ -56,13 +56,19 @@ def measure(keys: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[s
     """Measure some figures, each told as a line of the table as soon as it is there.
 
     Returns:
-        By key `ratio`, what the target is about; `target`, `reached`, `seconds_taken` and what explains it.
+        By key `ratio`, what the target is about; `target`, `reached`, `seconds_taken` and what explains it. Of one that
+        could not be measured only `error`.
     """
     say(f"{'':18}{'':>9}  {'target':>8}")
     figures = {}
     for key in keys:
         benchmark, started = BENCHMARKS[key], time.perf_counter()
-        figure = benchmark.measure()
+        try:
+            figure = benchmark.measure()
+        except Exception as error:  # the others are worth having all the same
+            figures[key] = {"error": f"{type(error).__name__}: {error}"}
+            say(f"{key:18}{'':9}  {'':>8}  FAILED   {figures[key]['error']}")
+            continue
         figures[key] = figure | {
             "target": benchmark.target, "reached": benchmark.reached(figure["ratio"]),
             "seconds_taken": time.perf_counter() - started,

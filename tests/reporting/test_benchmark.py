@@ -226,6 +226,25 @@ def test_the_job_prints_a_line_and_json(monkeypatch: pytest.MonkeyPatch, capsys:
     assert printed.err.splitlines()[0] == f"{machine()['processor']}: {features()}"
 
 
+def test_a_figure_that_fails_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Any:
+        raise OSError("no space left")
+
+    lines = {
+        "first_round": benchmark.Benchmark(measure=fail, target=45, compares="seconds"),
+        "inference": benchmark.Benchmark(measure=lambda: {"ratio": 1.0, "unit": "s"}, target=0.9, compares="something"),
+    }
+    monkeypatch.setattr(benchmark, "BENCHMARKS", lines)
+    assert main(["--only", *lines, "--json", "-"]) == 1
+    printed = capsys.readouterr()
+    figures = json.loads(printed.out)
+    assert figures["first_round"] == {"error": "OSError: no space left"}
+    assert figures["inference"]["reached"]
+    assert "FAILED   OSError: no space left" in printed.err
+
+
 def test_all_nine_are_there_and_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(benchmark.BENCHMARKS) == {
         *QUICK, "two_workers", "ray_vs_local", "bytes_per_pixel", "sweep_overhead", "first_round",
