@@ -15,8 +15,9 @@ from tyro.conf import Positional
 from ail_ray.commandline import parse, progress, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.learning.export import export
+from ail_ray.learning.models import Network
 from ail_ray.learning.upscale import enlarge_files, prepare
-from ail_ray.orchestration.champion import load_named
+from ail_ray.learning.weights import load_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +42,22 @@ class Options:
     """With --export int8: images that set its ranges, a folder or a named set."""
 
 
+def load(name: str, scale: int) -> Network:
+    """A network by the path of its weights; `champion` is that of a scale."""
+    if name != "champion":
+        return load_model(name)
+    from ail_ray.orchestration.champion import load_champion  # here: with Ray and MLflow it takes two seconds to load
+
+    return load_champion(scale)
+
+
 def main(arguments: list[str]) -> int:
     """Parse, enlarge, print; returns the exit code."""
     o = parse(Options, arguments, default=Options(), prog="upscale.py", description=__doc__ or "")
     if not o.images and not o.export:
         refuse(["images: name files, folders or sets to enlarge, or choose --export"])
     try:
-        model, jobs = prepare(load_named, o.model, o.scale, o.images, o.out, o.format)
+        model, jobs = prepare(load, o.model, o.scale, o.images, o.out, o.format)
         if o.export:
             print(export(model, o.out, o.export, o.scale, eight_bit=o.bytes, calibration=o.calibration), flush=True)
     except ConfigError as error:

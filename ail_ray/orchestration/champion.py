@@ -59,15 +59,8 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
     raise ConfigError([f"there is no champion for scale {scale} in MLflow; a sweep with validation images makes one"])
 
 
-def load_named(name: str, scale: int) -> Network:
-    """A network by the path of its weights; for `champion` that of a scale.
-
-    Raises:
-        FileError: as `load_model`.
-        ConfigError: as `fetch_champion`.
-    """
-    if name != ALIAS:
-        return load_model(name)
+def load_champion(scale: int) -> Network:
+    """The champion of a scale from where MLflow is for somebody who stands here; ConfigError as `fetch_champion`."""
     with tempfile.TemporaryDirectory() as folder:
         return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)))
 

@@ -20,7 +20,8 @@ from ail_ray.learning.inference import evaluate
 from ail_ray.learning.models import Network, build_model
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration import champion
-from ail_ray.orchestration.champion import crown, fetch_champion, load_named
+from ail_ray.orchestration.champion import crown, fetch_champion
+from jobs.upscale import load
 
 NAME = "ail-ray-x2"
 
@@ -168,13 +169,11 @@ def test_a_network_is_named_by_its_path_or_as_the_champion_of_its_scale(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
     trial = registry.trial(0.5)
-    assert load_named(trial["weights"], 2).width == load_model(trial["weights"]).width
+    assert load(trial["weights"], 2).width == load_model(trial["weights"]).width
     with pytest.raises(FileError, match="no such file"):
-        load_named("champion.safetensors", 2)
+        load("champion.safetensors", 2)
     with pytest.raises(ConfigError, match="there is no champion for scale 2"):
-        load_named("champion", 2)
+        load("champion", 2)
     registry.crown(trial)
-    for ours, theirs in zip(
-        load_named("champion", 2).parameters(), load_model(trial["weights"]).parameters(), strict=True
-    ):
+    for ours, theirs in zip(load("champion", 2).parameters(), load_model(trial["weights"]).parameters(), strict=True):
         assert torch.equal(ours, theirs)
