@@ -9,7 +9,8 @@ import torch
 class Draw:
     """The random numbers of one step: each crop's shard, its position as a fraction in [0, 1), its orientation 0..7.
 
-    The shard is a random permutation of `i mod S`, so that each shard serves its share of every batch.
+    (batch,) int64, float64 and int64. The shard is a random permutation of `i mod S`, so that each shard serves its
+    share of every batch.
     """
 
     def __init__(self, seed: int, round: int, epoch: int, step: int, batch: int, shards: int) -> None:
@@ -21,7 +22,11 @@ class Draw:
 
 
 class Places:
-    """All places where a crop fits into the images of some shards; corners lie on the grid of the inputs."""
+    """All places where a crop fits into the images of some shards; corners lie on the grid of the inputs.
+
+    Its methods take n crops at once: `rank`, which of the shards, (n,) int64; `fraction`, where in it, (n,) float64 in
+    [0, 1); they return (n,) int64 unless they say otherwise.
+    """
 
     def __init__(self, sizes: Sequence[tuple[np.ndarray, np.ndarray]], crop: int, upsampling: int) -> None:
         """

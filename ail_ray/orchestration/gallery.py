@@ -91,9 +91,9 @@ class Gallery:
 
     def _unchanging(self, images: EvaluationImages, teacher: UPath | None) -> list[dict[str, np.ndarray]]:
         """For each image what no round changes: the low resolution, bicubic interpolation and the teacher's work."""
-        side = images.scale
+        scale = images.scale
         made = [
-            {"low resolution": to_uint8(small).repeat(side, 0).repeat(side, 1), "bicubic": predict(None, bicubic)}
+            {"low resolution": to_uint8(small).repeat(scale, 0).repeat(scale, 1), "bicubic": predict(None, bicubic)}
             for small, bicubic in zip(images.small, images.bicubic, strict=True)
         ]
         if teacher is not None:
