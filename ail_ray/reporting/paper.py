@@ -152,6 +152,8 @@ class Study:
     teacher: str = "vdsr"
     """Whose errors start the importance of all students, DRRN's too: `vdsr`, a name in $AIL_TEACHER_DIR, or a path."""
     placement: Placement = field(default_factory=Placement)
+    max_workers: int | None = None
+    """Train workers the cluster can grow to, all runs together; as for a sweep."""
     local: bool = False
     """One run after the other in this process, without Ray."""
     out: str | None = None
@@ -213,7 +215,10 @@ class Study:
         """As the sweep's own command would have it, its summary in a folder of the storage path."""
         storage = str(self.storage_path)
         out = str(self.storage_path / folder)
-        return SweepJob(sweep=sweep, placement=self.placement, local=self.local, out=out, storage=storage)
+        return SweepJob(
+            sweep=sweep, placement=self.placement, max_workers=self.max_workers, local=self.local, out=out,
+            storage=storage,
+        )  # fmt: skip
 
     def checked(self, sweep: SweepConfig) -> SweepJob:
         """The job, its summary in a folder named by all that it reads.

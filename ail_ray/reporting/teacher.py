@@ -43,6 +43,8 @@ class Teacher:
     seed: int = 0
     """Of weights and crops."""
     placement: Placement = field(default_factory=Placement)
+    max_workers: int | None = None
+    """Train workers the cluster can grow to; as for a sweep."""
     local: bool = False
     """In this process, without Ray."""
     out: str | None = None
@@ -66,7 +68,9 @@ class Teacher:
         values = {name: getattr(self, name) for name in names} | {"seed": (self.seed,)}
         values |= {"width": (self.width,)} if self.width is not None else {"rho": (0.0,)}
         sweep = replace(mini(), **values, validation=(), test=(), rounds=0, rule=("uniform",))
-        return SweepJob(sweep=sweep, placement=self.placement, local=self.local, out=self.out)
+        return SweepJob(
+            sweep=sweep, placement=self.placement, max_workers=self.max_workers, local=self.local, out=self.out
+        )
 
 
 def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:

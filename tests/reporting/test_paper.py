@@ -82,6 +82,10 @@ def test_the_commands_refuse_and_help(job: Callable[[list[str]], int], capsys: p
     assert left.value.code == 2
     assert capsys.readouterr().err.startswith("error: scales must be")
     with pytest.raises(SystemExit) as left:
+        job(["--workers", "4", "--max-workers", "2"])  # of a cluster that grows
+    assert left.value.code == 2
+    assert capsys.readouterr().err.startswith("error: max-workers is 2, but one trial needs 4")
+    with pytest.raises(SystemExit) as left:
         job(["--help"])
     assert left.value.code == 0
 
