@@ -121,7 +121,7 @@ def soak_ray(case: Case, kills: int, generator: random.Random) -> tuple[str | No
 def role(pid: int) -> str:
     """What a process of the job is, if it may be killed: an actor of ours, or the sweep's driver."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
     except OSError:
         return ""
     ours = ("ray::RayTrainWorker", "ray::ImportanceStore", "ray::ImplicitFunc", "ray::_trial", "ray::TrainController")
