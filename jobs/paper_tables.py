@@ -4,8 +4,8 @@
     python jobs/paper_tables.py --budget mini --tables 1 2 3 --scales 2 --workers 2 --plan       what would it cost?
     python jobs/paper_tables.py --budget paper --figures 1 2 3 4 9 --gpu --storage s3://bucket/ail
 
-Runs are shared between tables and go on where they were stopped. Writes docs/results/BUDGET/table_1.md, .json and
-figure_1.png. Exit code 1: a run failed; 2: nothing was started.
+Runs are shared between tables, fill the cluster together, and go on where they were stopped. Writes
+docs/results/BUDGET/table_1.md, .json and figure_1.png. Exit code 1: a run failed; 2: nothing was started.
 """
 
 import shlex

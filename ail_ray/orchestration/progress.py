@@ -1,11 +1,11 @@
-"""What a person at a terminal sees of a running sweep: a row for every trial that is worked on, kept up to date.
+"""What a person at a terminal sees of running sweeps: a row for every trial that is worked on, kept up to date.
 
 Read from the run directories, so it is the same with Ray and without. A log has the plain lines alone.
 """
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.console import Console
@@ -19,22 +19,24 @@ from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.rundir import Place, RunDirectory
 from ail_ray.orchestration.runs import Status, in_words, status
 
+Trial = tuple[int, str]
+"""Its sweep's place among the monitors, and its run, which two sweeps may share."""
 COLUMNS = ("trial", "round", "epoch", "crops/s", "best", "left")
 
 
 @contextmanager
-def shown(monitor: Monitor, *, asked: int, storage: UPath) -> Iterator[None]:
+def shown(monitors: Sequence[Monitor], *, asked: int, storage: UPath) -> Iterator[None]:
     """Keep the table below whatever is printed within this block, if standard output is a terminal.
 
     Args:
-        asked: trials of the sweep.
+        asked: trials of all sweeps.
     """
     console = Console()  # without colours under NO_COLOR
     if not sys.stdout.isatty() or console.is_dumb_terminal:
         yield
         return
     looks = 0.5 if is_local(storage) else 0.05  # a second: an object store bills them
-    board = Board(monitor, asked)
+    board = Board(monitors, asked)
     with Live(get_renderable=board.table, console=console, refresh_per_second=looks, transient=True):
         yield
 
@@ -42,34 +44,37 @@ def shown(monitor: Monitor, *, asked: int, storage: UPath) -> Iterator[None]:
 class Board:
     """The table, and how far every trial was when it was first seen."""
 
-    def __init__(self, monitor: Monitor, asked: int) -> None:
-        self.monitor, self.asked, self.since = monitor, asked, time.monotonic()
-        self.before: dict[str, float] = {}
-        self.best: dict[str, float] = {}  # of trials that are over, which need no second look
+    def __init__(self, monitors: Sequence[Monitor], asked: int) -> None:
+        self.monitors, self.asked, self.since = monitors, asked, time.monotonic()
+        self.before: dict[Trial, float] = {}
+        self.best: dict[Trial, float] = {}  # of trials that are over, which need no second look
 
     def table(self) -> Table:
-        """Trials that are worked on, with round, epoch, crops a second, best PSNR and time left; the sweep below."""
-        over, shares, best = dict(self.monitor.status), dict[str, float](), dict(self.best)
+        """Trials that are worked on, with round, epoch, crops a second, best PSNR and time left; all of them below."""
+        shares, best = dict[Trial, float](), dict(self.best)
         table = Table(*COLUMNS, box=None, pad_edge=False, header_style="dim", caption_justify="left")
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
-        for run, plan in dict(self.monitor.plans).items():
-            if run in self.best:
-                shares[run] = 1.0
+        begun = [(i, run, plan) for i, m in enumerate(self.monitors) for run, plan in dict(m.plans).items()]
+        for i, run, plan in begun:
+            trial = i, run
+            if trial in self.best:
+                shares[trial] = 1.0
                 continue
             with suppress(Exception):  # a look that fails must not stop what it looks at
-                found = status(plan.directory)
-                best[run] = found.best
-                shares[run] = 1.0 if run in over else (found.round + 1) / (plan.config.rounds + 1)
-                self.before.setdefault(run, shares[run])
-                if run in over:
-                    self.best[run] = found.best
+                found, over = status(plan.directory), run in self.monitors[i].status
+                best[trial] = found.best
+                shares[trial] = 1.0 if over else (found.round + 1) / (plan.config.rounds + 1)
+                self.before.setdefault(trial, shares[trial])
+                if over:
+                    self.best[trial] = found.best
                 else:
                     table.add_row(*_row(found, RunDirectory(plan.directory)))
-        done = sum(shares[run] - self.before[run] for run in shares)
+        done = sum(shares[trial] - self.before[trial] for trial in shares)
         left = (time.monotonic() - self.since) * (self.asked - sum(shares.values())) / done if done > 0 else 0.0
         table.caption = ", ".join([
-            f"{len(over)} of {self.asked} trials over", *[f"best {max(best.values()):.2f} dB"] * any(best.values()),
+            f"{sum(len(m.status) for m in self.monitors)} of {self.asked} trials over",
+            *[f"best {max(best.values()):.2f} dB"] * any(best.values()),
             *[f"{in_words(left)} left"] * (left > 0),
         ])  # fmt: skip
         return table

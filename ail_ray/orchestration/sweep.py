@@ -1,9 +1,10 @@
-"""A sweep from its check to its summary: trials here or by Ray Tune, mirrored into MLflow."""
+"""Sweeps from their check to their summary: trials here or by Ray Tune, mirrored into MLflow."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.prepare import (
     Everywhere,
+    Kind,
     OnCluster,
     Prepared,
     build_data,
@@ -51,49 +53,135 @@ def run_sweep(
     Raises:
         ConfigError: a bad set, image, teacher, storage path or tracking server; nothing has been started then.
     """
-    prepared, weights, start = check(job)
-    out = job.out_path
-    say(
-        f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
-        + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
-        + f"; storage {job.storage_path}; MLflow {job.tracking_uri.rpartition('@')[2]}"
-    )
-    protocol = described(job.sweep)
-    del protocol["rounds"]  # more rounds: the same sweep
-    digest = digest_of([protocol, prepared.corpus.digest])
-    tracker = Tracker(
-        job.tracking_uri, out if IN_JOB else as_path("."), sweep=digest, name=sweep_title(name, job.sweep),
-        note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
-    )  # fmt: skip
-    asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
-    ledger = Ledger(out / "sweep.json", name=name, command=command, config=asdict(job.sweep), asked=asked)
-    monitor = Monitor(tracker, ledger, say)
-    try:
-        with nullcontext() if job.local else cluster():
-            if not job.local:
-                check_shared(job.storage_path)
-            at_once = 1 if job.local else concurrency(job.placement, job.max_workers)
-            sweep = _build(job, prepared, weights, start, say)
-            with shown(monitor, asked=asked, storage=job.storage_path):
-                if job.local:
-                    _run_here(sweep, monitor)
-                else:
-                    run_on_tune(sweep, monitor, name=digest, at_once=at_once)
-            trials = monitor.trials()
-    except BaseException:  # an interrupted sweep is not a running one
-        with suppress(Exception):  # what ended it is what is to be heard of
-            ledger.close("stopped")
-        with suppress(Exception):
-            tracker.finish(tracker.parent, "stopped")
-        raise
-    summary = {
-        "trials": trials, "sweep": digest, "mlflow_run_id": tracker.parent,
-        "tracking_uri": job.tracking_uri.rpartition("@")[2],
-    }  # fmt: skip
-    write_json(out / "summary.json", summary)
-    ledger.close("finished")
-    _send_results(tracker, summary, prepared, say)
+    (summary,) = run_sweeps({name: job}, command=command, say=say)
     return summary
+
+
+def run_sweeps(
+    jobs: Mapping[str, SweepJob], *, command: str = "", say: Callable[[str], None] = print
+) -> list[dict[str, Any]]:
+    """Sweeps by name, of one placement and storage path, as if they were one: their trials fill the cluster together.
+
+    Each has its own folder, parent run and summary, which is there as soon as its last trial is over.
+
+    Returns:
+        The summaries, in the order of the jobs.
+
+    Raises:
+        ConfigError: as `run_sweep`.
+        ValueError: as `run_on_tune`.
+    """
+    first = next(iter(jobs.values()))
+    checked = [check(job) for job in jobs.values()]
+    opened = list[_Opened]()
+
+    def ended(number: int) -> None:
+        if len(opened[number].monitor.status) == opened[number].asked:
+            opened[number].finish()
+
+    try:
+        for (name, job), found in zip(jobs.items(), checked, strict=True):
+            opened.append(_Opened(job, *found, name=name, command=command, say=say, alone=len(jobs) == 1))
+        monitors, digests = [each.monitor for each in opened], [each.digest for each in opened]
+        with nullcontext() if first.local else cluster():
+            if not first.local:
+                check_shared(first.storage_path)
+                at_once = concurrency(first.placement, first.max_workers)
+            sweeps = [each.build() for each in opened]
+            with shown(monitors, asked=sum(each.asked for each in opened), storage=first.storage_path):
+                if first.local:
+                    for number, sweep in enumerate(sweeps):
+                        _run_here(sweep, monitors[number], partial(ended, number))
+                else:
+                    name = digests[0] if len(digests) == 1 else digest_of(digests)
+                    run_on_tune(sweeps, monitors, name=name, at_once=at_once, ended=ended)
+            return [each.finish() for each in opened]
+    except BaseException:  # an interrupted sweep is not a running one
+        for each in opened:
+            each.abandon()
+        raise
+
+
+class _Opened:
+    """A sweep that was checked, and who is told of it."""
+
+    def __init__(
+        self,
+        job: SweepJob,
+        prepared: Prepared,
+        weights: dict[str, UPath | None],
+        start: tuple[str, UPath] | None,
+        *,
+        name: str,
+        command: str,
+        say: Callable[[str], None],
+        alone: bool,
+    ) -> None:
+        self.job, self.prepared, self.weights, self.start, self.say = job, prepared, weights, start, say
+        self.tell = say if alone else lambda line: say(f"{name}: {line}")
+        self.tell(
+            f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
+            + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
+            + f"; storage {job.storage_path}; MLflow {job.tracking_uri.rpartition('@')[2]}"
+        )
+        protocol = described(job.sweep)
+        del protocol["rounds"]  # more rounds: the same sweep
+        self.digest = digest_of([protocol, prepared.corpus.digest])
+        self.tracker = Tracker(
+            job.tracking_uri, job.out_path if IN_JOB else as_path("."), sweep=self.digest,
+            name=sweep_title(name, job.sweep), note=sweep_note(job.sweep, command), params=sweep_params(job.sweep),
+            datasets=datasets(job.sweep, prepared),
+        )  # fmt: skip
+        self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
+        self.ledger = Ledger(
+            job.out_path / "sweep.json", name=name, command=command, config=asdict(job.sweep), asked=self.asked
+        )
+        self.monitor = Monitor(self.tracker, self.ledger, say)
+        self.summary: dict[str, Any] | None = None
+
+    def build(self) -> Sweep:
+        """Precision, shards, evaluation files, teachers and their maps: each once, whatever is there already kept."""
+        job, p = self.job, self.job.placement
+        everywhere: Everywhere = here if job.local else OnCluster(p.threads, 1 if p.gpu else 0)
+        device = "cuda" if p.gpu else "cpu"
+        if job.local:
+            precision = resolve_precision(job.sweep.precision, device)
+        else:
+            probe = ray.remote(num_cpus=p.threads, num_gpus=int(p.gpu))(resolve_precision)
+            precision = ray.get(probe.remote(job.sweep.precision, device))
+        self.tell(f"precision {precision}")
+        build_data(self.prepared, here if job.local else OnCluster(1), self.tell)
+        kind: Kind = "outputs" if job.sweep.beta > 0 else "errors"
+        teachers = {
+            name: teacher_maps(
+                kind, found, self.prepared, precision, device=device, threads=p.threads, everywhere=everywhere,
+                say=self.tell,
+            )
+            for name, found in self.weights.items()
+            if found is not None
+        }  # fmt: skip
+        start = self.start and (self.start[0], shared_weights(self.start[1], job.storage_path))
+        return Sweep(job=job, prepared=self.prepared, precision=precision, teachers=teachers, start=start)
+
+    def finish(self) -> dict[str, Any]:
+        """Sum up, once: write `summary.json`, close the record, send MLflow what compares the trials."""
+        if self.summary is None:
+            self.summary = {
+                "trials": self.monitor.trials(), "sweep": self.digest, "mlflow_run_id": self.tracker.parent,
+                "tracking_uri": self.job.tracking_uri.rpartition("@")[2],
+            }  # fmt: skip
+            write_json(self.job.out_path / "summary.json", self.summary)
+            self.ledger.close("finished")
+            _send_results(self.tracker, self.summary, self.prepared, self.say)
+        return self.summary
+
+    def abandon(self) -> None:
+        """Record that it was interrupted, unless it is finished."""
+        if self.summary is None:
+            with suppress(Exception):  # what ended it is what is to be heard of
+                self.ledger.close("stopped")
+            with suppress(Exception):
+                self.tracker.finish(self.tracker.parent, "stopped")
 
 
 def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared, say: Callable[[str], None]) -> None:
@@ -115,43 +203,7 @@ def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared,
         say(f"no student was registered as champion; the same command tries again: {error}")
 
 
-def _build(
-    job: SweepJob,
-    prepared: Prepared,
-    weights: dict[str, UPath | None],
-    start: tuple[str, UPath] | None,
-    say: Callable[[str], None],
-) -> Sweep:
-    """Precision, shards, evaluation files, teachers and their maps: each once, whatever is there already kept."""
-    p = job.placement
-    everywhere: Everywhere = here if job.local else OnCluster(p.threads, 1 if p.gpu else 0)
-    device = "cuda" if p.gpu else "cpu"
-    if job.local:
-        precision = resolve_precision(job.sweep.precision, device)
-    else:
-        probe = ray.remote(num_cpus=p.threads, num_gpus=int(p.gpu))(resolve_precision)
-        precision = ray.get(probe.remote(job.sweep.precision, device))
-    say(f"precision {precision}")
-    build_data(prepared, here if job.local else OnCluster(1), say)
-    teachers = {}
-    for name, found in weights.items():
-        if found is not None:
-            teachers[name] = teacher_maps(
-                "outputs" if job.sweep.beta > 0 else "errors",
-                found,
-                prepared,
-                precision,
-                device=device,
-                threads=p.threads,
-                everywhere=everywhere,
-                say=say,
-            )
-    if start is not None:
-        start = start[0], shared_weights(start[1], job.storage_path)
-    return Sweep(job=job, prepared=prepared, precision=precision, teachers=teachers, start=start)
-
-
-def _run_here(sweep: Sweep, monitor: Monitor) -> None:
+def _run_here(sweep: Sweep, monitor: Monitor, ended: Callable[[], None]) -> None:
     device = torch.device("cuda" if sweep.job.placement.gpu else "cpu")
     with asked_to_leave(monitor.say) as asked:
         for searched in proposals(sweep.job.sweep):
@@ -167,3 +219,4 @@ def _run_here(sweep: Sweep, monitor: Monitor) -> None:
             except Exception as error:  # as under Ray: one failed trial does not sink the others
                 failure = f"{type(error).__name__}: {error}"
             monitor.ended(plan, failure)
+            ended()

@@ -1,6 +1,6 @@
-"""Ray Tune over the runs of a sweep. A trial's process loads this file, so nothing of MLflow is imported here."""
+"""Ray Tune over the runs of sweeps. A trial's process loads this file, so nothing of MLflow is imported here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,12 +46,30 @@ class Sweep:
         )  # fmt: skip
 
 
-def run_on_tune(sweep: Sweep, monitor: "Monitor", *, name: str, at_once: int) -> None:
-    """Run all trials, so many at once; the monitor is told of each. `name` is the sweep's digest."""
-    config = sweep.job.sweep
-    recorded = sweep.prepared.storage / "sweeps" / f"{name}.json"
-    callback = _Callback(sweep, monitor, recorded)
-    space: dict[str, Any] = {"searched": tune.grid_search(proposals(config))}
+def run_on_tune(
+    sweeps: Sequence[Sweep],
+    monitors: Sequence["Monitor"],
+    *,
+    name: str,
+    at_once: int,
+    ended: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Run the trials of some sweeps in their order, so many at once; the monitor of each is told of its own.
+
+    Args:
+        name: digest of it all.
+        ended: told the number of a sweep when one of its trials is over.
+
+    Raises:
+        ValueError: Optuna or ASHA with several sweeps: they compare all trials with each other.
+    """
+    config, storage = sweeps[0].job.sweep, sweeps[0].prepared.storage
+    if len(sweeps) > 1 and any(s.job.sweep.asha or s.job.sweep.search == "optuna" for s in sweeps):
+        raise ValueError("a sweep by Optuna or with ASHA wants Tune for itself")
+    recorded = storage / "sweeps" / f"{name}.json"
+    callback = _Callback(sweeps, monitors, recorded, ended)
+    grid = [{"sweep": i, "searched": searched} for i, s in enumerate(sweeps) for searched in proposals(s.job.sweep)]
+    space: dict[str, Any] = {"trial": tune.grid_search(grid)}
     searcher = None
     if config.search == "optuna":
         from ray.tune.search.optuna import OptunaSearch  # a second that other searches need not wait for
@@ -69,7 +87,7 @@ def run_on_tune(sweep: Sweep, monitor: "Monitor", *, name: str, at_once: int) ->
         )  # fmt: skip
     tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trial, sweep=sweep), {"node:__internal_head__": 0.001}
+            tune.with_parameters(_trial, sweeps=list(sweeps)), {"node:__internal_head__": 0.001}
         ),
         param_space=space,
         tune_config=tune.TuneConfig(
@@ -77,28 +95,37 @@ def run_on_tune(sweep: Sweep, monitor: "Monitor", *, name: str, at_once: int) ->
             max_concurrent_trials=at_once, reuse_actors=False,
         ),
         run_config=tune.RunConfig(
-            name=f"tune-{name}", storage_path=str(sweep.prepared.storage / "ray"), callbacks=[callback],
+            name=f"tune-{name}", storage_path=str(storage / "ray"), callbacks=[callback],
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=5),  # of a trial's own process; its workers' are its affair
         ),
     ).fit()  # fmt: skip
 
 
-def _trial(tuned: dict[str, Any], sweep: Sweep) -> None:
+def _trial(tuned: dict[str, Any], sweeps: Sequence[Sweep]) -> None:
     """The function of one Tune trial: rounds that are committed already are only reported."""
     torch.set_num_threads(1)
-    plan = sweep.plan(tuned.get("searched", tuned))
+    number, searched = _asked(tuned)
+    sweep, plan = sweeps[number], sweeps[number].plan(searched)
     try:
         run_on_ray(plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)))
     except (RunError, FileError) as error:  # again would fail again; the sweep's callback reads it
         RunDirectory(plan.directory).fail(str(error))
 
 
-class _Callback(tune.Callback):
-    """Tune's events as the monitor's."""
+def _asked(tuned: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Which sweep a trial is of, and its searched values: what Tune gives it is ours, or one of Optuna's proposals."""
+    trial = tuned.get("trial", {"sweep": 0, "searched": tuned})
+    return trial["sweep"], trial["searched"]
 
-    def __init__(self, sweep: Sweep, monitor: "Monitor", recorded: UPath) -> None:
-        self.sweep, self.monitor, self.recorded = sweep, monitor, recorded
+
+class _Callback(tune.Callback):
+    """Tune's events as the monitors'."""
+
+    def __init__(
+        self, sweeps: Sequence[Sweep], monitors: Sequence["Monitor"], recorded: UPath, ended: Callable[[int], None]
+    ) -> None:
+        self.sweeps, self.monitors, self.recorded, self.ended = sweeps, monitors, recorded, ended
         self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -107,23 +134,31 @@ class _Callback(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Record the searcher's proposal, so that the same command can repeat it."""
-        if "searched" not in trial.config and trial.config not in self.proposed:
+        if "trial" not in trial.config and trial.config not in self.proposed:
             self.proposed.append(trial.config)
             write_json(self.recorded, self.proposed)
-        self.monitor.started(self._plan(trial))
+        monitor, plan = self._of(trial)
+        monitor.started(plan)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:
-        self.monitor.heard(self._plan(trial))
+        monitor, plan = self._of(trial)
+        monitor.heard(plan)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        self.monitor.ended(self._plan(trial), RunDirectory(self._plan(trial).directory).failure())
+        self._end(trial, RunDirectory(self._of(trial)[1].directory).failure())
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         # `trial.get_error()` reads the storage path, where the file arrives only later.
         written = trial.error_file and Path(trial.error_file).exists()
         lines = Path(trial.error_file).read_text().splitlines() if written else []
         reason = [line.strip() for line in lines if line.strip()] or ["for a reason that Ray does not tell"]
-        self.monitor.ended(self._plan(trial), reason[-1])
+        self._end(trial, reason[-1])
 
-    def _plan(self, trial: Any) -> TrialPlan:
-        return self.sweep.plan(trial.config.get("searched", trial.config))
+    def _end(self, trial: Any, failure: str | None) -> None:
+        monitor, plan = self._of(trial)
+        monitor.ended(plan, failure)
+        self.ended(_asked(trial.config)[0])
+
+    def _of(self, trial: Any) -> tuple["Monitor", TrialPlan]:
+        number, searched = _asked(trial.config)
+        return self.monitors[number], self.sweeps[number].plan(searched)

@@ -1,12 +1,12 @@
 """The paper's experiments: the runs that each table and figure needs, and what the paper prints for them.
 
-Every method is a sweep of its own over seeds, in run directories named by content: what two tables share is trained
-once, and what is there is not trained again.
+Every method is a sweep of its own over seeds, all of them run together, in run directories named by content: what two
+tables share is trained once, and what is there is not trained again.
 """
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
@@ -19,11 +19,11 @@ from ail_ray.imaging import datasets
 from ail_ray.learning.config import PRESETS, SweepConfig, demo, described
 from ail_ray.learning.models import NETWORKS
 from ail_ray.learning.weights import load_model, weights_digest
-from ail_ray.orchestration.cluster import IN_JOB, cluster
+from ail_ray.orchestration.cluster import IN_JOB
 from ail_ray.orchestration.job import SweepJob, check, costs, relative_in_job
 from ail_ray.orchestration.prepare import find_teacher
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.sweep import run_sweeps
 from ail_ray.orchestration.trial import Placement
 
 SETS = ("Set5", "Set14", "BSD100", "Urban100")
@@ -270,27 +270,28 @@ def available(sets: Iterable[str]) -> tuple[str, ...]:
 
 
 def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
-    """Run what is not there yet, one sweep after the other.
+    """Run what is not there yet, all of it at once as far as the cluster holds it.
 
     Raises:
         ConfigError: before anything has started.
     """
-    results: Results = {}
     find_teacher(study.teacher)
-    wanted = [(experiment, study.checked(experiment.sweep)) for experiment in study.experiments()]
-    with nullcontext() if study.local or all(_finished(job) for _, job in wanted) else cluster():
-        for i, (experiment, job) in enumerate(wanted, start=1):
-            summary = _finished(job)
-            say(f"--- {i} of {len(wanted)}: {_title(experiment)}{', is there' if summary else ''}")
-            if summary is None:
-                summary = run_sweep(job, name=_title(experiment), command=command, say=say)
-            for scale in experiment.sweep.scales:
-                trials = results.setdefault((experiment.method.name, scale), {})
-                trials |= {
-                    trial["parameters"]["seed"]: _outcome(trial, experiment.sweep.rounds)
-                    for trial in summary["trials"]
-                    if trial["status"] == "finished"
-                }
+    wanted = {_title(experiment): experiment for experiment in study.experiments()}
+    jobs = {title: study.checked(experiment.sweep) for title, experiment in wanted.items()}
+    summaries = {title: there for title, job in jobs.items() if (there := _finished(job))}
+    for title in wanted:
+        say(f"{title}{', is there' if title in summaries else ''}")
+    todo = {title: job for title, job in jobs.items() if title not in summaries}
+    if todo:
+        summaries |= zip(todo, run_sweeps(todo, command=command, say=say), strict=True)
+    results: Results = {}
+    for title, experiment in wanted.items():
+        for scale in experiment.sweep.scales:
+            results.setdefault((experiment.method.name, scale), {}).update({
+                trial["parameters"]["seed"]: _outcome(trial, experiment.sweep.rounds)
+                for trial in summaries[title]["trials"]
+                if trial["status"] == "finished"
+            })  # fmt: skip
     return results
 
 

@@ -55,7 +55,7 @@ def test_a_row_for_what_is_worked_on_and_the_sweep_below(monitor: Any) -> None:
     records = RunDirectory(plan.directory).records()
     log = RunDirectory(plan.directory).manifest()["epochs"][-1]
     best = max(record["validation"][0]["psnr"] for record in records)
-    header, row, caption = printed(progress.Board(monitor, asked=3).table())
+    header, row, caption = printed(progress.Board([monitor], asked=3).table())
     assert header == ["trial", "round", "epoch", "crops/s", "best", "left"]
     assert row[0].startswith("vdsr-f3 ×2 λ=0.2")
     assert row[1:5] == ["2 of 3", "1 of 2", f"{log['crops'] / log['seconds']:.0f}", f"{best:.2f} dB"]
@@ -72,7 +72,7 @@ def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytes
         return runs.status(path)
 
     monkeypatch.setattr(progress, "status", status)
-    board = progress.Board(monitor, asked=3)
+    board = progress.Board([monitor], asked=3)
     first, second = printed(board.table()), printed(board.table())
     over, going = monitor.plans
     assert looked == [over, going, going]
@@ -82,22 +82,25 @@ def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytes
 def test_a_name_is_shown_as_it_is(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     named = replace(runs.status(list(monitor.plans.values())[1].directory), name="teacher=[bold]mine[/]")
     monkeypatch.setattr(progress, "status", lambda path: named)
-    _, row, _ = printed(progress.Board(monitor, asked=3).table())
+    _, row, _ = printed(progress.Board([monitor], asked=3).table())
     assert row[0] == named.name
 
 
 def test_the_time_left_follows_from_what_was_done_since(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    board = progress.Board(monitor, asked=2)
+    board = progress.Board([monitor], asked=2)
     board.since = 0.0
     over, going = monitor.plans
-    board.before = {over: 0.5, going: 0.25}  # since then: half a trial and a quarter of one; half a trial is left
+    board.before = {
+        (0, over): 0.5,
+        (0, going): 0.25,
+    }  # since then: half a trial and a quarter of one; half a trial is left
     monkeypatch.setattr(progress.time, "monotonic", lambda: 90.0)
     *_, caption = printed(board.table())
     assert caption[0].endswith(", 1.0 min left")
 
 
 def test_a_log_gets_the_plain_lines_alone(monitor: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    with progress.shown(monitor, asked=2, storage=UPath("/")):
+    with progress.shown([monitor], asked=2, storage=UPath("/")):
         print("a line")
     assert capsys.readouterr().out == "a line\n"
 
@@ -108,7 +111,7 @@ def test_a_terminal_gets_the_table_below_the_lines(monitor: Any, monkeypatch: py
     master, slave = os.openpty()
     with os.fdopen(slave, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", terminal)
-        with progress.shown(monitor, asked=2, storage=UPath("/")):
+        with progress.shown([monitor], asked=2, storage=UPath("/")):
             print("a line")
     parts = list[bytes]()
     with suppress(OSError):  # Linux's way to say that the terminal is closed

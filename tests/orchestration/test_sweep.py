@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from ail_ray.imaging.bank import Shard
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.pictures import panels
 from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.sweep import run_sweep, run_sweeps
 from jobs.ail_sweep import main
 
 Summary = dict[str, Any]
@@ -231,3 +233,61 @@ def test_without_ray_the_same_sweep_gives_the_same_bytes(first: Summary, bench: 
     assert local["weights"] != ray_trial["weights"]
     assert Path(local["weights"]).read_bytes() == Path(ray_trial["weights"]).read_bytes()
     assert local["validation"] == ray_trial["validation"]
+
+
+def together(bench: Bench, folder: str, **sweeps: dict[str, Any]) -> dict[str, SweepJob]:
+    """Sweeps of one trial on one storage path."""
+    local = folder == "local-together"
+    return {
+        name: replace(
+            bench.job(out=f"{folder}/{name}", local=local, width=(2,), lam=(0.05,), teacher=("none",), **values),
+            storage=str(bench.folder / folder),
+        )
+        for name, values in sweeps.items()
+    }
+
+
+def test_sweeps_run_beside_each_other_and_each_ends_by_itself(bench: Bench) -> None:
+    jobs = together(bench, "together", short={"rounds": 0}, long={"rounds": 3, "rule": ("uniform",)})
+    said, there = list[str](), list[bool]()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if "round 3:" in line:
+            there.append((bench.folder / "together" / "short" / "summary.json").exists())
+
+    summaries = run_sweeps(jobs, command="both", say=say)
+    assert [summary["trials"][0]["rounds"] for summary in summaries] == [0, 3]
+    assert there == [True], "nobody waits for the other sweep's end"
+    started, first_end = ([i for i, line in enumerate(said) if word in line] for word in ("] started", "round 0:"))
+    assert len(started) == 2
+    assert max(started) < min(first_end), "both at once: there is room for two"
+    assert {line.partition(":")[0] for line in said if "training pairs" in line} == {"short", "long"}
+    for name, summary in zip(jobs, summaries, strict=True):
+        folder = UPath(bench.folder / "together" / name)
+        assert read_json(folder / "summary.json") == summary
+        assert read_json(folder / "sweep.json")["state"] == "finished"
+        assert {run.info.status for run in bench.runs(summary["sweep"])} == {"FINISHED"}
+        assert len(bench.runs(summary["sweep"])) == 2
+
+
+def test_an_interruption_leaves_finished_what_is_finished(bench: Bench) -> None:
+    jobs = together(bench, "local-together", first={"rounds": 0}, second={"rounds": 0, "rule": ("uniform",)})
+
+    def say(line: str) -> None:
+        if "] started" in line and "control" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweeps(jobs, say=say)
+    folder = UPath(bench.folder / "local-together")
+    assert {name: read_json(folder / name / "sweep.json")["state"] for name in jobs} == {
+        "first": "finished", "second": "stopped",
+    }  # fmt: skip
+    assert (folder / "first" / "summary.json").exists()
+    assert not (folder / "second" / "summary.json").exists()
+
+
+def test_what_compares_all_trials_wants_tune_for_itself(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="for itself"):
+        run_sweeps(together(bench, "together", short={}, halved={"asha": True, "rounds": 2}), say=lambda line: None)
