@@ -129,7 +129,7 @@ FIGURES: dict[int, tuple[str, ...]] = {
 
 def smoke() -> SweepConfig:
     """Whether everything runs: bundled photographs, seconds of training; the numbers mean nothing."""
-    return replace(demo(), depth=None, downsizes=(0.5,), validation=(), rounds=1, epochs=1, crops=128)
+    return replace(demo(), depth=None, downsizes=(0.5,), shards=4, validation=(), rounds=1, epochs=1, crops=128)
 
 
 BUDGETS = {"smoke": smoke, "mini": PRESETS["mini"], "paper": PRESETS["paper"]}

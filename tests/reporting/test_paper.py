@@ -75,6 +75,13 @@ def test_a_study_that_cannot_be_is_refused_with_all_problems() -> None:
     assert names == ["tables", "scales", "seeds", "scales", "teacher", "budget"]
 
 
+def test_the_smoke_budget_lacks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "none"))
+    study = Study()
+    assert len({study.checked(e.sweep).out for e in study.experiments()}) == len(study.experiments())
+
+
 @pytest.mark.parametrize("job", [paper_tables.main, train_teacher.main])
 def test_the_commands_refuse_and_help(job: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
