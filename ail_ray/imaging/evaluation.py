@@ -24,7 +24,12 @@ class EvaluationImages:
 
     @classmethod
     def read(cls, name: str, scale: int, images: Sequence[AnyPath]) -> "EvaluationImages":
-        """From image files; ImageError as `read_image`."""
+        """From image files.
+
+        Raises:
+            ImageError: as `read_image`.
+            ValueError: an image is smaller than the scale.
+        """
         return cls(name, scale, [modcrop(luma(read_image(image)), scale) for image in images])
 
     @classmethod

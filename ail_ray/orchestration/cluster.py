@@ -44,7 +44,23 @@ def start_own(**options: Any) -> None:
 
     Its processes are told where the dashboard is: Ray Train asks it whether the trial of a worker group still lives,
     and where several Rays run on a machine it gives up asking, and the group's resources with it.
+
+    Raises:
+        ConfigError: it did not start in time, twice: Ray gives itself 30 seconds, which a busy machine may not have.
     """
+    try:
+        _start(**options)
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        ray.shutdown()
+        try:
+            _start(**options)
+        except Exception as again:
+            raise ConfigError([f"Ray did not start, twice ({again}); try when the machine is less busy"]) from again
+
+
+def _start(**options: Any) -> None:
     port = _free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each

@@ -166,12 +166,13 @@ class _Opened:
     def finish(self) -> dict[str, Any]:
         """Sum up, once: write `summary.json`, close the record, send MLflow what compares the trials."""
         if self.summary is None:
-            self.summary = {
+            summary = {
                 "trials": self.monitor.trials(), "sweep": self.digest, "mlflow_run_id": self.tracker.parent,
                 "tracking_uri": self.job.tracking_uri.rpartition("@")[2],
             }  # fmt: skip
-            write_json(self.job.out_path / "summary.json", self.summary)
+            write_json(self.job.out_path / "summary.json", summary)
             self.ledger.close("finished")
+            self.summary = summary  # only now: what could not be written is not finished
             _send_results(self.tracker, self.summary, self.prepared, self.say)
         return self.summary
 

@@ -52,7 +52,7 @@ def run_on_tune(
     *,
     name: str,
     at_once: int,
-    ended: Callable[[int], None] = lambda number: None,
+    ended: Callable[[int], None],
 ) -> None:
     """Run the trials of some sweeps in their order, so many at once; the monitor of each is told of its own.
 

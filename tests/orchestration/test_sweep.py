@@ -23,6 +23,7 @@ from ail_ray.imaging.bank import Shard
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.pictures import panels
 from ail_ray.learning.weights import load_model
+from ail_ray.orchestration import sweep
 from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.sweep import run_sweep, run_sweeps
@@ -248,16 +249,16 @@ def together(bench: Bench, folder: str, **sweeps: dict[str, Any]) -> dict[str, S
 
 
 def test_sweeps_run_beside_each_other_and_each_ends_by_itself(bench: Bench) -> None:
-    jobs = together(bench, "together", short={"rounds": 0}, long={"rounds": 3, "rule": ("uniform",)})
+    jobs = together(bench, "together", short={"rounds": 0}, long={"rounds": 8, "rule": ("uniform",)})
     said, there = list[str](), list[bool]()
 
     def say(line: str) -> None:
         said.append(line)
-        if "round 3:" in line:
+        if "round 8:" in line:
             there.append((bench.folder / "together" / "short" / "summary.json").exists())
 
     summaries = run_sweeps(jobs, command="both", say=say)
-    assert [summary["trials"][0]["rounds"] for summary in summaries] == [0, 3]
+    assert [summary["trials"][0]["rounds"] for summary in summaries] == [0, 8]
     assert there == [True], "nobody waits for the other sweep's end"
     started, first_end = ([i for i, line in enumerate(said) if word in line] for word in ("] started", "round 0:"))
     assert len(started) == 2
@@ -286,6 +287,18 @@ def test_an_interruption_leaves_finished_what_is_finished(bench: Bench) -> None:
     }  # fmt: skip
     assert (folder / "first" / "summary.json").exists()
     assert not (folder / "second" / "summary.json").exists()
+
+
+def test_a_summary_that_cannot_be_written_leaves_no_finished_sweep(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: UPath, data: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(sweep, "write_json", full)  # the ledger has its own
+    with pytest.raises(OSError, match="no space left"):
+        run_sweep(bench.job(out="full", local=True, width=(2,), lam=(0.05,), teacher=("none",)), say=lambda line: None)
+    assert read_json(UPath(bench.folder / "full" / "sweep.json"))["state"] == "stopped"
 
 
 def test_what_compares_all_trials_wants_tune_for_itself(bench: Bench) -> None:
