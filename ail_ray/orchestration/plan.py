@@ -1,15 +1,20 @@
 """What a sweep will cost, before it is started: work, hours, memory, disk and price, and whether it fits.
 
-Speed and memory are measured for a few seconds in this process, on the device that the workers will have. Where that is
-a GPU and there is none here, the time follows from the multiply-accumulates at an assumed speed, and the plan says so.
+Speed and memory are measured for a few seconds in this process, on the device that the workers will have and beside as
+many others as will share a machine like this one. Where the device is a GPU and there is none here, the time follows
+from the multiply-accumulates at an assumed speed, and the plan says so.
 """
 
 import math
+import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Semaphore
 
 import numpy as np
 import torch
@@ -37,6 +42,8 @@ START = 20.0  # seconds from a trial's start to its first step, and from its las
 ROUND = 1.0  # seconds of a round for commits and pictures
 ACTOR = 400_000_000  # bytes of a store actor's process beside the importance (Linux, torch for CPUs)
 LARGEST_MEASURED = 512 * 512  # pixels of an image that the memory of an error pass is measured on
+STEPS = 5  # of training, timed at once
+COMPANY = 60.0  # seconds in which a process beside the measured one must have begun to train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,21 +127,24 @@ def plan_sweep(
     torch.set_num_threads(placement.threads)
     workers = placement.most
     room = torch.cuda.device_count() if device.type == "cuda" else (os.cpu_count() or 1) // placement.threads
-    at_once = 1 if local else max(1, (max_workers or room) // workers)
+    configs = [sweep.run(**searched) for searched in proposals(sweep)]
+    at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
+    beside = min(room, at_once * workers) - 1 if device.type == "cpu" else 0
     largest = max(pair.pixels for pair in prepared.corpus.pairs)
     evaluation = sum(_pixels(file.images.paths) for file in (*prepared.validation, *prepared.test))
     speeds: dict[tuple[int, int], Speed] = {}
     trials = []
-    for config in (sweep.run(**searched) for searched in proposals(sweep)):
-        key = (config.student_width, config.student_depth)
-        if key not in speeds:
-            speeds[key] = (
-                _assumed(config, workers) if assumed else _measured(config, workers, precision, device, largest)
-            )
-        trials.append(_cost(config, prepared, speeds[key], workers, evaluation))
-    passes = {name: _teacher(path, prepared, precision, device, assumed) for name, path in teachers.items() if path}
+    with _company(0 if assumed else beside, configs[0], precision):
+        for config in configs:
+            key = (config.student_width, config.student_depth)
+            if key not in speeds:
+                speeds[key] = (
+                    _assumed(config, workers) if assumed else _measured(config, workers, precision, device, largest)
+                )
+            trials.append(_cost(config, prepared, speeds[key], workers, evaluation))
+        passes = {name: _teacher(path, prepared, precision, device, assumed) for name, path in teachers.items() if path}
     plan = Plan(
-        trials=tuple(trials), teachers=passes, at_once=min(at_once, len(trials)), workers=workers,
+        trials=tuple(trials), teachers=passes, at_once=at_once, workers=workers,
         pixels=prepared.corpus.pixels, pairs=len(prepared.corpus.pairs), evaluation_pixels=evaluation,
         shards=sum(3 * pair.pixels + 2 * pair.pixels // pair.scale**2 for pair in prepared.corpus.pairs),
         store_memory=ACTOR + 3 * 2 * max(prepared.shard_pixels),
@@ -203,15 +213,32 @@ def _bank(config: RunConfig) -> float:
 def _measured(config: RunConfig, workers: int, precision: Precision, device: torch.device, largest: int) -> Speed:
     """Times and memory of the run's own functions on random pixels, some seconds each."""
     config = replace(config, batch=max(1, config.batch // workers))
+    side = int(min(largest, LARGEST_MEASURED) ** 0.5)
+    train, student, shard = _training(config, side, precision, device)
+    step = _median(train, device) / STEPS
+    before = peak_memory()
+    error_pass = _median(lambda: error_map(student, shard, precision), device) / shard.pixels
+    grown = (peak_memory() - before) * max(0.0, largest / shard.pixels - 1)  # a larger image takes more
+    image = np.random.default_rng(0).integers(0, 256, (240, 240), np.uint8)
+    sample = EvaluationImages("plan", config.scales[0], [image])
+    evaluation = _median(lambda: evaluate(student.float(), sample), device) / image.size
+    return Speed(
+        step=step, error_pass=error_pass, evaluation=evaluation, memory=peak_memory() + int(grown), measured=True
+    )
+
+
+def _training(
+    config: RunConfig, side: int, precision: Precision, device: torch.device
+) -> tuple[Callable[[], None], Network, Shard]:
+    """Some steps on a shard of one square image, the student they train, and the shard."""
     student = placed(config.student(), precision, device)
-    side = int(min(largest, LARGEST_MEASURED) ** 0.5) // student.upsampling * student.upsampling
-    rng = np.random.default_rng(0)
+    side = side // student.upsampling * student.upsampling
+    hr, geometry = np.random.default_rng(0).integers(0, 256, side**2, np.uint8), np.array([side], np.int64)
+    inputs = (hr / 255).astype(np.float16)
+    small = inputs[: (side // student.upsampling) ** 2]
+    tensors = {"hr": hr, "inputs": inputs, "small": small, "heights": geometry, "widths": geometry}
     with tempfile.TemporaryDirectory() as folder:
         path = as_path(folder) / "shard.safetensors"
-        hr, geometry = rng.integers(0, 256, side**2, np.uint8), np.array([side], np.int64)
-        inputs = (hr / 255).astype(np.float16)
-        small = inputs[: (side // student.upsampling) ** 2]
-        tensors = {"hr": hr, "inputs": inputs, "small": small, "heights": geometry, "widths": geometry}
         write_tensors(path, tensors | {"scales": np.array(config.scales[:1])})
         shard = Shard(path, device, student.upsampling)
     bank = Bank({0: shard}, total_shards=1, crop=config.crop, seed=0)
@@ -220,18 +247,42 @@ def _measured(config: RunConfig, workers: int, precision: Precision, device: tor
         bank.teach(0, np.full(shard.pixels, 0.5, np.float16))
     state, group = TrainState(student, config), Group()
 
-    def train(steps: int = 5) -> None:
-        train_epoch(state, bank, round=0, epoch=0, crops=steps * config.batch, group=group, precision=precision)
+    def train() -> None:
+        train_epoch(state, bank, round=0, epoch=0, crops=STEPS * config.batch, group=group, precision=precision)
 
-    step = _median(train, device) / 5
-    before = peak_memory()
-    error_pass = _median(lambda: error_map(student, shard, precision), device) / side**2
-    grown = (peak_memory() - before) * max(0.0, largest / side**2 - 1)  # a larger image takes more
-    sample = EvaluationImages("plan", config.scales[0], [rng.integers(0, 256, (240, 240), np.uint8)])
-    evaluation = _median(lambda: evaluate(student.float(), sample), device) / 240**2
-    return Speed(
-        step=step, error_pass=error_pass, evaluation=evaluation, memory=peak_memory() + int(grown), measured=True
-    )
+    return train, student, shard
+
+
+@contextmanager
+def _company(others: int, config: RunConfig, precision: Precision) -> Iterator[None]:
+    """So many processes that train: the workers of a machine share its cores, its caches and its memory's speed."""
+    context = multiprocessing.get_context("spawn")
+    training = context.Semaphore(0)
+    arguments = (config, precision, torch.get_num_threads(), training)
+    processes: list[SpawnProcess] = []
+    try:
+        for _ in range(others):
+            process = context.Process(target=_keep_training, args=arguments, daemon=True)
+            process.start()
+            processes.append(process)
+        for _ in processes:
+            training.acquire(timeout=COMPANY)
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _keep_training(config: RunConfig, precision: Precision, threads: int, training: Semaphore) -> None:
+    """Train until the process that asked for it is gone."""
+    torch.set_num_threads(threads)
+    train, _, _ = _training(config, int(LARGEST_MEASURED**0.5), precision, torch.device("cpu"))
+    train()
+    training.release()
+    asked = multiprocessing.parent_process()
+    while asked and asked.is_alive():
+        train()
 
 
 def _assumed(config: RunConfig, workers: int) -> Speed:

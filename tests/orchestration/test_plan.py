@@ -1,6 +1,10 @@
 """What a sweep will cost: the counts exactly, the times in proportion, and what cannot fit is refused."""
 
+import multiprocessing
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +84,41 @@ def test_here_it_is_measured(tiny_files: TinyFiles, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     assert "measured here" in printed
     assert "for a worker-hour" in printed
+
+
+def test_it_is_measured_beside_as_many_as_will_run(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four trials of two threads on six cores: three at once, one of them timed, two beside it."""
+    seen = []
+
+    def median(work: object, device: object) -> float:
+        seen.append(len(multiprocessing.active_children()))
+        return 1.0
+
+    monkeypatch.setattr(planning, "_median", median)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(planning, "_refuse_what_does_not_fit", lambda *_: None)
+    planned(tiny_files, Placement(threads=2), teacher=("none",), lam=(0.05, 0.1))
+    assert seen
+    assert set(seen) == {2}
+    assert not multiprocessing.active_children()
+
+
+def test_what_trains_beside_ends_with_a_killed_plan(tmp_path: Path) -> None:
+    script = tmp_path / "plan_and_wait.py"
+    script.write_text(
+        "import time\n"
+        "from ail_ray.learning.config import RunConfig\n"
+        "from ail_ray.orchestration import plan\n"
+        "if __name__ == '__main__':\n"
+        "    with plan._company(1, RunConfig(crop=16, batch=2), 'fp32'):\n"
+        "        print('in company', flush=True)\n"
+        "        time.sleep(300)\n"
+    )
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"in company\n"
+    process.kill()
+    assert process.communicate(timeout=30) == (b"", None)  # the end of the file: nobody else holds it
 
 
 def test_what_cannot_fit_is_refused(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
