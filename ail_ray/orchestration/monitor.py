@@ -1,13 +1,10 @@
-"""What a sweep's driver knows of its trials: it tells user, ledger and MLflow, has students exported, and sums up."""
+"""What a sweep's driver knows of its trials: it tells user, ledger and MLflow, and sums up."""
 
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from ail_ray.files import write_bytes
 from ail_ray.learning.config import parameters
-from ail_ray.learning.export import to_onnx
-from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.notes import student_cost, trial_params
@@ -42,9 +39,7 @@ class Monitor:
     def heard(self, plan: TrialPlan) -> None:
         """A trial has committed a round: print it, send it."""
         directory = RunDirectory(plan.directory)
-        for line in directory.incidents()[self._incidents[directory.path.name] :]:
-            self.say(f"[{title(plan.config)}] {line}")
-            self._incidents[directory.path.name] += 1
+        self._tell_incidents(plan)
         for record in directory.records()[self._told[directory.path.name] + 1 :]:
             self.say(f"[{title(plan.config)}] {describe(record)}")
             self._told[directory.path.name] = record["round"]
@@ -59,8 +54,7 @@ class Monitor:
         if failure:
             self.ledger.failed(plan.directory, failure)
             self.say(f"[{title(plan.config)}] failed: {failure}")
-        if status == "finished":
-            self._export(plan)
+        self._tell_incidents(plan)
         self._mirror(plan, status)
 
     def trials(self) -> list[dict[str, Any]]:
@@ -82,14 +76,11 @@ class Monitor:
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
 
-    def _export(self, plan: TrialPlan) -> None:
-        """The student as ONNX, once; without it the trial is finished all the same."""
-        path = plan.directory / "student.onnx"
-        try:
-            if not path.exists():
-                write_bytes(path, to_onnx(load_model(plan.directory / "student.safetensors")))
-        except Exception as error:  # whatever torch's exporter or a full disk raises
-            self.say(f"[{title(plan.config)}] no ONNX, the same command tries again: {error}")
+    def _tell_incidents(self, plan: TrialPlan) -> None:
+        directory = RunDirectory(plan.directory)
+        for line in directory.incidents()[self._incidents[directory.path.name] :]:
+            self.say(f"[{title(plan.config)}] {line}")
+            self._incidents[directory.path.name] += 1
 
     def _mirror(self, plan: TrialPlan, status: str | None = None) -> str | None:
         """The run's MLflow id, or None while MLflow is away."""

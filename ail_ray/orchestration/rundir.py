@@ -280,10 +280,16 @@ class RunDirectory:
         return True
 
     def incidents(self) -> list[str]:
-        """What was found damaged so far, a line each."""
+        """What was found damaged so far, or could not be written, a line each."""
         with suppress(FileError):
             return list(self.manifest()["incidents"])
         return []
+
+    def note(self, incident: str) -> None:
+        """Add one to them."""
+        manifest = self.manifest()
+        manifest["incidents"].append(incident)
+        self.write_manifest(manifest)
 
     def fail(self, reason: str) -> None:
         """Record why this attempt cannot go on, where trying again would only fail again."""

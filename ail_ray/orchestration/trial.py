@@ -12,9 +12,11 @@ from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 from upath import UPath
 
+from ail_ray.files import write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
+from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.prepare import TEACHER, Prepared
 from ail_ray.orchestration.rundir import RunDirectory
@@ -176,6 +178,8 @@ def run_on_ray(plan: TrialPlan, placement: Placement, report: Callable[[dict[str
 def _trainer(plan: TrialPlan, placement: Placement, workers: int, assignment: Assignment) -> TorchTrainer:
     """Of all rounds that are left."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # else every report waits about two seconds
+    # A process less for each trial: that a node will go changes nothing here, and that it went is seen anyway.
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     fixed = placement.fewest == placement.most
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(GROUP_START_TIMEOUT if fixed else ELASTIC_START_TIMEOUT)
     return TorchTrainer(
@@ -194,6 +198,18 @@ def _trainer(plan: TrialPlan, placement: Placement, workers: int, assignment: As
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]
         ),
     )  # fmt: skip
+
+
+def export_student(directory: RunDirectory) -> None:
+    """Write a finished run's student as ONNX, once; if that cannot be, the run notes why and is finished anyway."""
+    path = directory.path / "student.onnx"
+    try:
+        if not path.exists():
+            from ail_ray.learning.export import to_onnx  # seconds of imports that no trial need wait for to begin
+
+            write_bytes(path, to_onnx(load_model(directory.path / "student.safetensors")))
+    except Exception as error:  # whatever torch's exporter or a full disk raises
+        directory.note(f"no ONNX, the same command tries again: {error}")
 
 
 def _fit(trainer: TorchTrainer, tell: Callable[[], None]) -> str | None:

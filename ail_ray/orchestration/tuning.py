@@ -16,7 +16,7 @@ from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.prepare import Prepared
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
-from ail_ray.orchestration.trial import RunError, TrialPlan, run_on_ray
+from ail_ray.orchestration.trial import RunError, TrialPlan, export_student, run_on_ray
 from ail_ray.orchestration.worker import reported
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run_on_tune(
         param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=searcher, scheduler=scheduler, num_samples=config.samples if searcher else 1,
-            max_concurrent_trials=at_once, reuse_actors=False,
+            max_concurrent_trials=at_once, reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=f"tune-{name}", storage_path=str(storage / "ray"), callbacks=[callback],
@@ -108,7 +108,8 @@ def _trial(tuned: dict[str, Any], sweeps: Sequence[Sweep]) -> None:
     number, searched = _asked(tuned)
     sweep, plan = sweeps[number], sweeps[number].plan(searched)
     try:
-        run_on_ray(plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)))
+        run = run_on_ray(plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)))
+        export_student(run)  # here and not where all trials are heard of, who would wait for it
     except (RunError, FileError) as error:  # again would fail again; the sweep's callback reads it
         RunDirectory(plan.directory).fail(str(error))
 

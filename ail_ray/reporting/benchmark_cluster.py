@@ -169,7 +169,7 @@ def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[st
     crops = crops_in(seconds) // rounds
     lams = [f"{0.05 * (i + 1):.2f}" for i in range(trials)]
     words = [
-        "mini", "--train", "sample", "--validation", "sample-val", "--test", "sample-val", "--rule", "eq7", "--teacher",
+        "mini", "--train", "sample", "--validation", "sample-val", "--test", "--rule", "eq7", "--teacher",
         "none", "--epochs", "1", "--rounds", str(rounds), "--crops", str(crops), "--lam", *lams, *more,
     ]  # fmt: skip
     with _storage() as storage:

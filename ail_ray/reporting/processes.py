@@ -24,12 +24,20 @@ def descendants(pid: int) -> list[int]:
 
 
 def held(pids: list[int]) -> int:
-    """Bytes in memory of some processes together; what several share, files and shared memory too, counts once."""
+    """Bytes in memory of some processes together; what several share, files and shared memory too, counts once.
+
+    Libraries are left out: how much of them is one process's share changes with every other that comes and goes.
+    """
     total = 0
     for pid in pids:
         with suppress(OSError):
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+            library = False
+            for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+                name, *values = line.split()
+                if not name.endswith(":"):  # the head of a mapping: its addresses, ..., its file
+                    library = ".so" in values[-1]
+                elif name == "Pss:" and not library:
+                    total += int(values[0]) * 1024
     return total
 
 

@@ -19,6 +19,7 @@ import torch
 from upath import UPath
 
 from ail_ray.files import FileError, read_json, read_tensors, write_bytes, write_json, write_tensors
+from ail_ray.learning import export
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.models import VDSR
@@ -27,7 +28,7 @@ from ail_ray.orchestration.journal import Interrupted, RunJournal
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.rundir import Place, RunDirectory
 from ail_ray.orchestration.runs import describe
-from ail_ray.orchestration.trial import TrialPlan, run_local
+from ail_ray.orchestration.trial import TrialPlan, export_student, run_local
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -377,6 +378,20 @@ def test_a_job_whose_lease_another_has_taken_cannot_commit(directory: RunDirecto
         with pytest.raises(FileError, match="another job has taken this run over"):
             overtaken.commit_epoch(log(0, 1), state(2).tensors())
     assert directory.place == Place(0, 1)
+
+
+def test_a_student_that_cannot_be_exported_yet_is_noted_and_exported_later(
+    make_plan: Callable[..., TrialPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_local(make_plan(tmp_path, rounds=1, epochs=1), 1, torch.device("cpu"), lambda record: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "to_onnx", lambda model: 1 / 0)
+        export_student(run)
+    assert run.incidents() == ["no ONNX, the same command tries again: division by zero"]
+    assert not (run.path / "student.onnx").exists()
+    export_student(run)
+    assert (run.path / "student.onnx").read_bytes()
+    assert len(run.incidents()) == 1
 
 
 def test_ten_rounds_stay_within_the_stated_bound(make_plan: Callable[..., TrialPlan], tmp_path: Path) -> None:
