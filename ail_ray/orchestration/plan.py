@@ -43,6 +43,7 @@ ROUND = 1.0  # seconds of a round for commits and pictures
 ACTOR = 400_000_000  # bytes of a store actor's process beside the importance (Linux, torch for CPUs)
 LARGEST_MEASURED = 512 * 512  # pixels of an image that the memory of an error pass is measured on
 STEPS = 5  # of training, timed at once
+SHARE = 0.9  # of a core, left to a worker where workers take all cores: Ray's own processes need the rest
 COMPANY = 60.0  # seconds in which a process beside the measured one must have begun to train
 
 
@@ -130,6 +131,7 @@ def plan_sweep(
     configs = [sweep.run(**searched) for searched in proposals(sweep)]
     at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
     beside = min(room, at_once * workers) - 1 if device.type == "cpu" else 0
+    share = SHARE if device.type == "cpu" and not local and at_once * workers >= room else 1.0
     largest = max(pair.pixels for pair in prepared.corpus.pairs)
     evaluation = sum(_pixels(file.images.paths) for file in (*prepared.validation, *prepared.test))
     speeds: dict[tuple[int, int], Speed] = {}
@@ -139,7 +141,9 @@ def plan_sweep(
             key = (config.student_width, config.student_depth)
             if key not in speeds:
                 speeds[key] = (
-                    _assumed(config, workers) if assumed else _measured(config, workers, precision, device, largest)
+                    _assumed(config, workers)
+                    if assumed
+                    else _measured(config, workers, precision, device, largest, share)
                 )
             trials.append(_cost(config, prepared, speeds[key], workers, evaluation))
         passes = {name: _teacher(path, prepared, precision, device, assumed) for name, path in teachers.items() if path}
@@ -210,8 +214,14 @@ def _bank(config: RunConfig) -> float:
     return 3 + 2 / config.upsampling**2 + (2 if config.beta > 0 else 0)
 
 
-def _measured(config: RunConfig, workers: int, precision: Precision, device: torch.device, largest: int) -> Speed:
-    """Times and memory of the run's own functions on random pixels, some seconds each."""
+def _measured(
+    config: RunConfig, workers: int, precision: Precision, device: torch.device, largest: int, share: float
+) -> Speed:
+    """Times and memory of the run's own functions on random pixels, some seconds each.
+
+    Args:
+        share: of the time measured here that a worker will have.
+    """
     config = replace(config, batch=max(1, config.batch // workers))
     side = int(min(largest, LARGEST_MEASURED) ** 0.5)
     train, student, shard = _training(config, side, precision, device)
@@ -223,8 +233,9 @@ def _measured(config: RunConfig, workers: int, precision: Precision, device: tor
     sample = EvaluationImages("plan", config.scales[0], [image])
     evaluation = _median(lambda: evaluate(student.float(), sample), device) / image.size
     return Speed(
-        step=step, error_pass=error_pass, evaluation=evaluation, memory=peak_memory() + int(grown), measured=True
-    )
+        step=step / share, error_pass=error_pass / share, evaluation=evaluation / share,
+        memory=peak_memory() + int(grown), measured=True,
+    )  # fmt: skip
 
 
 def _training(

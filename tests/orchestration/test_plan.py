@@ -15,7 +15,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.models import VDSR, parameter_count
 from ail_ray.orchestration import plan as planning
-from ail_ray.orchestration.plan import ASSUMED_SPEED, ROUND, START, Plan, describe_plan, plan_sweep
+from ail_ray.orchestration.plan import ASSUMED_SPEED, ROUND, SHARE, START, STEPS, Plan, describe_plan, plan_sweep
 from ail_ray.orchestration.prepare import plan_data
 from ail_ray.orchestration.trial import Placement
 from jobs.ail_sweep import main
@@ -97,10 +97,14 @@ def test_it_is_measured_beside_as_many_as_will_run(tiny_files: TinyFiles, monkey
     monkeypatch.setattr(planning, "_median", median)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     monkeypatch.setattr(planning, "_refuse_what_does_not_fit", lambda *_: None)
-    planned(tiny_files, Placement(threads=2), teacher=("none",), lam=(0.05, 0.1))
+    full = planned(tiny_files, Placement(threads=2), teacher=("none",), lam=(0.05, 0.1))
     assert seen
     assert set(seen) == {2}
     assert not multiprocessing.active_children()
+    spare = planned(tiny_files, Placement(threads=2), teacher=("none",), lam=(0.05, 0.1), max_workers=1)
+    assert seen[-1] == 0
+    assert spare.trials[0].speed.step == pytest.approx(1 / STEPS)
+    assert full.trials[0].speed.step == pytest.approx(1 / STEPS / SHARE)
 
 
 def test_what_trains_beside_ends_with_a_killed_plan(tmp_path: Path) -> None:
