@@ -18,11 +18,17 @@ from typing import Any
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 import torch
 from upath import UPath
 
 AnyPath = str | os.PathLike[str] | UPath
+Buffer = bytes | memoryview
+
+KINDS = {
+    "|b1": "BOOL", "|u1": "U8", "|i1": "I8", "<i2": "I16", "<u2": "U16", "<f2": "F16", "<i4": "I32", "<u4": "U32",
+    "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64",
+}  # fmt: skip
+"""Names of numpy's types in safetensors, in its order."""
 
 
 class FileError(ValueError):
@@ -40,16 +46,16 @@ def is_local(path: UPath) -> bool:
     return isinstance(path, Path)
 
 
-def write_bytes(path: UPath, data: bytes) -> None:
+def write_bytes(path: UPath, *pieces: Buffer) -> None:
     """Write a file so that a reader, or a restart, sees the whole of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not is_local(path):
-        path.write_bytes(data)
+        path.write_bytes(b"".join(pieces))
         return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(str(temporary), str(path))
@@ -104,7 +110,7 @@ def write_tensors(path: UPath, tensors: dict[str, np.ndarray], metadata: dict[st
     """Write arrays (any shape; float, integer or bool) as safetensors with their checksum."""
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}  # a scalar stays one
     metadata = dict(metadata or {}, sha256=checksum(tensors))
-    write_bytes(path, _in_order(safetensors.numpy.save(tensors, metadata)))
+    write_bytes(path, *_pieces(tensors, metadata))
 
 
 def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -140,7 +146,7 @@ def checksum(tensors: dict[str, np.ndarray]) -> str:
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(_title(name, array))
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        digest.update(_content(np.ascontiguousarray(array)))
     return digest.hexdigest()
 
 
@@ -162,14 +168,25 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
 
 
-def _in_order(data: bytes) -> bytes:
-    """A safetensors file with its metadata sorted: the library writes them in a new order every time."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+def _pieces(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> list[Buffer]:
+    """A safetensors file, to be written one after the other: the library copies all it writes, several times.
+
+    The same content is the same bytes, those of the library, which has the metadata in a new order every time.
+    """
+    order, end = list(KINDS), 0
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype.str), name))  # the widest first
+    for name in names:
+        array, start = tensors[name], end
+        end += array.nbytes
+        header[name] = {"dtype": KINDS[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, memoryview(data)[end:]])
+    return [len(text).to_bytes(8, "little"), text, *(_content(tensors[name]) for name in names)]
+
+
+def _content(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _mapped(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str], str | None]:

@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, tensors and their checksum, and what is said of damaged ones."""
 
+import json
 import os
 import pickle
 import uuid
@@ -7,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from upath import UPath
 
 from ail_ray.files import (
+    KINDS,
     FileError,
     as_path,
     as_tensor,
+    checksum,
     create,
     digest_of,
     read_json,
@@ -105,6 +110,25 @@ def test_tensors_of_every_type_and_shape_round_trip(folder: UPath) -> None:
     assert {"set": "Set5", "scale": "2"}.items() <= metadata.items()
 
 
+@given(
+    st.dictionaries(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=3).filter(lambda name: name != "__metadata__"),
+        arrays(st.sampled_from([np.dtype(kind) for kind in KINDS]), array_shapes(min_dims=0, min_side=0, max_side=4)),
+        max_size=5,
+    ),
+    st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), st.text(max_size=3), max_size=2),
+)
+def test_the_bytes_are_those_of_the_library(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    def parts(data: bytes) -> tuple[dict[str, object], bytes]:
+        end = 8 + int.from_bytes(data[:8], "little")
+        return json.loads(data[8:end]), data[end:]
+
+    path = UPath(f"memory://test_files/{uuid.uuid4().hex}")
+    write_tensors(path, tensors, metadata)
+    expected = safetensors.numpy.save(tensors, metadata | {"sha256": checksum(tensors)})
+    assert parts(path.read_bytes()) == parts(expected)
+
+
 def test_a_flipped_bit_anywhere_in_the_body_is_noticed(folder: UPath) -> None:
     path = folder / "a.safetensors"
     write_tensors(path, {"a": np.arange(9, dtype=np.uint8), "b": np.ones(5, np.float16)})
@@ -153,9 +177,7 @@ def test_a_pickle_is_refused_and_not_run(folder: UPath, tmp_path: Path, kind: st
 
 
 def test_a_foreign_file_without_a_checksum_is_read(tmp_path: Path) -> None:
-    from safetensors.numpy import save_file
-
-    save_file({"a": np.arange(3, dtype=np.float32)}, tmp_path / "a.safetensors")
+    safetensors.numpy.save_file({"a": np.arange(3, dtype=np.float32)}, tmp_path / "a.safetensors")
     tensors, metadata = read_tensors(UPath(tmp_path / "a.safetensors"))
     assert tensors["a"].tolist() == [0, 1, 2]
     assert metadata == {}

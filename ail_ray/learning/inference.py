@@ -1,5 +1,6 @@
 """A network over whole images: error maps of a shard, benchmark rows, single images."""
 
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -65,7 +66,7 @@ def _strips(height: int, width: int, depth: int) -> list[tuple[int, int]]:
 def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
     """`|y - s|` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
     model.eval()
-    errors = np.empty(shard.pixels, np.float16)
+    errors = _map(shard.pixels)
     for place, inputs, hr in shard.images():
         sr = super_resolve(model, inputs, precision)
         errors[place] = (hr.to(sr.dtype) / 255 - sr).abs().half().cpu().numpy().ravel()
@@ -75,10 +76,15 @@ def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
 def output_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
     """`s` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
     model.eval()
-    outputs = np.empty(shard.pixels, np.float16)
+    outputs = _map(shard.pixels)
     for place, inputs, _ in shard.images():
         outputs[place] = super_resolve(model, inputs, precision).half().cpu().numpy().ravel()
     return outputs
+
+
+def _map(pixels: int) -> np.ndarray:
+    """Room for a shard's pixels, (pixels,) float16, that the system has back with the array; malloc would keep it."""
+    return np.frombuffer(mmap.mmap(-1, 2 * pixels), np.float16)
 
 
 def evaluate(

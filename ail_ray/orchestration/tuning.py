@@ -92,7 +92,8 @@ def run_on_tune(
         param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=searcher, scheduler=scheduler, num_samples=config.samples if searcher else 1,
-            max_concurrent_trials=at_once, reuse_actors=True,
+            max_concurrent_trials=at_once,
+            reuse_actors=not config.asha,  # a trial that is stopped in the middle still works when the next would begin
         ),
         run_config=tune.RunConfig(
             name=f"tune-{name}", storage_path=str(storage / "ray"), callbacks=[callback],
