@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,27 +134,32 @@ def _together_and_alone(job: dict[str, Any]) -> None:
 
 
 def bytes_per_pixel(
-    *, images: tuple[int, int] = (16, 96), side: int = 800, width: int = 13, crops: int = 4000
+    *, images: tuple[int, int] = (16, 128), side: int = 800, width: int = 13, crops: int = 2000, rounds: int = 3
 ) -> Figure:
     """What a node's processes hold per training pixel while two workers train, and at most during an update.
 
     From two corpora of 16 shards, so that what they hold anyway is left out: the slope of their memory (what several
-    share counts once, mapped files and Ray's shared memory included).
+    share counts once, mapped files and Ray's shared memory included), as a mean over rounds: what malloc keeps for
+    later, some feature maps or none, differs from one to the next.
     """
     pixels, steady, most = list[int](), list[float](), list[float]()
     for count in images:
         with _storage() as storage, cluster():
             _pictures(storage / "images", side, count)
             config = run_config(
-                train=(str(storage / "images"),), downsizes=(1.0,), width=width, rounds=2, epochs=1, crops=crops,
+                train=(str(storage / "images"),), downsizes=(1.0,), width=width, rounds=rounds, epochs=1, crops=crops,
             )  # fmt: skip
             plan = _plan(config, storage)
             with Watch(WORKING) as watch:
-                _, first, last = run_on_ray(plan, Placement(workers=2), lambda record: None).records()
-        trained = last["time"] - last["seconds"]["evaluation"]
+                records = run_on_ray(plan, Placement(workers=2), lambda record: None).records()
+        training, whole = list[float](), list[float]()
+        for before, record in pairwise(records):
+            trained = record["time"] - record["seconds"]["evaluation"]
+            training.append(statistics.median(watch.between(trained - 0.6 * record["seconds"]["theta"], trained)))
+            whole.append(max(watch.between(before["time"], trained)))
         pixels.append(plan.prepared.corpus.pixels)
-        steady.append(statistics.median(watch.between(trained - 0.6 * last["seconds"]["theta"], trained)))
-        most.append(max(watch.between(first["time"], trained)))
+        steady.append(statistics.mean(training))
+        most.append(statistics.mean(whole))
     if not min(steady) > 0:
         raise RuntimeError(
             "nothing of the workers' memory was seen: does RAY_ADDRESS name a Ray that was there before?"
