@@ -36,7 +36,7 @@ class Row:
         return asdict(self)
 
 
-STRIP = 520_000  # pixels: the feature maps of a small student stay below 32 MB, up to which malloc gives memory again
+STRIP = 360_000  # pixels: the feature maps of a small student stay in the cache, and below the 32 MB that malloc keeps
 
 
 @torch.inference_mode()
