@@ -1,6 +1,5 @@
 """A network over whole images: error maps of a shard, benchmark rows, single images."""
 
-import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -66,7 +65,7 @@ def _strips(height: int, width: int, depth: int) -> list[tuple[int, int]]:
 def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
     """`|y - s|` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
     model.eval()
-    errors = _map(shard.pixels)
+    errors = np.empty(shard.pixels, np.float16)
     for place, inputs, hr in shard.images():
         sr = super_resolve(model, inputs, precision)
         errors[place] = (hr.to(sr.dtype) / 255 - sr).abs().half().cpu().numpy().ravel()
@@ -76,15 +75,10 @@ def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
 def output_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
     """`s` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
     model.eval()
-    outputs = _map(shard.pixels)
+    outputs = np.empty(shard.pixels, np.float16)
     for place, inputs, _ in shard.images():
         outputs[place] = super_resolve(model, inputs, precision).half().cpu().numpy().ravel()
     return outputs
-
-
-def _map(pixels: int) -> np.ndarray:
-    """Room for a shard's pixels, (pixels,) float16, that the system has back with the array; malloc would keep it."""
-    return np.frombuffer(mmap.mmap(-1, 2 * pixels), np.float16)
 
 
 def evaluate(
@@ -125,6 +119,11 @@ def evaluate_all(
 ) -> list[dict[str, Any]]:
     """A row for each set and scale, as plain data."""
     return [evaluate(model, images, precision=precision, group=group).as_dict() for images in benchmarks]
+
+
+def mean_psnr(rows: list[dict[str, Any]]) -> float:
+    """Mean PSNR (dB) over a record's rows; 0 where there are none."""
+    return sum(row["psnr"] for row in rows) / len(rows) if rows else 0.0
 
 
 def benchmark(

@@ -24,11 +24,10 @@ from ail_ray.files import as_path, digest_of
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.pictures import central_crop
 from ail_ray.learning.export import INPUT, OUTPUT, to_onnx
-from ail_ray.learning.inference import evaluate
+from ail_ray.learning.inference import evaluate, mean_psnr
 from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.job import tracking_uri
-from ail_ray.orchestration.rundir import mean_psnr
 from ail_ray.orchestration.tracking import unusable
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
+from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.notes import SYMBOLS
-from ail_ray.orchestration.rundir import mean_psnr
 
 Trial = dict[str, Any]  # as in a sweep's summary
 TEXT = 0.06  # of an axis' length, what a written number takes

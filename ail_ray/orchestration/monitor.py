@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ail_ray.learning.config import parameters
+from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.notes import student_cost, trial_params
-from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import describe, title
 from ail_ray.orchestration.tracking import Tracker
 from ail_ray.orchestration.trial import TrialPlan

@@ -35,6 +35,7 @@ from ail_ray.files import (
 )
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import RULES
+from ail_ray.learning.inference import mean_psnr
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.lease import Lease
@@ -288,8 +289,7 @@ class RunDirectory:
     def note(self, incident: str) -> None:
         """Add one to them."""
         manifest = self.manifest()
-        manifest["incidents"].append(incident)
-        self.write_manifest(manifest)
+        self.write_manifest(manifest | {"incidents": [*manifest["incidents"], incident]})
 
     def fail(self, reason: str) -> None:
         """Record why this attempt cannot go on, where trying again would only fail again."""
@@ -328,9 +328,8 @@ class RunDirectory:
     def _prune(self) -> None:
         """Keep the importance of round 0, of the last two rounds and of the best one."""
         records = self.records()
-        last = records[-1]["round"]
         best = max(records, key=lambda record: mean_psnr(record["validation"]))["round"]
-        kept = {f"round-{t:03d}" for t in (0, last - 1, last, best)}
+        kept = {f"round-{t:03d}" for t in (0, len(records) - 2, len(records) - 1, best)}
         for folder in (self.path / "importance").iterdir():
             if folder.name not in kept:
                 remove_tree(folder)
@@ -349,8 +348,3 @@ def _check(manifest: dict[str, Any]) -> None:
     for log in manifest["epochs"]:
         if not all(isinstance(log[name], int | float) for name in ("round", "epoch", "seconds", "crops")):
             raise ValueError("an epoch without its numbers")
-
-
-def mean_psnr(rows: list[dict[str, Any]]) -> float:
-    """Mean PSNR (dB) over a record's rows; 0 where there are none."""
-    return sum(row["psnr"] for row in rows) / len(rows) if rows else 0.0

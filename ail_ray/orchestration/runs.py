@@ -11,8 +11,9 @@ from upath import UPath
 
 from ail_ray.files import FileError, remove_tree
 from ail_ray.learning.config import RunConfig
+from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+from ail_ray.orchestration.rundir import RunDirectory
 
 
 @dataclass(frozen=True, kw_only=True)

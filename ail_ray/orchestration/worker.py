@@ -15,12 +15,13 @@ from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.algorithm import Importance, Run, adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
+from ail_ray.learning.inference import mean_psnr
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import NonFiniteLossError, TrainState
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.gallery import Gallery
 from ail_ray.orchestration.journal import RunJournal
-from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ActorStore
 
 

@@ -11,9 +11,10 @@ from upath import UPath
 
 from ail_ray.files import FileError, as_path, read_json
 from ail_ray.learning.config import SEARCHED
+from ail_ray.learning.inference import mean_psnr
 from ail_ray.learning.models import build_model, parameter_count
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.rundir import RunDirectory, mean_psnr
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting.tables import interval
 
 GROUPS = ("validation", "test")

@@ -15,8 +15,10 @@ from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.models import VDSR, parameter_count
 from ail_ray.orchestration import plan as planning
-from ail_ray.orchestration.plan import ASSUMED_SPEED, ROUND, SHARE, START, STEPS, Plan, describe_plan, plan_sweep
+from ail_ray.orchestration import speed
+from ail_ray.orchestration.plan import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
 from ail_ray.orchestration.prepare import plan_data
+from ail_ray.orchestration.speed import ASSUMED_SPEED, STEPS
 from ail_ray.orchestration.trial import Placement
 from jobs.ail_sweep import main
 
@@ -94,7 +96,7 @@ def test_it_is_measured_beside_as_many_as_will_run(tiny_files: TinyFiles, monkey
         seen.append(len(multiprocessing.active_children()))
         return 1.0
 
-    monkeypatch.setattr(planning, "_median", median)
+    monkeypatch.setattr(speed, "_median", median)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     monkeypatch.setattr(planning, "_refuse_what_does_not_fit", lambda *_: None)
     full = planned(tiny_files, Placement(threads=2), teacher=("none",), lam=(0.05, 0.1))
@@ -112,9 +114,9 @@ def test_what_trains_beside_ends_with_a_killed_plan(tmp_path: Path) -> None:
     script.write_text(
         "import time\n"
         "from ail_ray.learning.config import RunConfig\n"
-        "from ail_ray.orchestration import plan\n"
+        "from ail_ray.orchestration.speed import company\n"
         "if __name__ == '__main__':\n"
-        "    with plan._company(1, RunConfig(crop=16, batch=2), 'fp32'):\n"
+        "    with company(1, RunConfig(crop=16, batch=2), 'fp32'):\n"
         "        print('in company', flush=True)\n"
         "        time.sleep(300)\n"
     )
@@ -128,7 +130,7 @@ def test_what_trains_beside_ends_with_a_killed_plan(tmp_path: Path) -> None:
 def test_what_cannot_fit_is_refused(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = os.sysconf("SC_PHYS_PAGES")
     monkeypatch.setattr(os, "sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 4096)
-    monkeypatch.setattr(planning, "_median", lambda work, device: 1.0)
+    monkeypatch.setattr(speed, "_median", lambda work, device: 1.0)
     with pytest.raises(ConfigError, match=r"2 workers .* need .* GiB of memory, this machine has 0\.0"):
         planned(tiny_files, Placement(workers=2), width=(3,))
     assert pages > 1000
