@@ -249,16 +249,16 @@ def together(bench: Bench, folder: str, **sweeps: dict[str, Any]) -> dict[str, S
 
 
 def test_sweeps_run_beside_each_other_and_each_ends_by_itself(bench: Bench) -> None:
-    jobs = together(bench, "together", short={"rounds": 0}, long={"rounds": 8, "rule": ("uniform",)})
+    jobs = together(bench, "together", short={"rounds": 0}, long={"rounds": 40, "rule": ("uniform",)})
     said, there = list[str](), list[bool]()
 
     def say(line: str) -> None:
         said.append(line)
-        if "round 8:" in line:
+        if "round 40:" in line:
             there.append((bench.folder / "together" / "short" / "summary.json").exists())
 
     summaries = run_sweeps(jobs, command="both", say=say)
-    assert [summary["trials"][0]["rounds"] for summary in summaries] == [0, 8]
+    assert [summary["trials"][0]["rounds"] for summary in summaries] == [0, 40]
     assert there == [True], "nobody waits for the other sweep's end"
     started, first_end = ([i for i, line in enumerate(said) if word in line] for word in ("] started", "round 0:"))
     assert len(started) == 2
