@@ -91,7 +91,7 @@ def test_strips_are_the_whole_image(model: Network, monkeypatch: pytest.MonkeyPa
 
 
 def test_strips_are_equal_and_few() -> None:
-    assert inference._strips(720, 1280, 20) == [(0, 360), (360, 720)]
+    assert inference._strips(720, 1280, 20) == [(0, 240), (240, 480), (480, 720)]
     assert inference._strips(481, 321, 20) == [(0, 481)]
     assert inference._strips(1000, 10**6, 20) == [(0, 250), (250, 500), (500, 750), (750, 1000)]
 
