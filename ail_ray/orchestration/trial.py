@@ -75,13 +75,7 @@ class TrialPlan:
 
     @property
     def directory(self) -> UPath:
-        digest = self.config.digest(
-            corpus=self.prepared.corpus.digest,
-            evaluation=[file.path.stem for file in (*self.prepared.validation, *self.prepared.test)],
-            teacher=self.teacher,
-            start=self.start[0] if self.start else None,
-        )
-        return self.prepared.storage / "runs" / digest
+        return run_path(self.config, self.prepared, self.teacher, self.start and self.start[0])
 
     def open(self, directory: RunDirectory, placement: Placement) -> dict[str, Any]:
         """The manifest of this run's directory, mended, or made if the run is new; a recorded one decides."""
@@ -105,6 +99,13 @@ class TrialPlan:
             threads=manifest["threads"], teacher_errors=self.errors, teacher_outputs=self.outputs,
             teacher=maps / TEACHER if maps else None, start=self.start[1] if self.start else None, holder=holder,
         )  # fmt: skip
+
+
+def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: str | None) -> UPath:
+    """Where a run lies, begun or not; teacher and start as digests of their weights, None where it reads none."""
+    evaluation = [file.path.stem for file in (*prepared.validation, *prepared.test)]
+    digest = config.digest(corpus=prepared.corpus.digest, evaluation=evaluation, teacher=teacher, start=start)
+    return prepared.storage / "runs" / digest
 
 
 def resolve_precision(asked: str, device: str) -> Precision:

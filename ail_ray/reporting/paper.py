@@ -5,7 +5,7 @@ tables share is trained once, and what is there is not trained again.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -14,9 +14,9 @@ from typing import Any
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, read_json
+from ail_ray.files import as_path, digest_of
 from ail_ray.imaging import datasets
-from ail_ray.learning.config import PRESETS, SweepConfig, demo, described
+from ail_ray.learning.config import PRESETS, SweepConfig, demo
 from ail_ray.learning.models import NETWORKS
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.cluster import IN_JOB
@@ -24,7 +24,7 @@ from ail_ray.orchestration.job import SweepJob, check, costs, relative_in_job
 from ail_ray.orchestration.prepare import find_teacher
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.sweep import run_sweeps
-from ail_ray.orchestration.trial import Placement
+from ail_ray.orchestration.trial import Placement, run_path
 
 SETS = ("Set5", "Set14", "BSD100", "Urban100")
 MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
@@ -43,6 +43,10 @@ class Method:
     control: str | None = None  # the method with w = 1 at the same budget
     together: bool = False  # on the joint scales at once
     every_seed: bool = False  # else only the first
+
+    def seeds(self, all: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of a study's seeds that it is run with."""
+        return all if self.every_seed else all[:1]
 
 
 AIL: dict[str, Any] = {"rule": ("eq7",)}
@@ -162,6 +166,8 @@ class Study:
     """Folder or address of the runs; ./ail_out, in a submitted job ~/ail_out."""
     plan: bool = False
     """Only say which runs, crops and hours it would take."""
+    collect: bool = False
+    """Run nothing: tables and figures of the runs that have finished so far."""
 
     def __post_init__(self) -> None:
         known = {"tables": {3, *TABLES}, "figures": set(FIGURES), "scales": {2, 3, 4}}
@@ -205,7 +211,7 @@ class Study:
             for scales in [JOINT] if method.together else [(scale,) for scale in self.scales]:
                 base = replace(
                     BUDGETS[self.budget](), scales=scales, test=measured, teacher=(self.teacher,),
-                    seed=self.seeds if method.every_seed else self.seeds[:1],
+                    seed=method.seeds(self.seeds),
                 )  # fmt: skip
                 crop = -(-base.crop // scales[0]) * scales[0] if method.student["network"] == "fsrcnn" else base.crop
                 made.append(Experiment(method, replace(base, crop=crop, **{**method.student, **method.condition})))
@@ -220,17 +226,19 @@ class Study:
             storage=storage,
         )  # fmt: skip
 
-    def checked(self, sweep: SweepConfig) -> SweepJob:
-        """The job, its summary in a folder named by all that it reads.
+    def checked(self, sweep: SweepConfig) -> tuple[SweepJob, dict[int, RunDirectory]]:
+        """The job, its summary in a folder named by all that it reads, and where its runs lie, by seed.
 
         Raises:
             ConfigError: as a sweep does before it starts.
         """
-        prepared, weights, _ = check(self.job(sweep))
-        evaluation = [file.path.stem for file in (*prepared.validation, *prepared.test)]
-        teachers = {name: path and weights_digest(path) for name, path in weights.items()}
-        content = [described(sweep), prepared.corpus.digest, evaluation, teachers]
-        return self.job(sweep, f"paper/{digest_of(content)}")
+        prepared, weights, start = check(self.job(sweep))
+        teachers = {name: weights_digest(path) if path else None for name, path in weights.items()}
+        runs = {
+            config.seed: RunDirectory(run_path(config, prepared, teachers.get(config.teacher), start and start[0]))
+            for config in sweep.grid()
+        }
+        return self.job(sweep, f"paper/{digest_of([sweep.rounds, *(run.path.name for run in runs.values())])}"), runs
 
 
 @dataclass(frozen=True)
@@ -277,36 +285,44 @@ def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
     """
     find_teacher(study.teacher)
     wanted = {_title(experiment): experiment for experiment in study.experiments()}
-    jobs = {title: study.checked(experiment.sweep) for title, experiment in wanted.items()}
-    summaries = {title: there for title, job in jobs.items() if (there := _finished(job))}
-    for title in wanted:
-        say(f"{title}{', is there' if title in summaries else ''}")
-    todo = {title: job for title, job in jobs.items() if title not in summaries}
-    if todo:
-        summaries |= zip(todo, run_sweeps(todo, command=command, say=say), strict=True)
+    checked = {title: study.checked(experiment.sweep) for title, experiment in wanted.items()}
+    there = {title: _finished(runs, wanted[title]) for title, (_, runs) in checked.items()}
+    for title, (_, runs) in checked.items():
+        say(f"{title}, seeds {' '.join(map(str, runs))}{_state(runs, there[title])}")
+    todo = {title: job for title, (job, runs) in checked.items() if len(there[title]) < len(runs)}
+    if todo and not study.collect:
+        run_sweeps(todo, command=command, say=say)
     results: Results = {}
     for title, experiment in wanted.items():
+        finished = _finished(checked[title][1], experiment)
         for scale in experiment.sweep.scales:
-            results.setdefault((experiment.method.name, scale), {}).update({
-                trial["parameters"]["seed"]: _outcome(trial, experiment.sweep.rounds)
-                for trial in summaries[title]["trials"]
-                if trial["status"] == "finished"
-            })  # fmt: skip
+            results.setdefault((experiment.method.name, scale), {}).update(finished)
     return results
 
 
-def _outcome(trial: dict[str, Any], rounds: int) -> Outcome:
-    run = RunDirectory(as_path(trial["directory"]))
-    return Outcome(trial["directory"], run.records()[: rounds + 1], str(run.student_path(rounds)))
+def _finished(runs: Mapping[int, RunDirectory], experiment: Experiment) -> dict[int, Outcome]:
+    """What has come of those runs that are through all rounds."""
+    rounds = experiment.sweep.rounds
+    return {
+        seed: Outcome(str(run.path), run.records()[: rounds + 1], str(run.student_path(rounds)))
+        for seed, run in runs.items()
+        if run.last_round >= rounds
+    }
+
+
+def _state(runs: Mapping[int, RunDirectory], finished: Mapping[int, Outcome]) -> str:
+    if len(finished) == len(runs):
+        return ": there"
+    return f": there for {' '.join(map(str, finished))}" if finished else ""
 
 
 def plan(study: Study, say: Callable[[str], None]) -> None:
     """Say for each sweep what it would cost."""
     for experiment in study.experiments():
-        job = study.checked(experiment.sweep)
-        there = _finished(job) is not None
-        say(f"--- {_title(experiment)}{': is there' if there else ''}")
-        if not there:
+        job, runs = study.checked(experiment.sweep)
+        finished = _finished(runs, experiment)
+        say(f"--- {_title(experiment)}, seeds {' '.join(map(str, runs))}{_state(runs, finished)}")
+        if len(finished) < len(runs):
             say("\n".join(costs(job)))
 
 
@@ -325,17 +341,6 @@ def teacher_weights(study: Study, name: str) -> UPath | None:
     model = load_model(path)
     full = (name.lower(), model.full_width, model.full_depth)
     return path if (model.name, model.width, model.depth) == full else None
-
-
-def _finished(job: SweepJob) -> dict[str, Any] | None:
-    """The summary of a sweep whose trials are all done, and still there."""
-    path = job.out_path / "summary.json"
-    if not path.exists():
-        return None
-    summary: dict[str, Any] = read_json(path)
-    runs = [RunDirectory(as_path(trial["directory"])) for trial in summary["trials"]]
-    there = [(run.path / "manifest.json").exists() and run.last_round >= job.sweep.rounds for run in runs]
-    return summary if there and all(there) else None
 
 
 def _title(experiment: Experiment) -> str:

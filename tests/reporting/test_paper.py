@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig, described
@@ -18,6 +20,7 @@ from ail_ray.learning.importance import initial_importance
 from ail_ray.learning.inference import benchmark
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.weights import save_model
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting import paper, tables
 from ail_ray.reporting.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
 from ail_ray.reporting.paper import FIGURES, METHODS, SETS, TABLES, Outcome, Results, Study, printed, run
@@ -79,7 +82,7 @@ def test_the_smoke_budget_lacks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "none"))
     study = Study()
-    assert len({study.checked(e.sweep).out for e in study.experiments()}) == len(study.experiments())
+    assert len({study.checked(e.sweep)[0].out for e in study.experiments()}) == len(study.experiments())
 
 
 @pytest.mark.parametrize("job", [paper_tables.main, train_teacher.main])
@@ -195,7 +198,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
                   storage="runs")  # fmt: skip
     said: list[str] = []
     results = run(study, "a command", said.append)
-    assert sum("is there" in line for line in said) == len(said) == 9
+    assert sum(line.endswith(": there") for line in said) == len(said) == 9
     for (name, scale), trials in results.items():
         assert sorted(trials) == ([0, 1] if METHODS[name].every_seed else [1])
         if scale == 2:
@@ -208,16 +211,23 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     for name, methods in (("figure_4", FIGURES[4]), ("figure_9", FIGURES[9])):
         expected = {method: results[method, 2][1].weights for method in methods}  # the first seed given, not the best
         assert (folder / f"{name}.png").read_bytes() == students_picture(expected, pictured(2))
-    # Killed in the middle: a summary is missing, its run is not.
-    lost = next((tiny_budget / "runs" / "paper").glob("*/summary.json"))
-    lost.unlink()
+    # Killed in the middle: one run has not ended, the summary of its sweep does not know.
+    lost = RunDirectory(UPath(results["FSRCNN+AIL", 2][0].directory))
+    lost.write_manifest(lost.manifest() | {"last_round": 0})
+    so_far: list[str] = []
+    partial = run(replace(study, collect=True), "a command", so_far.append)
+    assert "FSRCNN+AIL ×2, seeds 1 0: there for 1" in so_far
+    assert sum(line.endswith(": there") for line in so_far) == 8 == len(so_far) - 1, "nothing is run"
+    assert partial == results | {("FSRCNN+AIL", 2): {1: results["FSRCNN+AIL", 2][1]}}
+    assert "FSRCNN+AIL ×2: seeds 0 have not finished" in comparison(8, study, partial)[1]
     again: list[str] = []
-    assert run(study, "a command", again.append) == results
-    assert sum("is there" in line for line in again) == 8
-    assert not any("patches/s" in line for line in again), "nothing is trained twice"
-    before = {e.method.name: study.checked(e.sweep).out for e in study.experiments()}
+    assert run(study, "a command", again.append).keys() == results.keys()
+    assert sum(line.endswith(": there") for line in again) == 8
+    assert sum("] started" in line for line in again) == 2, "of the sweep that is not whole"
+    assert sum("patches/s" in line for line in again) == 1, "only what is missing is trained"
+    before = {e.method.name: study.checked(e.sweep)[0].out for e in study.experiments()}
     save_model(teacher, VDSR(width=3, depth=4))  # another teacher in the same file: other runs of what reads it
-    changed = {e.method.name for e in study.experiments() if study.checked(e.sweep).out != before[e.method.name]}
+    changed = {e.method.name for e in study.experiments() if study.checked(e.sweep)[0].out != before[e.method.name]}
     assert changed == {"VDSR-f13+AIL", "VDSR-f13+Distil", "FSRCNN+AIL"}
 
 
