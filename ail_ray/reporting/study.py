@@ -53,7 +53,8 @@ def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
         return ", ".join(sorted({str(what(manifest)) for manifest in manifests}))
 
     return (
-        f"{len(runs)} runs, {sum(used.values()) / 3600:.2f} hours of them together, teacher {study.teacher}; "
+        f"{len(runs)} run{'s' * (len(runs) != 1)}, {sum(used.values()) / 3600:.2f} hours of them together, "
+        f"teacher {study.teacher}; "
         f"begun {each(lambda m: datetime.fromtimestamp(m['created'], UTC).date())}, "
         f"commit {each(lambda m: m['machine']['commit'])}, {each(lambda m: m['machine']['processor'])}, "
         f"{each(lambda m: m['precision'])}, workers {each(lambda m: m['workers'])}"

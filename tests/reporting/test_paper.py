@@ -27,6 +27,8 @@ from ail_ray.reporting.paper import FIGURES, METHODS, SETS, TABLES, Outcome, Res
 from ail_ray.reporting.tables import comparison, comparison_markdown, complexity
 from jobs import paper_tables, train_teacher
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
 
 def test_the_papers_numbers_are_all_there() -> None:
     there = printed()
@@ -211,6 +213,18 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     for name, methods in (("figure_4", FIGURES[4]), ("figure_9", FIGURES[9])):
         expected = {method: results[method, 2][1].weights for method in methods}  # the first seed given, not the best
         assert (folder / f"{name}.png").read_bytes() == students_picture(expected, pictured(2))
+    # Manifest, records and last student are all of a run that a table needs: what docs/results keeps.
+    for (_, _), trials in results.items():
+        for trial in trials.values():
+            source = Path(trial.directory)
+            kept = [source / "manifest.json", *source.glob("rounds/*.json"), max(source.glob("students/*"))]
+            for file in kept:
+                to = tiny_budget / "kept" / "runs" / source.name / file.relative_to(source)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(file.read_bytes())
+    kept_results = run(replace(study, storage="kept", tables=(8,), figures=()), "a command", said.append)
+    assert comparison(8, study, kept_results) == comparison(8, study, results)
+    assert not any("started" in line for line in said)
     # Killed in the middle: one run has not ended, the summary of its sweep does not know.
     lost = RunDirectory(UPath(results["FSRCNN+AIL", 2][0].directory))
     lost.write_manifest(lost.manifest() | {"last_round": 0})
@@ -263,3 +277,14 @@ def test_figure_2_shows_the_importance_that_runs_use(monkeypatch: pytest.MonkeyP
     np.testing.assert_allclose(error.images[0].get_array(), expected, atol=1e-6)
     np.testing.assert_allclose(importance.images[0].get_array(), initial_importance(expected), atol=1e-4)
     assert len(curves.lines) == 4
+
+
+@pytest.mark.parametrize("number", [1, 2, 8])
+def test_a_table_of_the_docs_comes_from_the_runs_beside_it(number: int, data_dir: Path, teacher_path: Path) -> None:
+    folder = REPOSITORY / "docs" / "results" / "mini"
+    study = Study(tables=(number,), scales=(2,), budget="mini", teacher=teacher_path.stem, local=True, collect=True,
+                  storage=str(folder))  # fmt: skip
+    rows, missing = comparison(number, study, run(study, "a command", lambda line: None))
+    written = json.loads((folder / f"table_{number}.json").read_text())
+    assert rows
+    assert (written["rows"], written["missing"]) == (json.loads(json.dumps(rows)), missing)
