@@ -126,7 +126,11 @@ def test_the_bytes_are_those_of_the_library(tensors: dict[str, np.ndarray], meta
     path = UPath(f"memory://test_files/{uuid.uuid4().hex}")
     write_tensors(path, tensors, metadata)
     expected = safetensors.numpy.save(tensors, metadata | {"sha256": checksum(tensors)})
-    assert parts(path.read_bytes()) == parts(expected)
+    written = path.read_bytes()
+    assert parts(written) == parts(expected)
+    assert int.from_bytes(written[:8], "little") % 8 == 0, "arrays are aligned in the mapped file"
+    write_tensors(path, dict(reversed(tensors.items())), dict(reversed(metadata.items())))
+    assert path.read_bytes() == written
 
 
 def test_a_flipped_bit_anywhere_in_the_body_is_noticed(folder: UPath) -> None:

@@ -97,7 +97,8 @@ def plan_sweep(
     room = torch.cuda.device_count() if device.type == "cuda" else (os.cpu_count() or 1) // placement.threads
     configs = [sweep.run(**searched) for searched in proposals(sweep)]
     at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
-    beside = min(room, at_once * workers) - 1 if device.type == "cpu" else 0
+    here = max(workers, min(room, at_once * workers))  # on a machine like this one
+    beside = min(room, here) - 1 if device.type == "cpu" else 0
     share = SHARE if device.type == "cpu" and not local and at_once * workers >= room else 1.0
     largest = max(pair.pixels for pair in prepared.corpus.pairs)
     evaluation = sum(_pixels(file.images.paths) for file in (*prepared.validation, *prepared.test))
@@ -125,7 +126,7 @@ def plan_sweep(
         store_memory=ACTOR + 3 * 2 * max(prepared.shard_pixels),
     )  # fmt: skip
     if not assumed:
-        _refuse_what_does_not_fit(plan, device, workers if local or max_workers is None else 1)
+        _refuse_what_does_not_fit(plan, device, here if max_workers is None else 1)
     return plan
 
 

@@ -288,8 +288,8 @@ class RunDirectory:
 
     def note(self, incident: str) -> None:
         """Add one to them."""
-        manifest = self.manifest()
-        self.write_manifest(manifest | {"incidents": [*manifest["incidents"], incident]})
+        if incident not in (manifest := self.manifest())["incidents"]:
+            self.write_manifest(manifest | {"incidents": [*manifest["incidents"], incident]})
 
     def fail(self, reason: str) -> None:
         """Record why this attempt cannot go on, where trying again would only fail again."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, write_tensors
 from ail_ray.imaging.bank import Bank, Shard
 from ail_ray.imaging.evaluation import EvaluationImages
@@ -58,8 +59,13 @@ def company(others: int, config: RunConfig, precision: Precision) -> Iterator[No
             process = context.Process(target=_keep_training, args=arguments, daemon=True)
             process.start()
             processes.append(process)
-        for _ in processes:
-            training.acquire(timeout=COMPANY)
+        deadline = time.monotonic() + COMPANY
+        began = [training.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in processes]
+        if not all(began):
+            raise ConfigError([
+                f"only {sum(began)} of {others} processes could train beside the one that is measured, as they would "
+                "in the sweep: has this machine memory for so many?"
+            ])  # fmt: skip
         yield
     finally:
         for process in processes:

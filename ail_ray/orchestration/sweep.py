@@ -34,7 +34,7 @@ from ail_ray.orchestration.prepare import (
 from ail_ray.orchestration.progress import shown
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.tracking import TABLE, Tracker
-from ail_ray.orchestration.trial import export_student, resolve_precision, run_local
+from ail_ray.orchestration.trial import complete_with_onnx, resolve_precision, run_local
 from ail_ray.orchestration.tuning import Sweep, run_on_tune
 
 
@@ -212,12 +212,11 @@ def _run_here(sweep: Sweep, monitor: Monitor, ended: Callable[[], None]) -> None
             monitor.started(plan)
             failure = None
             try:
-                run = run_local(
+                run_local(
                     plan, sweep.job.placement.threads, device,
                     lambda record, plan=plan: monitor.heard(plan),  # type: ignore[misc]
-                    asked=asked,
+                    asked=asked, complete=complete_with_onnx,
                 )  # fmt: skip
-                export_student(run)
             except Exception as error:  # as under Ray: one failed trial does not sink the others
                 failure = f"{type(error).__name__}: {error}"
             monitor.ended(plan, failure)

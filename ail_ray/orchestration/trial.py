@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 from upath import UPath
 
-from ail_ray.files import write_bytes
+from ail_ray.files import read_json, write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
@@ -124,11 +125,13 @@ def run_local(
     report: Callable[[dict[str, Any]], None],
     *,
     asked: Callable[[], bool] = lambda: False,
+    complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
 ) -> RunDirectory:
     """A run in this process, without Ray, into the same kind of run directory.
 
     Args:
         report: told of every committed round.
+        complete: writes the result when all rounds are there.
         asked: whether to leave at the next step, with everything committed (raises `Interrupted`).
     """
     directory = RunDirectory(plan.directory)
@@ -137,17 +140,24 @@ def run_local(
         if directory.last_round < plan.config.rounds:
             store = ImportanceStore(plan.directory, plan.config, plan.errors)
             work(plan.assignment(manifest, lease.holder), store, Group(), device, report, asked)
-        directory.finalise()
+        complete(directory)
     return directory
 
 
-def run_on_ray(plan: TrialPlan, placement: Placement, report: Callable[[dict[str, Any]], None]) -> RunDirectory:
+def run_on_ray(
+    plan: TrialPlan,
+    placement: Placement,
+    report: Callable[[dict[str, Any]], None],
+    complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
+) -> RunDirectory:
     """A run on the cluster this process is connected to; goes on where its run directory stands.
 
     However often workers and nodes are lost, it goes on as long as it gets further in between.
 
     Args:
-        report: told of every round, those included that were committed before.
+        report: told of every round, those included that were committed before; of the last when the result is there,
+            since whoever hears of it may end this process.
+        complete: writes the result when all rounds are there.
 
     Raises:
         RunError: it failed several times at the same place, or the loss is no longer finite.
@@ -156,9 +166,9 @@ def run_on_ray(plan: TrialPlan, placement: Placement, report: Callable[[dict[str
 
     def tell() -> None:
         nonlocal told
-        for record in directory.records()[told:] if directory.last_round >= told else ():
+        while told <= min(directory.last_round, plan.config.rounds - 1):
             told += 1
-            report(record)
+            report(read_json(directory.record_path(told - 1)))
 
     tell()
     with Lease(plan.directory) as lease:
@@ -172,7 +182,8 @@ def run_on_ray(plan: TrialPlan, placement: Placement, report: Callable[[dict[str
             attempts = attempts + 1 if directory.place == before and not mended else 0
             if (failure := directory.failure()) or attempts == ATTEMPTS:
                 raise RunError(failure or reason or "its workers ended without a word")
-        directory.finalise()
+        complete(directory)
+    report(read_json(directory.record_path(plan.config.rounds)))
     return directory
 
 
@@ -201,8 +212,9 @@ def _trainer(plan: TrialPlan, placement: Placement, workers: int, assignment: As
     )  # fmt: skip
 
 
-def export_student(directory: RunDirectory) -> None:
-    """Write a finished run's student as ONNX, once; if that cannot be, the run notes why and is finished anyway."""
+def complete_with_onnx(directory: RunDirectory) -> None:
+    """Write a finished run's result, as ONNX too; if that cannot be, the run notes why and is finished anyway."""
+    directory.finalise()
     path = directory.path / "student.onnx"
     try:
         if not path.exists():
@@ -210,7 +222,8 @@ def export_student(directory: RunDirectory) -> None:
 
             write_bytes(path, to_onnx(load_model(directory.path / "student.safetensors")))
     except Exception as error:  # whatever torch's exporter or a full disk raises
-        directory.note(f"no ONNX, the same command tries again: {error}")
+        with suppress(Exception):  # of the same disk
+            directory.note(f"no ONNX, the same command tries again: {error}")
 
 
 def _fit(trainer: TorchTrainer, tell: Callable[[], None]) -> str | None:

@@ -16,7 +16,7 @@ from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.prepare import Prepared
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
-from ail_ray.orchestration.trial import RunError, TrialPlan, export_student, run_on_ray
+from ail_ray.orchestration.trial import RunError, TrialPlan, complete_with_onnx, run_on_ray
 from ail_ray.orchestration.worker import reported
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ def _trial(tuned: dict[str, Any], sweeps: Sequence[Sweep]) -> None:
     number, searched = _asked(tuned)
     sweep, plan = sweeps[number], sweeps[number].plan(searched)
     try:
-        run = run_on_ray(plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)))
-        export_student(run)  # here and not where all trials are heard of, who would wait for it
+        run_on_ray(
+            plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)), complete_with_onnx
+        )
     except (RunError, FileError) as error:  # again would fail again; the sweep's callback reads it
         RunDirectory(plan.directory).fail(str(error))
 

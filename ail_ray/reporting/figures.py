@@ -100,7 +100,8 @@ def curves_figure(records: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) -> 
         for name, trials in records.items():
             curve = np.mean([[record["test"][i]["psnr"] for record in trial] for trial in trials], axis=0)
             shown = slice(1, None) if name.endswith("init_0") else slice(None)  # its round 0 trains nothing
-            axis.plot(np.arange(len(curve))[shown], curve[shown], marker=".", label=name)
+            label = name if len(trials) == 1 else f"{name}, mean of {len(trials)}"
+            axis.plot(np.arange(len(curve))[shown], curve[shown], marker=".", label=label)
         axis.set(xlabel="round", ylabel="PSNR, dB", title=f"{first[i]['set']} ×{first[i]['scale']}")
         axis.legend(fontsize="small")
     return figure

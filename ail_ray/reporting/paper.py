@@ -14,7 +14,7 @@ from typing import Any
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of
+from ail_ray.files import FileError, as_path, digest_of
 from ail_ray.imaging import datasets
 from ail_ray.learning.config import PRESETS, SweepConfig, demo
 from ail_ray.learning.models import NETWORKS
@@ -303,11 +303,12 @@ def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
 def _finished(runs: Mapping[int, RunDirectory], experiment: Experiment) -> dict[int, Outcome]:
     """What has come of those runs that are through all rounds."""
     rounds = experiment.sweep.rounds
-    return {
-        seed: Outcome(str(run.path), run.records()[: rounds + 1], str(run.student_path(rounds)))
-        for seed, run in runs.items()
-        if run.last_round >= rounds
-    }
+    finished = {}
+    for seed, run in runs.items():
+        if run.last_round >= rounds:
+            with suppress(FileError):  # a damaged record: the run mends itself when it is run again
+                finished[seed] = Outcome(str(run.path), run.records()[: rounds + 1], str(run.student_path(rounds)))
+    return finished
 
 
 def _state(runs: Mapping[int, RunDirectory], finished: Mapping[int, Outcome]) -> str:
@@ -322,8 +323,8 @@ def plan(study: Study, say: Callable[[str], None]) -> None:
         job, runs = study.checked(experiment.sweep)
         finished = _finished(runs, experiment)
         say(f"--- {_title(experiment)}, seeds {' '.join(map(str, runs))}{_state(runs, finished)}")
-        if len(finished) < len(runs):
-            say("\n".join(costs(job)))
+        if lacking := tuple(seed for seed in runs if seed not in finished):
+            say("\n".join(costs(replace(job, sweep=replace(job.sweep, seed=lacking)))))
 
 
 def printed() -> dict[tuple[str, str, int], tuple[float, float]]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def comparison(number: int, study: Study, results: Results) -> tuple[list[dict[s
         else:
             sets = tuple(dict.fromkeys(row["set"] for row in rows))
             rows += _measured(table.teacher, str(weights), sets, study.scales, paper)
-    left_out = [name for name in SETS if name not in {row["set"] for row in rows}]
+    measured = {name for experiment in study.experiments() for name in experiment.sweep.test}
+    left_out = [name for name in SETS if name not in measured]
     missing += [f"{', '.join(left_out)}: not measured at this budget"] * bool(left_out)
     return rows, missing
 
@@ -132,8 +134,14 @@ def _measured(
     scales: Sequence[int],
     paper: Mapping[tuple[str, str, int], tuple[float, float]],
 ) -> list[dict[str, Any]]:
-    rows = benchmark(weights, sets, scales, precision="fp32", device="cpu", say=lambda line: None)
+    rows = _benchmark(weights, tuple(sets), tuple(scales))
     return [_row(method, row["set"], row["scale"], [(row["psnr"], row["ssim"])], paper) for row in rows]
+
+
+@cache
+def _benchmark(weights: str, sets: tuple[str, ...], scales: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Once for all tables that have this teacher."""
+    return benchmark(weights, sets, scales, precision="fp32", device="cpu", say=lambda line: None)
 
 
 def complexity(say: Callable[[str], None]) -> list[dict[str, Any]]:

@@ -55,7 +55,13 @@ def on_ray(plan: TrialPlan, workers: int) -> Route:
         return {actor.actor_id: actor for actor in list_actors(here, limit=10_000, detail=True)}
 
     before = actors()
-    directory = run_on_ray(plan, Placement(workers=workers), lambda record: None)
+    told = []
+
+    def report(record: dict[str, Any]) -> None:  # the last may be the end of this process: the result is there then
+        told.append((record["round"], (plan.directory / "student.safetensors").exists()))
+
+    directory = run_on_ray(plan, Placement(workers=workers), report)
+    assert told == [(t, t == ROUNDS) for t in range(ROUNDS + 1)]
     new = [actor for key, actor in actors().items() if key not in before]
     return Route(directory, tuple(actor.pid for actor in new if actor.class_name == "RayTrainWorker"))
 

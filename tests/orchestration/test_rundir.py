@@ -28,7 +28,7 @@ from ail_ray.orchestration.journal import Interrupted, RunJournal
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.rundir import Place, RunDirectory
 from ail_ray.orchestration.runs import describe
-from ail_ray.orchestration.trial import TrialPlan, export_student, run_local
+from ail_ray.orchestration.trial import TrialPlan, complete_with_onnx, run_local
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -386,10 +386,13 @@ def test_a_student_that_cannot_be_exported_yet_is_noted_and_exported_later(
     run = run_local(make_plan(tmp_path, rounds=1, epochs=1), 1, torch.device("cpu"), lambda record: None)
     with monkeypatch.context() as patch:
         patch.setattr(export, "to_onnx", lambda model: 1 / 0)
-        export_student(run)
+        complete_with_onnx(run)
+        complete_with_onnx(run)
+        monkeypatch.setattr(run, "note", lambda incident: 1 / 0)  # on the same full disk
+        complete_with_onnx(run)
     assert run.incidents() == ["no ONNX, the same command tries again: division by zero"]
     assert not (run.path / "student.onnx").exists()
-    export_student(run)
+    complete_with_onnx(run)
     assert (run.path / "student.onnx").read_bytes()
     assert len(run.incidents()) == 1
 

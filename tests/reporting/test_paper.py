@@ -225,20 +225,39 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     kept_results = run(replace(study, storage="kept", tables=(8,), figures=()), "a command", said.append)
     assert comparison(8, study, kept_results) == comparison(8, study, results)
     assert not any("started" in line for line in said)
-    # Killed in the middle: one run has not ended, the summary of its sweep does not know.
+    # Nothing to collect: what is written stays as it is.
+    tables_before = {path: path.read_bytes() for path in folder.iterdir()}
+    capsys.readouterr()
+    assert paper_tables.main([*words, "--collect", "--storage", "nowhere"]) == 0
+    assert capsys.readouterr().out.count("not written, no run has finished") == 2
+    assert {path: path.read_bytes() for path in folder.glob("*.[jm]*")} == {
+        path: data for path, data in tables_before.items() if path.suffix != ".png"
+    }
+    # Killed in the middle: one run has not ended, the summary of its sweep does not know; of another a record is bad.
     lost = RunDirectory(UPath(results["FSRCNN+AIL", 2][0].directory))
     lost.write_manifest(lost.manifest() | {"last_round": 0})
+    record = RunDirectory(UPath(results["FSRCNN, w = 1", 2][0].directory)).record_path(1)
+    record.write_bytes(record.read_bytes()[:100])
     so_far: list[str] = []
     partial = run(replace(study, collect=True), "a command", so_far.append)
     assert "FSRCNN+AIL ×2, seeds 1 0: there for 1" in so_far
-    assert sum(line.endswith(": there") for line in so_far) == 8 == len(so_far) - 1, "nothing is run"
-    assert partial == results | {("FSRCNN+AIL", 2): {1: results["FSRCNN+AIL", 2][1]}}
+    assert sum(line.endswith(": there") for line in so_far) == 7 == len(so_far) - 2, "nothing is run"
+    damaged = ("FSRCNN+AIL", "FSRCNN, w = 1")
+    assert partial == results | {(name, 2): {1: results[name, 2][1]} for name in damaged}
     assert "FSRCNN+AIL ×2: seeds 0 have not finished" in comparison(8, study, partial)[1]
     again: list[str] = []
-    assert run(study, "a command", again.append).keys() == results.keys()
-    assert sum(line.endswith(": there") for line in again) == 8
-    assert sum("] started" in line for line in again) == 2, "of the sweep that is not whole"
+    whole = run(study, "a command", again.append)
+    assert whole.keys() == results.keys()
+    trained = [((name, 2), 0) for name in damaged]  # again, so their times are others
+    for where, trials in whole.items():
+        assert {s: t for s, t in trials.items() if (where, s) not in trained} == {
+            s: t for s, t in results[where].items() if (where, s) not in trained
+        }
+    assert all(whole[where][0].test == results[where][0].test for where, _ in trained)
+    assert sum(line.endswith(": there") for line in again) == 7
+    assert sum("] started" in line for line in again) == 4, "of the sweeps that are not whole"
     assert sum("patches/s" in line for line in again) == 1, "only what is missing is trained"
+    assert sum("round 1 is not whole; going on after round 0" in line for line in again) == 1
     before = {e.method.name: study.checked(e.sweep)[0].out for e in study.experiments()}
     save_model(teacher, VDSR(width=3, depth=4))  # another teacher in the same file: other runs of what reads it
     changed = {e.method.name for e in study.experiments() if study.checked(e.sweep)[0].out != before[e.method.name]}
