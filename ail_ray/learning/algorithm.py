@@ -92,7 +92,11 @@ def w_subproblem(run: Run, t: int) -> float:
     started = time.perf_counter()
     for shard, pixels in run.bank.shards.items():
         run.journal.may_leave()
-        run.importance.update(t, shard, error_map(run.state.student, pixels, run.precision))
+        if run.config.error_passes:
+            error = error_map(run.state.student, pixels, run.precision)
+        else:
+            error = np.zeros(pixels.pixels, np.float16)
+        run.importance.update(t, shard, error)
     return time.perf_counter() - started
 
 

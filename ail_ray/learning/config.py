@@ -159,6 +159,11 @@ class RunConfig(Protocol):
         """What the run reads of λ, teacher and the constants of Eqs. 6 to 8, for its rule or for distillation."""
         return RULES[self.rule].reads | ({"teacher"} if self.beta > 0 else set())
 
+    @property
+    def error_passes(self) -> int:
+        """Times that the student runs over the whole corpus: before every round but the first, if its rule asks."""
+        return self.rounds if RULES[self.rule].needs_error else 0
+
     def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None, start: str | None = None) -> str:
         """Name of the run: all that changes its result, with data, teacher and start by content, and nothing else.
 

@@ -152,6 +152,7 @@ class Recipe:
     reads: frozenset[str]  # of `READABLE`
     start: Callable[[Array, float, float], Array] = initial_importance  # of the teacher's error, mu0, alpha0
     needs_first: bool = False
+    needs_error: bool = True
 
 
 READABLE = frozenset({"lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"})
@@ -161,7 +162,7 @@ RULES: dict[str, Recipe] = {
     "eq7": Recipe(solve=eq7, reads=READABLE),
     "reference": Recipe(solve=reference, reads=READABLE - {"error_unit", "error_factor"}, needs_first=True),
     "exact": Recipe(solve=exact, reads=READABLE),
-    "uniform": Recipe(solve=uniform, reads=frozenset()),
+    "uniform": Recipe(solve=uniform, reads=frozenset(), needs_error=False),
     "hard-first": Recipe(solve=hard_first, reads=READABLE - {"error_unit", "error_factor"}, start=mirrored_importance),
 }
 

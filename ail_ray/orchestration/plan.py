@@ -142,7 +142,7 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
         ("data", f"{plan.pairs} pairs, {plan.pixels / 1e6:.1f} M pixels in {c.shards} shards; "
                  f"{plan.evaluation_pixels / 1e6:.1f} M pixels evaluated every round"),
         ("work", f"a trial: {c.rounds + 1} rounds × {c.epochs} epochs, {trial.crops / 1e6:.3g} M crops of "
-                 f"{c.crop}×{c.crop}, {c.rounds} error passes; {crops / 1e6:.3g} M crops in all"),
+                 f"{c.crop}×{c.crop}, {trial.error_passes} error passes; {crops / 1e6:.3g} M crops in all"),
         ("teachers", ", ".join(passes) or "none to run"),
     ]  # fmt: skip
     for speed, config in {trial.speed: trial.config for trial in plan.trials}.items():
@@ -171,11 +171,11 @@ def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, eva
     crops, pixels = prepared.crops_per_epoch(config), prepared.corpus.pixels
     steps = config.epochs * math.ceil(crops / config.batch)
     trained = config.rounds + (config.initialisation != "zeros")
-    seconds = START + trained * steps * speed.step + config.rounds * pixels / workers * speed.error_pass
+    seconds = START + trained * steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
     seconds += (config.rounds + 1) * (evaluation / workers * speed.evaluation + ROUND)
     student = 4 * parameter_count(config.student())
     return TrialCost(
-        config=config, crops=trained * steps * config.batch, error_passes=config.rounds, seconds=seconds,
+        config=config, crops=trained * steps * config.batch, error_passes=config.error_passes, seconds=seconds,
         memory=speed.memory + int(_bank(config) * pixels / workers) + 6 * evaluation, speed=speed,
         disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
     )  # fmt: skip

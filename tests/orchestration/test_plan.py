@@ -40,13 +40,16 @@ def gpus(tiny_files: TinyFiles) -> Plan:
     return planned(tiny_files, Placement(gpu=True), max_workers=2)
 
 
-def test_the_counts_are_those_of_the_sweep(gpus: Plan) -> None:
+def test_the_counts_are_those_of_the_sweep(gpus: Plan, tiny_files: TinyFiles) -> None:
     assert (gpus.pixels, gpus.pairs, gpus.at_once, len(gpus.trials)) == (PIXELS, 6, 2, 4)
     assert gpus.evaluation_pixels == 64 * 64 + 64 * 80
     crops = {(trial.config.student_width, trial.config.teacher == "none"): trial.crops for trial in gpus.trials}
     whole = 4 * 2 * 32  # rounds 0..3 of 2 epochs of 32 crops; without a teacher round 0 trains nothing
     assert crops == {(2, False): whole, (3, False): whole, (2, True): whole * 3 // 4, (3, True): whole * 3 // 4}
     assert {trial.error_passes for trial in gpus.trials} == {3}
+    (control,) = planned(tiny_files, Placement(gpu=True), rule=("uniform",), width=(2,)).trials
+    assert control.error_passes == 0
+    assert control.seconds < min(trial.seconds for trial in gpus.trials if trial.config.teacher != "none")
 
 
 def test_an_assumed_speed_counts_multiply_accumulates(gpus: Plan) -> None:
