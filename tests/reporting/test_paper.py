@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -298,11 +299,14 @@ def test_figure_2_shows_the_importance_that_runs_use(monkeypatch: pytest.MonkeyP
     assert len(curves.lines) == 4
 
 
-@pytest.mark.parametrize("number", [1, 2, 8])
-def test_a_table_of_the_docs_comes_from_the_runs_beside_it(number: int, data_dir: Path, teacher_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_table_of_the_docs_comes_from_the_runs_beside_it(
+    number: int, data_dir: Path, teacher_path: Path, tmp_path: Path
+) -> None:
     folder = REPOSITORY / "docs" / "results" / "mini"
+    shutil.copytree(folder / "runs", tmp_path / "runs")
     study = Study(tables=(number,), scales=(2,), budget="mini", teacher=teacher_path.stem, local=True, collect=True,
-                  storage=str(folder))  # fmt: skip
+                  storage=str(tmp_path))  # fmt: skip
     rows, missing = comparison(number, study, run(study, "a command", lambda line: None))
     written = json.loads((folder / f"table_{number}.json").read_text())
     assert rows
