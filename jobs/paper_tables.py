@@ -30,10 +30,10 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         refuse(error.problems)
     write(study, results, command, say)
-    missing = [f"{e.method.name} ×{s}" for e in study.experiments() for s in e.sweep.scales
-               if len(results.get((e.method.name, s), {})) < len(e.sweep.seed)]  # fmt: skip
     if study.collect:
         return 0
+    missing = [f"{e.method.name} ×{s}" for e in study.experiments() for s in e.sweep.scales
+               if len(results.get((e.method.name, s), {})) < len(e.sweep.seed)]  # fmt: skip
     for name in missing:
         say(f"failed: {name}; the same command tries again")
     return int(bool(missing))

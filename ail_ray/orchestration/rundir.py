@@ -249,8 +249,9 @@ class RunDirectory:
             importance(0)
         last = committed = manifest["last_round"]
         finished = last >= manifest["config"]["rounds"]
+        first_bad = next((t for t in range(last + 1) if not self._sound(self.record_path(t), lines)), last + 1)
         while last >= 0 and not (
-            self._sound(self.record_path(last), lines)
+            last < first_bad
             and all(self._sound(path, lines) for path in {self.student_path(last), self._end(manifest, last)})
             and (finished or importance(last + 1) or importance(last))
         ):
@@ -259,12 +260,10 @@ class RunDirectory:
             lines.append(f"round {committed} is not whole; going on after round {last}")
         going_on = not finished and importance(last + 1)
         end = Place(last, manifest["config"]["epochs"]) if last >= 0 else None
-        places = [
-            place
-            for place in (Place(*numbers) for numbers in manifest["places"])
-            if (place == end or (going_on and place.round == last + 1))
-            and self._sound(self.path / "state" / place.file, lines)
-        ]
+        places = [Place(*numbers) for numbers in manifest["places"]]
+        if not finished:  # then none is needed
+            places = [p for p in places if p == end or (going_on and p.round == last + 1)]
+            places = [p for p in places if self._sound(self.path / "state" / p.file, lines)]
         if lines:
             manifest["last_round"], manifest["places"] = last, [[p.round, p.epochs, p.steps] for p in places]
             manifest["incidents"] += lines
@@ -287,7 +286,7 @@ class RunDirectory:
         return []
 
     def note(self, incident: str) -> None:
-        """Add one to them."""
+        """Add one to them, if it is not there yet."""
         if incident not in (manifest := self.manifest())["incidents"]:
             self.write_manifest(manifest | {"incidents": [*manifest["incidents"], incident]})
 

@@ -13,7 +13,7 @@ from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 from upath import UPath
 
-from ail_ray.files import read_json, write_bytes
+from ail_ray.files import FileError, read_json, write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
@@ -76,7 +76,7 @@ class TrialPlan:
 
     @property
     def directory(self) -> UPath:
-        return run_path(self.config, self.prepared, self.teacher, self.start and self.start[0])
+        return run_path(self.config, self.prepared, self.teacher, self.start)
 
     def open(self, directory: RunDirectory, placement: Placement) -> dict[str, Any]:
         """The manifest of this run's directory, mended, or made if the run is new; a recorded one decides."""
@@ -102,10 +102,14 @@ class TrialPlan:
         )  # fmt: skip
 
 
-def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: str | None) -> UPath:
-    """Where a run lies, begun or not; teacher and start as digests of their weights, None where it reads none."""
-    evaluation = [file.path.stem for file in (*prepared.validation, *prepared.test)]
-    digest = config.digest(corpus=prepared.corpus.digest, evaluation=evaluation, teacher=teacher, start=start)
+def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: tuple[str, UPath] | None) -> UPath:
+    """Where a run lies, begun or not; `teacher` and `start` as in its `TrialPlan`."""
+    digest = config.digest(
+        corpus=prepared.corpus.digest,
+        evaluation=[file.path.stem for file in (*prepared.validation, *prepared.test)],
+        teacher=teacher,
+        start=start[0] if start else None,
+    )
     return prepared.storage / "runs" / digest
 
 
@@ -167,8 +171,12 @@ def run_on_ray(
     def tell() -> None:
         nonlocal told
         while told <= min(directory.last_round, plan.config.rounds - 1):
+            try:
+                record = read_json(directory.record_path(told))
+            except FileError:  # damaged; it is told when the run has made it again
+                return
             told += 1
-            report(read_json(directory.record_path(told - 1)))
+            report(record)
 
     tell()
     with Lease(plan.directory) as lease:

@@ -235,7 +235,7 @@ class Study:
         prepared, weights, start = check(self.job(sweep))
         teachers = {name: weights_digest(path) if path else None for name, path in weights.items()}
         runs = {
-            config.seed: RunDirectory(run_path(config, prepared, teachers.get(config.teacher), start and start[0]))
+            config.seed: RunDirectory(run_path(config, prepared, teachers.get(config.teacher), start))
             for config in sweep.grid()
         }
         return self.job(sweep, f"paper/{digest_of([sweep.rounds, *(run.path.name for run in runs.values())])}"), runs
@@ -288,7 +288,7 @@ def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
     checked = {title: study.checked(experiment.sweep) for title, experiment in wanted.items()}
     there = {title: _finished(runs, wanted[title]) for title, (_, runs) in checked.items()}
     for title, (_, runs) in checked.items():
-        say(f"{title}, seeds {' '.join(map(str, runs))}{_state(runs, there[title])}")
+        say(_state(title, runs, there[title]))
     todo = {title: job for title, (job, runs) in checked.items() if len(there[title]) < len(runs)}
     if todo and not study.collect:
         run_sweeps(todo, command=command, say=say)
@@ -311,10 +311,9 @@ def _finished(runs: Mapping[int, RunDirectory], experiment: Experiment) -> dict[
     return finished
 
 
-def _state(runs: Mapping[int, RunDirectory], finished: Mapping[int, Outcome]) -> str:
-    if len(finished) == len(runs):
-        return ": there"
-    return f": there for {' '.join(map(str, finished))}" if finished else ""
+def _state(title: str, runs: Mapping[int, RunDirectory], finished: Mapping[int, Outcome]) -> str:
+    asked, there = (" ".join(map(str, seeds)) for seeds in (runs, finished))
+    return f"{title}, seeds {asked}" + (": there" if asked == there else f": there for {there}" if there else "")
 
 
 def plan(study: Study, say: Callable[[str], None]) -> None:
@@ -322,7 +321,7 @@ def plan(study: Study, say: Callable[[str], None]) -> None:
     for experiment in study.experiments():
         job, runs = study.checked(experiment.sweep)
         finished = _finished(runs, experiment)
-        say(f"--- {_title(experiment)}, seeds {' '.join(map(str, runs))}{_state(runs, finished)}")
+        say(f"--- {_state(_title(experiment), runs, finished)}")
         if lacking := tuple(seed for seed in runs if seed not in finished):
             say("\n".join(costs(replace(job, sweep=replace(job.sweep, seed=lacking)))))
 

@@ -20,18 +20,19 @@ def write(study: Study, results: Results, command: str, say: Callable[[str], Non
     folder, here, today = study.out_path, machine(), f"{datetime.now(UTC):%Y-%m-%d}"
     for number in study.tables:
         if number == 3 and study.collect:
-            continue  # has no runs, and is not to be timed while others train
+            say("table 3: not timed, others may be training")
+            continue
         if number == 3:
             rows, missing = complexity(say), list[str]()
             note = f"`{command}`, commit {here['commit']}, {today}, {here['processor']}, one thread."
             text = complexity_markdown(rows, note)
         else:
             rows, missing = comparison(number, study, results)
-            note = f"`{command}`, {_origin(TABLES[number].methods, study, results)}."
-            text = comparison_markdown(number, rows, missing, note)
             if not any("seeds" in row for row in rows):
                 say(f"table {number}: not written, no run has finished")
                 continue
+            note = f"`{command}`, {_origin(TABLES[number].methods, study, results)}."
+            text = comparison_markdown(number, rows, missing, note)
         write_json(folder / f"table_{number}.json", {"note": note, "rows": rows, "missing": missing})
         write_bytes(folder / f"table_{number}.md", text.encode())
         say(f"wrote {folder / f'table_{number}.md'}")

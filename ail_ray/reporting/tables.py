@@ -58,12 +58,12 @@ def comparison(number: int, study: Study, results: Results) -> tuple[list[dict[s
     for name in table.methods:
         for scale in study.scales:
             trials = results.get((name, scale), {})
-            lacking = [seed for seed in METHODS[name].seeds(study.seeds) if seed not in trials]
-            if lacking:
-                which = f"seeds {' '.join(map(str, lacking))} have not" if trials else "no run has"
-                missing.append(f"{name} ×{scale}: {which} finished")
-            if trials:
-                rows += _rows(METHODS[name], scale, trials, results, paper)
+            if not trials:
+                missing.append(f"{name} ×{scale}: no run has finished")
+                continue
+            rows += _rows(METHODS[name], scale, trials, results, paper)
+            if lacking := [str(seed) for seed in METHODS[name].seeds(study.seeds) if seed not in trials]:
+                missing.append(f"{name} ×{scale}: not finished with seed {', '.join(lacking)}")
     if table.teacher:
         weights = teacher_weights(study, table.teacher)
         if weights is None:

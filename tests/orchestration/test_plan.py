@@ -12,7 +12,7 @@ from conftest import TinyFiles, as_options
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import VDSR, parameter_count
 from ail_ray.orchestration import plan as planning
 from ail_ray.orchestration import speed
@@ -128,6 +128,13 @@ def test_what_trains_beside_ends_with_a_killed_plan(tmp_path: Path) -> None:
     assert process.stdout.readline() == b"in company\n"
     process.kill()
     assert process.communicate(timeout=30) == (b"", None)  # the end of the file: nobody else holds it
+
+
+def test_what_cannot_train_beside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "COMPANY", 0.0)
+    with pytest.raises(ConfigError, match="only 0 of 2 processes could train"), speed.company(2, RunConfig(), "fp32"):
+        pytest.fail("it measures alone")
+    assert not multiprocessing.active_children()
 
 
 def test_what_cannot_fit_is_refused(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,9 +223,16 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
                 to = tiny_budget / "kept" / "runs" / source.name / file.relative_to(source)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 to.write_bytes(file.read_bytes())
-    kept_results = run(replace(study, storage="kept", tables=(8,), figures=()), "a command", said.append)
+    kept_study = replace(study, storage="kept", tables=(8,), figures=())
+    kept_results = run(kept_study, "a command", said.append)
     assert comparison(8, study, kept_results) == comparison(8, study, results)
     assert not any("started" in line for line in said)
+    shutil.rmtree(kept_results["FSRCNN+AIL", 2][0].directory)  # the other run of that sweep is not trained again
+    completed = run(kept_study, "a command", said.append)
+    assert completed["FSRCNN+AIL", 2][0].test == results["FSRCNN+AIL", 2][0].test
+    assert [line.count("seed=1") for line in said if "going on after round 1" in line] == [1]
+    assert sum("patches/s" in line for line in said) == 2, "rounds 0 and 1 of seed 0"
+    assert not any("damaged" in line or "not whole" in line for line in said)
     # Nothing to collect: what is written stays as it is.
     tables_before = {path: path.read_bytes() for path in folder.iterdir()}
     capsys.readouterr()
@@ -245,7 +252,12 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     assert sum(line.endswith(": there") for line in so_far) == 7 == len(so_far) - 2, "nothing is run"
     damaged = ("FSRCNN+AIL", "FSRCNN, w = 1")
     assert partial == results | {(name, 2): {1: results[name, 2][1]} for name in damaged}
-    assert "FSRCNN+AIL ×2: seeds 0 have not finished" in comparison(8, study, partial)[1]
+    assert "FSRCNN+AIL ×2: not finished with seed 0" in comparison(8, study, partial)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paper, "costs", lambda job: [f"cost of seeds {job.sweep.seed}"])
+        planned: list[str] = []
+        paper.plan(study, planned.append)
+    assert sum(line == "cost of seeds (0,)" for line in planned) == 2 == len(planned) - 9, "of what is missing"
     again: list[str] = []
     whole = run(study, "a command", again.append)
     assert whole.keys() == results.keys()
@@ -283,6 +295,7 @@ def test_the_curves_are_the_records_means() -> None:
     a, zero = axes.lines
     assert (list(a.get_xdata()), list(a.get_ydata())) == ([0, 1, 2], [31, 32, 34])
     assert (list(zero.get_xdata()), list(zero.get_ydata())) == ([1, 2], [30, 31]), "round 0 trains nothing"
+    assert [line.get_label() for line in axes.lines] == ["a, mean of 2", "a+init_0"]
     assert axes.get_title() == "Set5 ×2"
 
 
