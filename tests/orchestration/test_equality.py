@@ -119,6 +119,22 @@ def test_the_workers_are_processes_of_their_own(routes: dict[str, Route]) -> Non
         assert routes[name].directory.manifest()["workers"] == count
 
 
+def test_a_damaged_record_is_made_again(
+    routes: dict[str, Route], make_plan: Callable[..., TrialPlan], tmp_path: Path
+) -> None:
+    plan = make_plan(tmp_path)
+    in_process(plan)
+    damaged = RunDirectory(plan.directory).record_path(1)
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    told = list[int]()
+    again = Route(run_on_ray(plan, Placement(), lambda record: told.append(record["round"])))
+    assert told == list(range(ROUNDS + 1))
+    assert [line for line in again.directory.incidents() if "going on after round 0" in line]
+    for one, two in zip(routes["in process"].students(), again.students(), strict=True):
+        for name in one:
+            np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-10)
+
+
 def everything(directory: RunDirectory) -> dict[str, str]:
     """SHA-256 of every file that the run's identity decides, and the records without their clocks."""
     found = {}
