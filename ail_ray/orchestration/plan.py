@@ -18,7 +18,8 @@ from ail_ray.imaging.images import image_size
 from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import parameter_count
 from ail_ray.learning.precision import Precision, fastest
-from ail_ray.orchestration.prepare import Prepared
+from ail_ray.learning.weights import weights_digest
+from ail_ray.orchestration.prepare import Prepared, map_kind, map_paths
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.speed import Speed, assumed_speed, company, measured_speed, teacher_seconds
 from ail_ray.orchestration.trial import Placement
@@ -47,7 +48,7 @@ class Plan:
     """The whole sweep."""
 
     trials: tuple[TrialCost, ...]
-    teachers: dict[str, float]  # seconds of each teacher's pass over the corpus, on one worker
+    teachers: dict[str, float]  # seconds of each teacher's pass over what it has not seen yet, on one worker
     at_once: int
     workers: int
     pixels: int
@@ -115,9 +116,9 @@ def plan_sweep(
                 )
             trials.append(_cost(config, prepared, speeds[key], workers, evaluation))
         passes = {
-            name: teacher_seconds(path, prepared.corpus.pixels, precision, device, assumed)
+            name: teacher_seconds(path, pixels, precision, device, assumed)
             for name, path in teachers.items()
-            if path
+            if path and (pixels := _without_map(path, sweep, prepared, precision))
         }
     plan = Plan(
         trials=tuple(trials), teachers=passes, at_once=at_once, workers=workers,
@@ -179,6 +180,12 @@ def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, eva
         memory=speed.memory + int(_bank(config) * pixels / workers) + 6 * evaluation, speed=speed,
         disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
     )  # fmt: skip
+
+
+def _without_map(teacher: UPath, sweep: SweepConfig, prepared: Prepared, precision: Precision) -> int:
+    """Pixels of the shards that this teacher has not seen yet."""
+    paths = map_paths(map_kind(sweep), weights_digest(teacher), prepared, precision)
+    return sum(pixels for path, pixels in zip(paths, prepared.shard_pixels, strict=True) if not path.exists())
 
 
 def _bank(config: RunConfig) -> float:

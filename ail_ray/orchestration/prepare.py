@@ -235,6 +235,17 @@ MAPS = {"errors": ("error", error_map), "outputs": ("output", output_map)}  # by
 TEACHER = "teacher.safetensors"
 
 
+def map_kind(protocol: Protocol) -> Kind:
+    """What a run reads of its teacher: outputs for distillation, else errors."""
+    return "outputs" if protocol.beta > 0 else "errors"
+
+
+def map_paths(kind: Kind, digest: str, prepared: Prepared, precision: Precision) -> list[UPath]:
+    """Where the maps of a teacher are, or will be: a file for each shard."""
+    folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
+    return [folder / shard.name for shard in prepared.shard_paths]
+
+
 def teacher_maps(
     kind: Kind,
     teacher: UPath,
@@ -251,14 +262,15 @@ def teacher_maps(
     They are computed where they are missing, from a copy of the teacher beside them, which every worker can read.
     """
     digest = weights_digest(teacher)
-    folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
+    paths = map_paths(kind, digest, prepared, precision)
+    folder = paths[0].parent
     copy = folder / TEACHER
     if not copy.exists():
         write_bytes(copy, teacher.read_bytes())
     missing = [
         (path, kind, shard, copy, precision, device, threads)
-        for shard in prepared.shard_paths
-        if not (path := folder / shard.name).exists()
+        for path, shard in zip(paths, prepared.shard_paths, strict=True)
+        if not path.exists()
     ]
     said(everywhere(write_map, missing), f"shards of teacher {kind}", len(missing), say)
     return digest, folder

@@ -23,11 +23,11 @@ from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.prepare import (
     Everywhere,
-    Kind,
     OnCluster,
     Prepared,
     build_data,
     here,
+    map_kind,
     shared_weights,
     teacher_maps,
 )  # fmt: skip
@@ -151,11 +151,10 @@ class _Opened:
             precision = ray.get(probe.remote(job.sweep.precision, device))
         self.tell(f"precision {precision}")
         build_data(self.prepared, here if job.local else OnCluster(1), self.tell)
-        kind: Kind = "outputs" if job.sweep.beta > 0 else "errors"
         teachers = {
             name: teacher_maps(
-                kind, found, self.prepared, precision, device=device, threads=p.threads, everywhere=everywhere,
-                say=self.tell,
+                map_kind(job.sweep), found, self.prepared, precision, device=device, threads=p.threads,
+                everywhere=everywhere, say=self.tell,
             )
             for name, found in self.weights.items()
             if found is not None

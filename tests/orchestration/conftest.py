@@ -17,7 +17,7 @@ from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.prepare import Kind, build_data, find_start, here, plan_data, teacher_maps
+from ail_ray.orchestration.prepare import build_data, find_start, here, map_kind, plan_data, teacher_maps
 from ail_ray.orchestration.trial import TrialPlan
 
 SIDES = [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)]  # (height, width), pixels
@@ -108,7 +108,7 @@ def make_plan(tiny_files: TinyFiles) -> PlanMaker:
         maps: dict[str, UPath] = {}
         teacher = None
         if config.beta > 0 or config.initialisation == "teacher":
-            kind: Kind = "outputs" if config.beta > 0 else "errors"
+            kind = map_kind(config)
             teacher, maps[kind] = teacher_maps(
                 kind, UPath(config.teacher), prepared, "fp64", device="cpu", threads=1, everywhere=here
             )

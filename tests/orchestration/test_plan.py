@@ -17,7 +17,7 @@ from ail_ray.learning.models import VDSR, parameter_count
 from ail_ray.orchestration import plan as planning
 from ail_ray.orchestration import speed
 from ail_ray.orchestration.plan import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
-from ail_ray.orchestration.prepare import plan_data
+from ail_ray.orchestration.prepare import build_data, plan_data, teacher_maps
 from ail_ray.orchestration.speed import ASSUMED_SPEED, STEPS
 from ail_ray.orchestration.trial import Placement
 from jobs.ail_sweep import main
@@ -67,6 +67,26 @@ def test_trials_share_what_runs_at_once(gpus: Plan) -> None:
     each = [trial.seconds for trial in gpus.trials]
     assert gpus.seconds == pytest.approx(sum(each) / 2, rel=0.01)
     assert gpus.worker_hours == pytest.approx((sum(each) + sum(gpus.teachers.values())) / 3600)
+
+
+def test_a_teacher_costs_only_what_it_has_not_seen(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    sweep = SweepConfig(**{**tiny_files.protocol(), "width": (3,), "teacher": (str(tiny_files.teacher),)})
+    prepared, teacher = plan_data(sweep, UPath(tmp_path)), UPath(tiny_files.teacher)
+
+    def asked() -> Plan:
+        weights = {str(tiny_files.teacher): teacher}
+        return plan_sweep(sweep, prepared, Placement(gpu=True), weights, max_workers=1, local=False)
+
+    (whole,) = asked().teachers.values()
+    build_data(prepared)
+    precision: Any = "bf16" if sweep.precision == "auto" else sweep.precision
+    _, folder = teacher_maps("errors", teacher, prepared, precision, device="cpu", threads=1, say=lambda _: None)
+    assert asked().teachers == {}
+    assert "none to run" in describe_plan(asked(), Placement(gpu=True))[3]
+    lost = 1
+    (folder / prepared.shard_paths[lost].name).unlink()
+    (rest,) = asked().teachers.values()
+    assert rest == pytest.approx(whole * prepared.shard_pixels[lost] / PIXELS)
 
 
 def test_the_words_say_hours_and_price(gpus: Plan) -> None:
