@@ -15,7 +15,6 @@ from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import PRESETS
 from ail_ray.orchestration.job import SweepJob, costs
-from ail_ray.orchestration.sweep import run_sweep
 from ail_ray.reporting.tables import trials_table
 
 
@@ -31,6 +30,8 @@ def main(arguments: list[str]) -> int:
         if job.plan:
             say("\n".join(costs(job)))
             return 0
+        from ail_ray.orchestration.sweep import run_sweep  # here: with Train, Tune and MLflow it takes seconds to load
+
         summary = run_sweep(job, name=preset, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
     except ConfigError as error:
         refuse(error.problems)

@@ -11,7 +11,6 @@ import sys
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
-from ail_ray.orchestration.sweep import run_sweep
 from ail_ray.reporting.teacher import Teacher, publish
 
 
@@ -19,6 +18,8 @@ def main(arguments: list[str]) -> int:
     """Parse, train, write; returns the exit code."""
     teacher = parse(Teacher, arguments, default=Teacher(), prog="train_teacher.py", description=__doc__ or "")
     command = shlex.join(["python", "jobs/train_teacher.py", *arguments])
+    from ail_ray.orchestration.sweep import run_sweep  # here: with Train, Tune and MLflow it takes seconds to load
+
     try:
         (trial,) = run_sweep(teacher.job(), name="teacher", command=command)["trials"]
     except ConfigError as error:

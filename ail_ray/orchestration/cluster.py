@@ -14,7 +14,7 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import is_local, write_bytes
-from ail_ray.orchestration.trial import Placement
+from ail_ray.orchestration.placement import Placement
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
 

@@ -11,9 +11,9 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, is_local
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration.cluster import IN_JOB
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.plan import describe_plan, plan_sweep
 from ail_ray.orchestration.prepare import Prepared, find_start, find_teacher, plan_data
-from ail_ray.orchestration.trial import Placement
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import parameter_count
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.weights import weights_digest
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import Prepared, map_kind, map_paths
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.speed import Speed, assumed_speed, company, measured_speed, teacher_seconds
-from ail_ray.orchestration.trial import Placement
 
 START = 20.0  # seconds from a trial's start to its first step, and from its last to the next trial's start
 ROUND = 1.0  # seconds of a round for commits and pictures

@@ -230,6 +230,17 @@ def shared_weights(path: UPath, storage: UPath) -> UPath:
     return copy
 
 
+def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: tuple[str, UPath] | None) -> UPath:
+    """Where a run lies, begun or not; `teacher` and `start` a digest, and what `find_start` found."""
+    digest = config.digest(
+        corpus=prepared.corpus.digest,
+        evaluation=[file.path.stem for file in (*prepared.validation, *prepared.test)],
+        teacher=teacher,
+        start=start[0] if start else None,
+    )
+    return prepared.storage / "runs" / digest
+
+
 Kind = Literal["errors", "outputs"]
 MAPS = {"errors": ("error", error_map), "outputs": ("output", output_map)}  # by folder: tensor, and what computes it
 TEACHER = "teacher.safetensors"

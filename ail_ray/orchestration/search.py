@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from ray import tune
 
 from ail_ray.learning.config import SweepConfig, parameters
 
@@ -31,6 +30,8 @@ def axes(config: SweepConfig) -> dict[str, tuple[Any, ...]]:
 
 def search_space(config: SweepConfig) -> dict[str, Any]:
     """The axes for Optuna: two or more numbers are the ends of a range, anything else a choice."""
+    from ray import tune  # here: it takes a second to load, which a command's --help need not wait for
+
     space: dict[str, Any] = {}
     for name, options in axes(config).items():
         if not is_range(name, options):

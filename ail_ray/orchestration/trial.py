@@ -19,7 +19,8 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.prepare import TEACHER, Prepared
+from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.prepare import TEACHER, Prepared, run_path
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
@@ -29,37 +30,6 @@ ELASTIC_START_TIMEOUT = 60  # seconds: it takes what is there, and a node that w
 ATTEMPTS = 3  # in a row without a commit in between
 RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic run
 LOOK = 1.0  # seconds between looks for rounds that were committed
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where a run runs; never part of its identity."""
-
-    workers: int | str = 1
-    """Train workers of a run, each with its share of the shards; `1..4`: as many as there are just then."""
-    threads: int = 1
-    """CPU threads of a worker. Workers × threads × concurrent trials should be the cores there are."""
-    gpu: bool = False
-    """Give every worker a GPU."""
-
-    @property
-    def fewest(self) -> int:
-        """The workers a run needs to go on.
-
-        Raises:
-            ValueError: `workers` is neither a number nor a range.
-        """
-        return int(str(self.workers).partition("..")[0])
-
-    @property
-    def most(self) -> int:
-        """The workers a run can use; more than the fewest if it is elastic."""
-        first, dots, last = str(self.workers).partition("..")
-        return int(last if dots else first)
-
-    def worker_resources(self) -> dict[str, float]:
-        """What Ray must find free for a worker."""
-        return {"CPU": self.threads, **({"GPU": 1} if self.gpu else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,17 +70,6 @@ class TrialPlan:
             threads=manifest["threads"], teacher_errors=self.errors, teacher_outputs=self.outputs,
             teacher=maps / TEACHER if maps else None, start=self.start[1] if self.start else None, holder=holder,
         )  # fmt: skip
-
-
-def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: tuple[str, UPath] | None) -> UPath:
-    """Where a run lies, begun or not; `teacher` and `start` as in its `TrialPlan`."""
-    digest = config.digest(
-        corpus=prepared.corpus.digest,
-        evaluation=[file.path.stem for file in (*prepared.validation, *prepared.test)],
-        teacher=teacher,
-        start=start[0] if start else None,
-    )
-    return prepared.storage / "runs" / digest
 
 
 def resolve_precision(asked: str, device: str) -> Precision:

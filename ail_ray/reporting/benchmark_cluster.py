@@ -28,9 +28,10 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.theta import TrainState, train_epoch
 from ail_ray.orchestration.cluster import cluster
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import Prepared, build_data, plan_data
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.trial import Placement, TrialPlan, run_local, run_on_ray
+from ail_ray.orchestration.trial import TrialPlan, run_local, run_on_ray
 from ail_ray.reporting.benchmark_kernels import CPU, trainer
 from ail_ray.reporting.processes import Watch, end
 from ail_ray.reporting.turns import Figure, in_turns, ratio

@@ -16,9 +16,10 @@ from ail_ray.learning.models import VDSR
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.orchestration.cluster import cluster
 from ail_ray.orchestration.machine import machine, versions
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import build_data, plan_data
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.trial import Placement, TrialPlan, run_local, run_on_ray
+from ail_ray.orchestration.trial import TrialPlan, run_local, run_on_ray
 
 # Two rounds in float64 on the bundled photographs, as they came out on x86-64 with torch 2.13.
 SQUARED_ERROR, IMPORTANCE, PSNR = 0.342143478, 0.588611, 11.506473

@@ -21,10 +21,9 @@ from ail_ray.learning.models import NETWORKS
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.cluster import IN_JOB
 from ail_ray.orchestration.job import SweepJob, check, costs, relative_in_job
-from ail_ray.orchestration.prepare import find_teacher
+from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.prepare import find_teacher, run_path
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.sweep import run_sweeps
-from ail_ray.orchestration.trial import Placement, run_path
 
 SETS = ("Set5", "Set14", "BSD100", "Urban100")
 MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
@@ -291,6 +290,8 @@ def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
         say(_state(title, runs, there[title]))
     todo = {title: job for title, (job, runs) in checked.items() if len(there[title]) < len(runs)}
     if todo and not study.collect:
+        from ail_ray.orchestration.sweep import run_sweeps  # here: with Train, Tune and MLflow it takes seconds to load
+
         run_sweeps(todo, command=command, say=say)
     results: Results = {}
     for title, experiment in wanted.items():

@@ -13,8 +13,8 @@ from ail_ray.learning.inference import benchmark
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration.job import SweepJob, relative_in_job
 from ail_ray.orchestration.machine import machine
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.trial import Placement
 from ail_ray.reporting.paper import SETS, available
 
 

@@ -19,9 +19,10 @@ from upath import UPath
 from ail_ray.files import read_json, read_tensors
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.journal import RunJournal
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
-from ail_ray.orchestration.trial import Placement, TrialPlan, run_local, run_on_ray
+from ail_ray.orchestration.trial import TrialPlan, run_local, run_on_ray
 
 ROUNDS = 3
 CPU = torch.device("cpu")

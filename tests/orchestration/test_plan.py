@@ -16,10 +16,10 @@ from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import VDSR, parameter_count
 from ail_ray.orchestration import plan as planning
 from ail_ray.orchestration import speed
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.plan import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
 from ail_ray.orchestration.prepare import build_data, plan_data, teacher_maps
 from ail_ray.orchestration.speed import ASSUMED_SPEED, STEPS
-from ail_ray.orchestration.trial import Placement
 from jobs.ail_sweep import main
 
 BANK = 5  # bytes a pixel

@@ -16,9 +16,9 @@ from upath import UPath
 from ail_ray.files import read_json, write_json
 from ail_ray.learning.config import ConfigError, SweepConfig
 from ail_ray.orchestration.cluster import concurrency
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.sweep import run_sweep
-from ail_ray.orchestration.trial import Placement
 
 REPOSITORY = Path(__file__).parents[2]
 REFUSED = {

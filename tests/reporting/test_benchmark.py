@@ -24,8 +24,9 @@ from ail_ray.learning.models import VDSR, build_model
 from ail_ray.learning.theta import weighted_loss
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.machine import machine
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.trial import Placement, TrialPlan, run_local
+from ail_ray.orchestration.trial import TrialPlan, run_local
 from ail_ray.reporting import benchmark, benchmark_cluster
 from ail_ray.reporting.benchmark_cluster import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
 from ail_ray.reporting.benchmark_kernels import epoch_vs_bare, inference, step_vs_reference, update_vs_copy

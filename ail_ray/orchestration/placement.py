@@ -1,0 +1,34 @@
+"""How many workers a run has, and what each of them needs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a run runs; never part of its identity."""
+
+    workers: int | str = 1
+    """Train workers of a run, each with its share of the shards; `1..4`: as many as there are just then."""
+    threads: int = 1
+    """CPU threads of a worker. Workers × threads × concurrent trials should be the cores there are."""
+    gpu: bool = False
+    """Give every worker a GPU."""
+
+    @property
+    def fewest(self) -> int:
+        """The workers a run needs to go on.
+
+        Raises:
+            ValueError: `workers` is neither a number nor a range.
+        """
+        return int(str(self.workers).partition("..")[0])
+
+    @property
+    def most(self) -> int:
+        """The workers a run can use; more than the fewest if it is elastic."""
+        first, dots, last = str(self.workers).partition("..")
+        return int(last if dots else first)
+
+    def worker_resources(self) -> dict[str, float]:
+        """What Ray must find free for a worker."""
+        return {"CPU": self.threads, **({"GPU": 1} if self.gpu else {})}
