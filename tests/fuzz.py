@@ -48,7 +48,7 @@ WORDS = {
     "lam": ["0.1", "0", "-0.2", "inf", "nan", "0.1 0.15", "λ"],
     "width": ["3", "0", "-3", "13 32", "2.5", "99999999999"],
     "teacher": ["none", "random", "nobody", "vdsr", "/absent.safetensors", "", "../..", "s3://absent/x", "\0"],
-    "rule": ["eq7", "reference", "exact", "uniform", "hard-first", "eq8", ""],
+    "rule": ["eq7", "reference", "exact", "uniform", "fixed", "hard-first", "eq8", ""],
     "restart": ["round", "never", "always"],
     "beta": ["0", "0.1", "-1", "nan", "inf"],
     "start": ["/absent.safetensors", "None", "", "\0"],

@@ -40,7 +40,7 @@ class Protocol:
     depth: int | None = None
     """Number of convolutions as they are computed; the architecture's own by default (20, 52, 8)."""
     mu0: float = 0.01
-    """Eq. 8: teacher error (on [0, 1] luma) of importance one half."""
+    """Eq. 8: the teacher's error (on [0, 1] luma) around which the importance falls, where it is about two thirds."""
     alpha0: float = 100.0
     """Eq. 8: steepness per unit of error."""
     error_unit: ErrorUnit = "squared"
@@ -130,6 +130,7 @@ class RunConfig(Protocol):
             *super().problems(),
             *_searched_problems(self.rho, self.width, self.lam, self.rule, self.seed),
             *_distillation_problems(self.beta, (self.rule,), (self.teacher,)),
+            *_unlearning_problems((self.rule,), (self.teacher,)),
         ]
 
     @property
@@ -158,6 +159,11 @@ class RunConfig(Protocol):
     def reads(self) -> frozenset[str]:
         """What the run reads of λ, teacher and the constants of Eqs. 6 to 8, for its rule or for distillation."""
         return RULES[self.rule].reads | ({"teacher"} if self.beta > 0 else set())
+
+    @property
+    def trained_rounds(self) -> int:
+        """Rounds whose θ-subproblem trains: all, but round 0 where all importance is 0."""
+        return self.rounds + (self.initialisation != "zeros")
 
     @property
     def error_passes(self) -> int:
@@ -197,7 +203,8 @@ class SweepConfig(Protocol):
     """Whose errors start the importance: `vdsr` (comes along), a name in $AIL_TEACHER_DIR, a path; `none`, `random`."""
     rule: tuple[Rule, ...] = ("eq7",)
     """How importance is updated: `eq7` (the paper), `reference` (the authors' code), `exact` (minimiser for the squared
-    loss), `uniform` (always 1: the control at the same budget), `hard-first` (the opposite order)."""
+    loss), `uniform` (always 1: the control at the same budget), `fixed` (that of round 0 throughout), `hard-first` (the
+    opposite order)."""
     seed: tuple[int, ...] = (0,)
     """Seeds of weights, crops and random importance."""
     search: Literal["grid", "random", "optuna"] = "grid"
@@ -219,6 +226,7 @@ class SweepConfig(Protocol):
         for seed in self.seed:
             found += _searched_problems(0.0, None, 1.0, "eq7", seed)
         found += _distillation_problems(self.beta, self.rule, self.teacher)
+        found += _unlearning_problems(self.rule, self.teacher)
         if self.samples < 1:
             found.append(f"samples must be at least 1, got {self.samples}")
         if self.asha and not self.validation:
@@ -316,6 +324,12 @@ def _distillation_problems(beta: float, rules: Sequence[str], teachers: Sequence
     found = [f"beta goes with rule uniform only, got rule {rule}" for rule in rules if rule != "uniform"]
     without = [teacher for teacher in teachers if teacher in ("none", "random")]
     return found + [f"beta needs a teacher with weights, got teacher {teacher}" for teacher in without]
+
+
+def _unlearning_problems(rules: Sequence[str], teachers: Sequence[str]) -> list[str]:
+    if "fixed" in rules and "none" in teachers:
+        return ["rule fixed keeps the importance of round 0, which teacher none makes 0: it would train nothing"]
+    return []
 
 
 def _shown(value: Any) -> str:

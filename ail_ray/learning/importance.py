@@ -14,7 +14,7 @@ import torch
 
 from ail_ray.files import as_tensor
 
-Rule = Literal["eq7", "reference", "exact", "uniform", "hard-first"]
+Rule = Literal["eq7", "reference", "exact", "uniform", "fixed", "hard-first"]
 ErrorUnit = Literal["squared", "absolute"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,7 +26,7 @@ def initial_importance(error: Array, mu0: float = 0.01, alpha0: float = 100.0) -
 
     Args:
         error: `|teacher - y|` on [0, 1] luma, any shape, any float type.
-        mu0: the error at which the importance is about one half.
+        mu0: the error around which the importance falls; there it is `z / 2`, 0.684 with these constants.
         alpha0: how sharply it falls there, per unit of error.
 
     Returns:
@@ -130,6 +130,11 @@ def uniform(p: Subproblem) -> Array:
     return np.ones(p.halves["importance"].shape, np.float32)
 
 
+def fixed(p: Subproblem) -> Array:
+    """`w = w_0` in every round (Eq. 9 alone), the control for the updates: what do they add to the start?"""
+    return p.importance
+
+
 def hard_first(p: Subproblem) -> Array:
     """The opposite order: `w = 1` where `|e| >= mu0 * max(0, 1 - lam * t)`, else `w'`; a control.
 
@@ -163,6 +168,7 @@ RULES: dict[str, Recipe] = {
     "reference": Recipe(solve=reference, reads=READABLE - {"error_unit", "error_factor"}, needs_first=True),
     "exact": Recipe(solve=exact, reads=READABLE),
     "uniform": Recipe(solve=uniform, reads=frozenset(), needs_error=False),
+    "fixed": Recipe(solve=fixed, reads=frozenset({"teacher", "mu0", "alpha0"}), needs_error=False),
     "hard-first": Recipe(solve=hard_first, reads=READABLE - {"error_unit", "error_factor"}, start=mirrored_importance),
 }
 

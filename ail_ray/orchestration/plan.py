@@ -171,12 +171,13 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
 def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, evaluation: int) -> TrialCost:
     crops, pixels = prepared.crops_per_epoch(config), prepared.corpus.pixels
     steps = config.epochs * math.ceil(crops / config.batch)
-    trained = config.rounds + (config.initialisation != "zeros")
-    seconds = START + trained * steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
+    seconds = (
+        START + config.trained_rounds * steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
+    )
     seconds += (config.rounds + 1) * (evaluation / workers * speed.evaluation + ROUND)
     student = 4 * parameter_count(config.student())
     return TrialCost(
-        config=config, crops=trained * steps * config.batch, error_passes=config.error_passes, seconds=seconds,
+        config=config, crops=steps * config.batch, error_passes=config.error_passes, seconds=seconds,
         memory=speed.memory + int(_bank(config) * pixels / workers) + 6 * evaluation, speed=speed,
         disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
     )  # fmt: skip

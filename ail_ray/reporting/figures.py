@@ -1,6 +1,7 @@
 """Figures of the docs and of the paper, drawn by matplotlib as PNG."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ PANELS: tuple[tuple[str, Rule, ErrorUnit, float], ...] = (
 
 
 def draw_rules(path: AnyPath, *, lam: float = 0.15, mu0: float = 0.01, alpha0: float = 100.0) -> None:
-    """Write a PNG of `w` against `|e|` in rounds 0, 1, 3 and 7 under each rule but `uniform`, which is 1 throughout.
+    """Write a PNG of `w` against `|e|` in rounds 0, 1, 3 and 7 under each rule but `uniform` and `fixed`, which rest.
 
     Every pixel is taken to err as it did under the teacher in all rounds: what is seen is the rule, not the learning.
     """
@@ -89,21 +90,25 @@ def initialisation_figure(teacher: Network, images: EvaluationImages) -> Figure:
 
 
 def curves_figure(records: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) -> Figure:
-    """Figure 3: PSNR on every test set against the round, by method; means over the runs of each.
+    """Figure 3: PSNR and SSIM on every test set against the round, by method; means over the runs of each.
 
     Args:
         records: the rounds' records of every run of each method.
     """
     first = next(iter(records.values()))[0][0]["test"]
-    figure = Figure(figsize=(1 + 4.5 * len(first), 3.6), layout="constrained")
-    for i, axis in enumerate(np.atleast_1d(figure.subplots(1, len(first)))):
+    figure = Figure(figsize=(1 + 4.5 * len(first), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(first), squeeze=False, sharex=True)
+    for (i, row), (measure, unit) in product(enumerate(first), (("psnr", "PSNR, dB"), ("ssim", "SSIM"))):
+        axis = axes[int(measure == "ssim"), i]
         for name, trials in records.items():
-            curve = np.mean([[record["test"][i]["psnr"] for record in trial] for trial in trials], axis=0)
+            curve = np.mean([[record["test"][i][measure] for record in trial] for trial in trials], axis=0)
             shown = slice(1, None) if name.endswith("init_0") else slice(None)  # its round 0 trains nothing
             label = name if len(trials) == 1 else f"{name}, mean of {len(trials)}"
             axis.plot(np.arange(len(curve))[shown], curve[shown], marker=".", label=label)
-        axis.set(xlabel="round", ylabel="PSNR, dB", title=f"{first[i]['set']} ×{first[i]['scale']}")
-        axis.legend(fontsize="small")
+        axis.set(ylabel=unit, title=f"{row['set']} ×{row['scale']}")
+    for axis in axes[-1]:
+        axis.set_xlabel("round")
+    axes[0, 0].legend(fontsize="small")
     return figure
 
 

@@ -95,6 +95,11 @@ class Condition:
     def is_control(self) -> bool:
         return self.trials[0].is_control
 
+    @property
+    def from_zeros(self) -> bool:
+        """Whether its round 0 trained nothing, so that it has a round less of training than its control."""
+        return self.parameters["teacher"] == "none"
+
     def on(self, group: str) -> dict[str, tuple[Estimate, Estimate]]:
         """PSNR in dB and SSIM by image set, of `validation` or `test`."""
         rows = [_by_set(getattr(trial, group)) for trial in self.trials]
@@ -124,7 +129,7 @@ class Findings:
         return next((trial.manifest for trial in self.trials if trial.manifest), {})
 
     def control(self, condition: Condition) -> Condition | None:
-        """Plain training at the width of a condition, and the same budget."""
+        """Plain training at the width of a condition, with as many rounds."""
         same = (c for c in self.conditions if c.is_control and c.parameters["width"] == condition.parameters["width"])
         return next(same, None)
 

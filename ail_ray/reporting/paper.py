@@ -1,14 +1,12 @@
-"""The paper's experiments: the runs that each table and figure needs, and what the paper prints for them.
+"""A study: the runs that some tables and figures need, planned, run and found again.
 
 Every method is a sweep of its own over seeds, all of them run together, in run directories named by content: what two
 tables share is trained once, and what is there is not trained again.
 """
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from typing import Any
 
 from upath import UPath
@@ -24,110 +22,10 @@ from ail_ray.orchestration.job import SweepJob, check, costs, relative_in_job
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import find_teacher, run_path
 from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.reporting.methods import FIGURES, JOINT, METHODS, SETS, TABLES, Method
 
-SETS = ("Set5", "Set14", "BSD100", "Urban100")
 MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
 """Test sets of each budget; `smoke` makes do with bundled photographs."""
-JOINT = (2, 3, 4)
-"""Scales that the paper's baselines see together; its AIL students, and all others here, see one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """A row of a table: a student and a condition it is trained under."""
-
-    name: str  # as the paper prints it; those it lacks named alike
-    student: dict[str, Any]  # values of the configuration
-    condition: dict[str, Any]
-    control: str | None = None  # the method with w = 1 at the same budget
-    together: bool = False  # on the joint scales at once
-    every_seed: bool = False  # else only the first
-
-    def seeds(self, all: tuple[int, ...]) -> tuple[int, ...]:
-        """Those of a study's seeds that it is run with."""
-        return all if self.every_seed else all[:1]
-
-
-AIL: dict[str, Any] = {"rule": ("eq7",)}
-PLAIN: dict[str, Any] = {"rule": ("uniform",)}
-
-
-def _methods(student: str, **values: Any) -> Iterator[Method]:
-    """Baseline (Eq. 1), AIL, and the control that the paper lacks."""
-    control = f"{student}, w = 1"
-    together = values["network"] != "fsrcnn"
-    yield Method(name=student, student=values, condition=PLAIN | {"rounds": 0}, together=together)
-    yield Method(name=f"{student}+AIL", student=values, condition=AIL, control=control, every_seed=True)
-    yield Method(name=control, student=values, condition=PLAIN, every_seed=True)
-
-
-def _ablations(student: str, **values: Any) -> Iterator[Method]:
-    """The conditions of section 5.4, the rule of the authors' code, and a control with one schedule throughout."""
-    control = f"{student}, w = 1"
-    for name, condition, every_seed in (
-        ("+AIL+init_0", AIL | {"teacher": ("none",)}, False),
-        ("+AIL+init_r", AIL | {"teacher": ("random",)}, False),
-        ("+AIL, reference rule", {"rule": ("reference",)}, True),
-        ("+Distil", PLAIN | {"beta": 0.1}, False),
-        (", w = 1, one schedule", PLAIN | {"restart": "never"}, False),
-    ):
-        yield Method(
-            name=f"{student}{name}", student=values, condition=condition, control=control, every_seed=every_seed
-        )
-
-
-VDSR13 = {"network": "vdsr", "width": (13,)}
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        *_methods("VDSR-f13", **VDSR13),
-        *_ablations("VDSR-f13", **VDSR13),
-        *_methods("VDSR-f16", network="vdsr", width=(16,)),
-        *_methods("VDSR-f22", network="vdsr", width=(22,)),
-        *_methods("VDSR-f32", network="vdsr", width=(32,)),
-        *_methods("DRRN-f25", network="drrn", width=(25,)),
-        *_methods("FSRCNN", network="fsrcnn", width=(56,)),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a table compares; `teacher` is a row of the paper that only needs weights."""
-
-    title: str
-    methods: tuple[str, ...]
-    teacher: str | None = None
-
-
-def _pair(student: str) -> tuple[str, ...]:
-    return student, f"{student}+AIL", f"{student}, w = 1"
-
-
-TABLES: dict[int, Table] = {
-    1: Table("initialisation of the importance", (
-        "VDSR-f13", "VDSR-f13+AIL+init_0", "VDSR-f13+AIL+init_r", "VDSR-f13+AIL", "VDSR-f13+AIL, reference rule",
-        "VDSR-f13, w = 1", "VDSR-f13, w = 1, one schedule",
-    )),
-    2: Table("importance learning and distillation", (
-        "VDSR-f13", "VDSR-f13+Distil", "VDSR-f13+AIL", "VDSR-f13, w = 1",
-    )),
-    4: Table("a student of width 16", _pair("VDSR-f16"), "VDSR"),
-    5: Table("a student of width 22", _pair("VDSR-f22"), "VDSR"),
-    6: Table("a student of width 32", _pair("VDSR-f32"), "VDSR"),
-    7: Table("another network with a recursion", _pair("DRRN-f25"), "DRRN"),
-    8: Table("a network that is small by design", _pair("FSRCNN")),
-}  # fmt: skip
-"""Table 3 has no runs."""
-
-FIGURES: dict[int, tuple[str, ...]] = {
-    1: (),
-    2: (),
-    3: ("VDSR-f13+AIL", "VDSR-f13+AIL+init_0", "VDSR-f13+AIL+init_r", "VDSR-f13, w = 1"),
-    4: ("VDSR-f13", "VDSR-f13+Distil", "VDSR-f13+AIL"),
-    9: ("FSRCNN", "FSRCNN+AIL"),
-}
-"""The runs of each figure."""
 
 
 def smoke() -> SweepConfig:
@@ -202,19 +100,26 @@ class Study:
         """The sweeps of all tables and figures, each once."""
         names = [name for table in self.tables if table in TABLES for name in TABLES[table].methods]
         names += [name for figure in self.figures for name in FIGURES[figure]]
-        measured = MEASURED[self.budget]
+        return [
+            Experiment(method, self._sweep(method, scales))
+            for method in (METHODS[name] for name in dict.fromkeys(names))
+            for scales in ([JOINT] if method.together else [(scale,) for scale in self.scales])
+        ]
+
+    def _sweep(self, method: Method, scales: tuple[int, ...]) -> SweepConfig:
+        """A method at the study's budget, on as many crops of each scale, in as many rounds that train as others."""
+        base, measured = BUDGETS[self.budget](), MEASURED[self.budget]
         if self.budget == "smoke" and not available(measured):
             measured = ("sample-val",)
-        made = []
-        for method in (METHODS[name] for name in dict.fromkeys(names)):
-            for scales in [JOINT] if method.together else [(scale,) for scale in self.scales]:
-                base = replace(
-                    BUDGETS[self.budget](), scales=scales, test=measured, teacher=(self.teacher,),
-                    seed=method.seeds(self.seeds),
-                )  # fmt: skip
-                crop = -(-base.crop // scales[0]) * scales[0] if method.student["network"] == "fsrcnn" else base.crop
-                made.append(Experiment(method, replace(base, crop=crop, **{**method.student, **method.condition})))
-        return made
+        values = {**method.student, **method.condition}
+        if method.from_zeros:
+            values["rounds"] = base.rounds + 1
+        if method.student["network"] == "fsrcnn":
+            values["crop"] = -(-base.crop // scales[0]) * scales[0]
+        return replace(
+            base, **{"teacher": (self.teacher,), **values}, scales=scales, test=measured,
+            seed=method.seeds(self.seeds), crops=base.crops and base.crops * len(scales),
+        )  # fmt: skip
 
     def job(self, sweep: SweepConfig, folder: str = "paper") -> SweepJob:
         """As the sweep's own command would have it, its summary in a folder of the storage path."""
@@ -325,13 +230,6 @@ def plan(study: Study, say: Callable[[str], None]) -> None:
         say(f"--- {_state(_title(experiment), runs, finished)}")
         if lacking := tuple(seed for seed in runs if seed not in finished):
             say("\n".join(costs(replace(job, sweep=replace(job.sweep, seed=lacking)))))
-
-
-def printed() -> dict[tuple[str, str, int], tuple[float, float]]:
-    """The paper's PSNR in dB and SSIM, by method, set and scale."""
-    text = (files("ail_ray.reporting") / "paper.tsv").read_text()
-    rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    return {(r["method"], r["set"], int(r["scale"])): (float(r["psnr"]), float(r["ssim"])) for r in rows}
 
 
 def teacher_weights(study: Study, name: str) -> UPath | None:

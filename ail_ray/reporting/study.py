@@ -11,7 +11,8 @@ from ail_ray.orchestration.machine import machine
 from ail_ray.orchestration.prepare import find_teacher
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
-from ail_ray.reporting.paper import FIGURES, TABLES, Results, Study
+from ail_ray.reporting.methods import FIGURES, TABLES
+from ail_ray.reporting.paper import Results, Study
 from ail_ray.reporting.tables import comparison, comparison_markdown, complexity, complexity_markdown
 
 
@@ -60,11 +61,17 @@ def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
 
     return (
         f"{len(runs)} run{'s' * (len(runs) != 1)}, {sum(used.values()) / 3600:.2f} hours of them together, "
-        f"teacher {study.teacher}; "
+        f"teacher {study.teacher}; students from random weights, trained on {each(_images)}; "
         f"begun {each(lambda m: datetime.fromtimestamp(m['created'], UTC).date())}, "
         f"commit {each(lambda m: m['machine']['commit'])}, {each(lambda m: m['machine']['processor'])}, "
         f"{each(lambda m: m['precision'])}, workers {each(lambda m: m['workers'])}"
     )
+
+
+def _images(manifest: dict[str, Any]) -> str:
+    """What a run was trained on, in words."""
+    train, held_back = (" and ".join(manifest["config"][role]) for role in ("train", "validation"))
+    return train + (f" without {held_back}" if held_back else "")
 
 
 def _picture(number: int, study: Study, results: Results) -> bytes | str:
@@ -73,13 +80,13 @@ def _picture(number: int, study: Study, results: Results) -> bytes | str:
     runs = {name: results.get((name, scale), {}) for name in FIGURES[number]}
     if missing := [name for name, trials in runs.items() if seed not in trials]:
         return f"not drawn: no run of {', '.join(missing)} has finished"
+    teacher = find_teacher(study.teacher)
+    assert teacher is not None, "a study refuses teachers without weights"
     if number in (4, 9):
-        return students_picture({name: trials[seed].weights for name, trials in runs.items()}, pictured(scale))
+        weights = {f"teacher {study.teacher}": teacher} | {n: as_path(t[seed].weights) for n, t in runs.items()}
+        return students_picture(weights, pictured(scale))
     if number == 2:
-        weights = find_teacher(study.teacher)
-        if weights is None:
-            return f"not drawn: teacher {study.teacher} has no weights of its own"
-        figure = initialisation_figure(load_model(weights), pictured(scale))
+        figure = initialisation_figure(load_model(teacher), pictured(scale))
     elif number == 3:
         figure = curves_figure({name: [t.records for t in trials.values()] for name, trials in runs.items()})
     else:

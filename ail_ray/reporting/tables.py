@@ -13,18 +13,8 @@ from ail_ray.imaging import datasets
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import benchmark, predict
 from ail_ray.learning.models import build_model, multiply_accumulates, parameter_count
-from ail_ray.reporting.paper import (
-    METHODS,
-    SETS,
-    TABLES,
-    Method,
-    Outcome,
-    Results,
-    Study,
-    available,
-    printed,
-    teacher_weights,
-)
+from ail_ray.reporting.methods import METHODS, SETS, TABLES, Method, printed
+from ail_ray.reporting.paper import Outcome, Results, Study, available, teacher_weights
 
 COMPLEXITY: dict[str, tuple[str, int, str, str, float | None]] = {
     "VDSR": ("vdsr", 64, "665K", "2491M", 5.26),
@@ -92,7 +82,10 @@ def _rows(
         row = _row(method.name, name, scale, list(values.values()), paper) | {"seeds": list(values)}
         paired = [values[seed][0] - _of(control[seed], name, scale)[0] for seed in values if seed in control]
         if paired:
-            row |= {"control": method.control, "gain": float(np.mean(paired)), "gain_interval": interval(paired)}
+            row |= {
+                "control": method.control, "gain": float(np.mean(paired)), "gain_interval": interval(paired),
+                "gain_seeds": [seed for seed in values if seed in control],
+            }  # fmt: skip
         rows.append(row)
     return rows
 
@@ -190,7 +183,7 @@ def comparison_markdown(number: int, rows: Sequence[dict[str, Any]], missing: Se
         cells = [
             row["method"], f"{row['set']} ×{row['scale']}", _with(row["psnr"], row["psnr_interval"], "{:.2f}"),
             _cell(row.get("paper_psnr"), "{:.2f}"), _cell(row.get("difference"), "{:+.2f}"),
-            _with(row.get("gain"), row.get("gain_interval"), "{:+.2f}"),
+            _with(row.get("gain"), row.get("gain_interval"), "{:+.2f}") + _pairs(row),
             _with(row["ssim"], row["ssim_interval"], "{:.4f}"), _cell(row.get("paper_ssim"), "{:.4f}"),
             str(len(row["seeds"])) if "seeds" in row else "",
         ]  # fmt: skip
@@ -215,6 +208,12 @@ def complexity_markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "FSRCNN at scale 3, with its biases and slopes. The paper prints no row for it."]
     return "\n".join(lines) + "\n"
+
+
+def _pairs(row: dict[str, Any]) -> str:
+    """How many seeds a gain's interval is over, where that is not all of the method's."""
+    pairs = len(row.get("gain_seeds", ()))
+    return f" ({pairs} seeds)" if 1 < pairs < len(row["seeds"]) else ""
 
 
 def _cell(value: float | None, form: str) -> str:

@@ -14,7 +14,7 @@ from ail_ray.imaging.pictures import UNREADABLE
 from ail_ray.reporting import words
 from ail_ray.reporting.album import frame
 from ail_ray.reporting.charts import differences
-from ail_ray.reporting.paper import TABLES
+from ail_ray.reporting.methods import TABLES
 
 ROWS = 200  # of a table
 NUMBERS = ("psnr", "psnr_interval", "ssim", "gain", "gain_interval", "parameters", "multiply_accumulates", "seconds")
@@ -70,7 +70,7 @@ def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         if found:
             listed = (
                 f"{r['method']} on {r['set']} ×{r['scale']} by {words.number(r['gain'], words.SIGNED)} ± "
-                f"{words.number(r['gain_interval'])} dB ({len(r['seeds'])} seeds)" for r in found[:ROWS]
+                f"{words.number(r['gain_interval'])} dB ({len(r['gain_seeds'])} seeds)" for r in found[:ROWS]
             )  # fmt: skip
             yield f"{kind}: {'; '.join(listed)}."
     if len(gains) > len(judged) > 0:

@@ -15,7 +15,8 @@ from ail_ray.orchestration.job import SweepJob, relative_in_job
 from ail_ray.orchestration.machine import machine
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.reporting.paper import SETS, available
+from ail_ray.reporting.methods import SETS
+from ail_ray.reporting.paper import available
 
 
 @dataclass(frozen=True, kw_only=True)

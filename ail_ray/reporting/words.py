@@ -125,7 +125,10 @@ def _against_control(sweep: Findings, student: Condition) -> str:
         )
     assert control is not None
     amount = f"{number(abs(gain.mean))} dB {'above' if gain.mean >= 0 else 'below'}"
-    text = f"{student.label} is {amount} its matched control, {control.label} (same budget, w = 1)"
+    budget = (
+        "w = 1, a round more: without a teacher round 0 trains nothing" if student.from_zeros else "same budget, w = 1"
+    )
+    text = f"{student.label} is {amount} its matched control, {control.label} ({budget}, w = 1)"
     if gain.half is None:
         return (
             f"{text}, with one seed. One seed says nothing about chance: another can turn a difference of this size. "

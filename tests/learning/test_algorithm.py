@@ -197,6 +197,15 @@ def test_hard_first_begins_where_eq7_ends(shards: dict[int, Shard]) -> None:
         assert np.all(hard.held[2, s] == 1)
 
 
+def test_fixed_trains_every_round_on_the_importance_of_the_first(shards: dict[int, Shard]) -> None:
+    journal, importance = finished(shards, tiny(rule="fixed"))
+    for (t, s), held in importance.held.items():
+        np.testing.assert_array_equal(held, importance.held[0, s])
+        assert t == 0 or not importance.errors[t, s].any(), "no error pass"
+    assert len({record["importance"]["mean"] for record in journal.records}) == 1
+    assert journal.records[0]["importance"]["mean"] < 1
+
+
 @pytest.mark.parametrize("rule", ["eq7", "reference", "exact", "hard-first"])
 def test_without_a_teacher_round_0_touches_nothing(shards: dict[int, Shard], rule: str) -> None:
     config = tiny(teacher="none", weight_decay=0.1, rule=rule)

@@ -15,7 +15,7 @@ OTHER: dict[str, Any] = {
     "scales": (2, 3), "downsizes": (1.0,), "depth": 19, "mu0": 0.02, "alpha0": 50.0, "error_unit": "absolute",
     "error_factor": 2.0, "epochs": 49, "crops": 1000, "crop": 40, "batch": 64, "optimizer": "adam",
     "learning_rate": 0.2, "schedule": "cosine", "weight_decay": 0.0, "clip": 0.3, "shards": 8, "precision": "bf16",
-    "rho": 0.75, "width": 14, "lam": 0.1, "teacher": "none", "rule": "uniform", "seed": 1, "restart": "never",
+    "rho": 0.75, "width": 14, "lam": 0.1, "teacher": "random", "rule": "uniform", "seed": 1, "restart": "never",
     "start": "weights.safetensors",
 }  # fmt: skip
 """Another value for everything that changes the result."""
@@ -147,6 +147,7 @@ def test_a_control_does_not_depend_on_what_its_rule_does_not_read() -> None:
     [
         ("eq7", set()), ("exact", set()), ("reference", {"error_unit", "error_factor"}),
         ("hard-first", {"error_unit", "error_factor"}),
+        ("fixed", {"lam", "error_unit", "error_factor"}),
         ("uniform", {"lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"}),
     ],
 )  # fmt: skip
@@ -193,6 +194,18 @@ def test_distillation_is_refused_without_uniform_importance_or_a_teacher() -> No
         "beta goes with rule uniform only, got rule exact",
         "beta needs a teacher with weights, got teacher none",
     ]
+
+
+def test_importance_that_stays_0_is_refused() -> None:
+    found = ["rule fixed keeps the importance of round 0, which teacher none makes 0: it would train nothing"]
+    assert problems(RunConfig, rule="fixed", teacher="none") == found
+    assert problems(SweepConfig, rule=("eq7", "fixed"), teacher=("vdsr", "none")) == found
+
+
+def test_the_rounds_that_train() -> None:
+    counts = {teacher: RunConfig(rounds=3, teacher=teacher).trained_rounds for teacher in ("vdsr", "random", "none")}
+    assert counts == {"vdsr": 4, "random": 4, "none": 3}
+    assert RunConfig(rounds=3, teacher="none", rule="uniform").trained_rounds == 4
 
 
 def test_the_start_counts_by_content() -> None:

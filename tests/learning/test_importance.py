@@ -126,6 +126,11 @@ def test_uniform_is_one_whatever_went_before() -> None:
     assert np.all(result == 1)
 
 
+def test_fixed_stays_as_it_was() -> None:
+    importance, error = np.random.default_rng(0).random((2, CHUNK + 3)).astype(np.float16)
+    np.testing.assert_array_equal(next_importance("fixed", importance, error, lam=0.15, round=5), importance)
+
+
 def solved(rule: str, importance: Any, error: Any, *, round: int = 1, lam: float = 0.15, first: Any = None) -> Any:
     """A rule's float32 result where d is the error itself, so that no float16 comes between."""
     halves = {"importance": importance, "error": error, "first": importance if first is None else first}

@@ -132,7 +132,7 @@ def test_first_importance_of_every_kind(folder: UPath, tmp_path: Path) -> None:
         ImportanceStore(folder / "t2", config(teacher="somebody"), None).initialise(0, 6)
 
 
-@pytest.mark.parametrize("rule", ["eq7", "exact", "uniform", "hard-first"])
+@pytest.mark.parametrize("rule", ["eq7", "exact", "uniform", "fixed", "hard-first"])
 def test_round_0_is_read_by_the_rule_that_needs_it_alone(folder: UPath, rule: str) -> None:
     store, needing = stored(folder, rule=rule), stored(folder / "reference", rule="reference")
     for s in (store, needing):

@@ -173,7 +173,8 @@ def test_many_trials_are_cut_short_and_said_to_be(tmp_path: Path, monkeypatch: p
 
 def test_a_table_run_has_its_rows_intervals_and_figures(tmp_path: Path) -> None:
     out = tmp_path / "mini"
-    base = {"set": "Set5", "scale": 2, "ssim": 0.95, "ssim_interval": None, "seeds": [0, 1, 2], "control": "w = 1"}
+    pairs = {"control": "w = 1", "gain_seeds": [0, 1, 2]}
+    base = {"set": "Set5", "scale": 2, "ssim": 0.95, "ssim_interval": None, "seeds": [0, 1, 2, 3]} | pairs
     rows = [
         base | {"method": "VDSR-f13+AIL", "psnr": 37.1, "psnr_interval": 0.05, "gain": 0.2, "gain_interval": 0.1,
                 "paper_psnr": 37.43, "paper_ssim": 0.9591, "difference": -0.33},
@@ -191,7 +192,7 @@ def test_a_table_run_has_its_rows_intervals_and_figures(tmp_path: Path) -> None:
     page = page_of(out)
     assert "Of 2 comparisons with a matched control over several seeds, 1 is better and 0 worse" in page.text
     assert "Better: VDSR-f13+AIL on Set5 ×2 by +0.20 ± 0.10 dB (3 seeds)." in page.text
-    assert "VDSR-f13+AIL Set5 ×2 37.10 ± 0.05 37.43 +0.20 ± 0.10 0.9500 0.9591 3" in page.text
+    assert "VDSR-f13+AIL Set5 ×2 37.10 ± 0.05 37.43 +0.20 ± 0.10 (3 seeds) 0.9500 0.9591 4" in page.text
     assert "<b> Set5 ×2 36.90 ± 0.10" in page.text
     assert "VDSR-f13 28,000 28K 1,800 M 115M 0.500" in page.text
     assert "1 more have one seed" in page.text

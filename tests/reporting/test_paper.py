@@ -24,7 +24,8 @@ from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting import paper, tables
 from ail_ray.reporting.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
-from ail_ray.reporting.paper import FIGURES, METHODS, SETS, TABLES, Outcome, Results, Study, printed, run
+from ail_ray.reporting.methods import FIGURES, METHODS, SETS, TABLES, printed
+from ail_ray.reporting.paper import Outcome, Results, Study, run
 from ail_ray.reporting.tables import comparison, comparison_markdown, complexity
 from jobs import paper_tables, train_teacher
 
@@ -50,18 +51,21 @@ def test_the_papers_numbers_are_all_there() -> None:
 def test_every_run_is_planned_once_and_has_a_matched_control() -> None:
     study = Study(tables=(1, 2, 3), scales=(2, 3), budget="mini", figures=(3, 4))
     wanted = study.experiments()
-    assert len({json.dumps(described(e.sweep), default=str) for e in wanted}) == len(wanted) == 1 + 7 * 2
+    assert len({json.dumps(described(e.sweep), default=str) for e in wanted}) == len(wanted) == 1 + 8 * 2
     assert {e.sweep.scales for e in wanted} == {(2, 3, 4), (2,), (3,)}, "the baseline is the paper's: all scales"
     by_name = {(e.method.name, e.sweep.scales): e.sweep for e in wanted}
     assert by_name["VDSR-f13", (2, 3, 4)].rounds == 0
+    assert by_name["VDSR-f13", (2, 3, 4)].crops == 3 * by_name["VDSR-f13, w = 1", (2,)].crops, "as many of each scale"
     for (name, scales), sweep in by_name.items():
         control = METHODS[name].control
         if control is None:
             continue
         other = by_name[control, scales]
         assert (other.rule, other.restart, other.beta) == (("uniform",), "round", 0.0)
-        for field in ("rounds", "epochs", "crops", "batch", "optimizer", "learning_rate", "width", "network", "start"):
+        for field in ("epochs", "crops", "batch", "optimizer", "learning_rate", "width", "network", "start"):
             assert getattr(other, field) == getattr(sweep, field), (name, field)
+        ours, theirs = (next(iter(config.grid())).trained_rounds for config in (sweep, other))
+        assert ours == theirs, name
     assert by_name["VDSR-f13+AIL", (2,)].seed == by_name["VDSR-f13, w = 1", (2,)].seed == (0, 1, 2)
     assert by_name["VDSR-f13+AIL, reference rule", (2,)].seed == (0, 1, 2)
     assert by_name["VDSR-f13+Distil", (2,)].seed == (0,)
@@ -140,6 +144,7 @@ def test_means_intervals_and_gains_are_over_the_seeds() -> None:
     assert ours["psnr"] == pytest.approx(37.1)
     assert ours["psnr_interval"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
     assert ours["gain"] == pytest.approx(0.075), "over the seeds that both have"
+    assert (ours["seeds"], ours["gain_seeds"]) == ([0, 1, 2], [0, 1])
     assert ours["gain_interval"] == pytest.approx(12.7062 * np.std([0.1, 0.05], ddof=1) / 2**0.5, rel=1e-4)
     assert (ours["paper_psnr"], ours["paper_ssim"]) == (37.43, 0.9591)
     assert ours["difference"] == pytest.approx(37.1 - 37.43)
@@ -150,7 +155,8 @@ def test_means_intervals_and_gains_are_over_the_seeds() -> None:
     text = comparison_markdown(1, rows, missing, "a note")
     (line,) = (line for line in text.splitlines() if line.startswith("| VDSR-f13+AIL |"))
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        "VDSR-f13+AIL", "Set5 ×2", "37.10 ± 0.25", "37.43", "-0.33", "+0.08 ± 0.32", "0.9275 ± 0.0062", "0.9591", "3",
+        "VDSR-f13+AIL", "Set5 ×2", "37.10 ± 0.25", "37.43", "-0.33", "+0.08 ± 0.32 (2 seeds)", "0.9275 ± 0.0062",
+        "0.9591", "3",
     ]  # fmt: skip
     assert f"Missing: {missing[0]}." in text
 
@@ -212,7 +218,8 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
                 )
                 assert row["psnr"] == pytest.approx(measured["psnr"], abs=1e-6), name
     for name, methods in (("figure_4", FIGURES[4]), ("figure_9", FIGURES[9])):
-        expected = {method: results[method, 2][1].weights for method in methods}  # the first seed given, not the best
+        expected = {f"teacher {teacher}": teacher}
+        expected |= {method: results[method, 2][1].weights for method in methods}  # the first seed given, not the best
         assert (folder / f"{name}.png").read_bytes() == students_picture(expected, pictured(2))
     # Manifest, records and last student are all of a run that a table needs: what docs/results keeps.
     for (_, _), trials in results.items():
@@ -288,15 +295,16 @@ def test_the_penaltys_minimum_is_eq_7() -> None:
 
 def test_the_curves_are_the_records_means() -> None:
     def records(*psnrs: float) -> list[dict[str, Any]]:
-        return [{"test": [{"set": "Set5", "scale": 2, "psnr": psnr}]} for psnr in psnrs]
+        return [{"test": [{"set": "Set5", "scale": 2, "psnr": psnr, "ssim": psnr / 40}]} for psnr in psnrs]
 
     figure = curves_figure({"a": [records(30, 31, 32), records(32, 33, 36)], "a+init_0": [records(8, 30, 31)]})
-    (axes,) = figure.axes
+    axes, similarity = figure.axes
     a, zero = axes.lines
     assert (list(a.get_xdata()), list(a.get_ydata())) == ([0, 1, 2], [31, 32, 34])
     assert (list(zero.get_xdata()), list(zero.get_ydata())) == ([1, 2], [30, 31]), "round 0 trains nothing"
     assert [line.get_label() for line in axes.lines] == ["a, mean of 2", "a+init_0"]
-    assert axes.get_title() == "Set5 ×2"
+    assert axes.get_title() == similarity.get_title() == "Set5 ×2"
+    assert list(similarity.lines[0].get_ydata()) == pytest.approx([31 / 40, 32 / 40, 34 / 40])
 
 
 def test_figure_2_shows_the_importance_that_runs_use(monkeypatch: pytest.MonkeyPatch) -> None:
