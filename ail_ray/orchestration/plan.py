@@ -170,10 +170,8 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
 
 def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, evaluation: int) -> TrialCost:
     crops, pixels = prepared.crops_per_epoch(config), prepared.corpus.pixels
-    steps = config.epochs * math.ceil(crops / config.batch)
-    seconds = (
-        START + config.trained_rounds * steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
-    )
+    steps = config.trained_rounds * config.epochs * math.ceil(crops / config.batch)
+    seconds = START + steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
     seconds += (config.rounds + 1) * (evaluation / workers * speed.evaluation + ROUND)
     student = 4 * parameter_count(config.student())
     return TrialCost(

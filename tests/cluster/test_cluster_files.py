@@ -19,7 +19,7 @@ from ail_ray.orchestration.job import SweepJob
 
 FOLDER = Path(__file__).parents[2] / "cluster"
 RAY_UP = ("aws.yaml", "gcp.yaml", "onprem.yaml")
-KUBERNETES = ("kuberay-rayjob.yaml", "mlflow.yaml")
+KUBERNETES = ("kuberay-rayjob.yaml", "kuberay-volume.yaml", "mlflow.yaml")
 KUBERNETES_VERSION = "1.33"
 RAYJOB = json.loads((Path(__file__).parent / "rayjob.schema.json").read_text())
 
@@ -52,6 +52,8 @@ def pod_templates(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from (group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
     elif document["kind"] in ("Deployment", "StatefulSet"):
         yield document["spec"]["template"]
+    elif document["kind"] == "Pod":
+        yield document
 
 
 @pytest.mark.parametrize("name", RAY_UP)
@@ -107,7 +109,7 @@ def test_kubernetes_refuses_a_broken_copy(name: str) -> None:
             owner[str(path[-1]) + "x"] = owner.pop(path[-1])
             assert refused(copied), f"{document['kind']}: {path} may be misspelt"
             broken += 1
-    assert broken > 60
+    assert broken > 30
 
 
 def refused(document: dict[str, Any]) -> bool:
@@ -135,6 +137,22 @@ def test_a_ray_up_cluster_is_closed_and_shares_its_token(name: str) -> None:
     assert config["setup_commands"] == []  # nothing is fetched when a node starts
 
 
+@pytest.mark.parametrize("name", RAY_UP)
+def test_a_container_of_ray_up_sees_its_gpu(name: str) -> None:
+    """Ray adds `--runtime=nvidia`, which gives no GPU unless the container asks; the image must not ask on its own."""
+    (config,) = documents(name)
+    given = shlex.split(" ".join(config["docker"]["run_options"]))
+    assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"} <= set(given)
+    assert "NVIDIA" not in (FOLDER / "Dockerfile").read_text()
+
+
+def test_the_head_may_pass_its_nodes_their_profile() -> None:
+    types = documents("aws.yaml")[0]["available_node_types"]
+    profiles = {kind: types[kind]["node_config"]["IamInstanceProfile"]["Arn"] for kind in types}
+    assert len(set(profiles.values())) == 2
+    assert profiles["head"] not in (profiles["gpu-spot"], profiles["gpu-on-demand"])
+
+
 @pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
 def test_a_cloud_cluster_grows_from_nothing_on_spot_machines_first(name: str) -> None:
     (config,) = documents(name)
@@ -155,7 +173,7 @@ def test_a_cloud_cluster_grows_from_nothing_on_spot_machines_first(name: str) ->
 @pytest.mark.parametrize("name", KUBERNETES)
 def test_pods_are_confined_and_limited(name: str) -> None:
     templates = [template for document in documents(name) for template in pod_templates(document)]
-    assert len(templates) >= 2
+    assert templates
     for template in templates:
         spec = template["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
