@@ -37,6 +37,13 @@ def main(arguments: list[str]) -> int:
     """Parse, look, print; returns the exit code."""
     o = parse(Options, arguments, default=Options(), prog="runs.py", description=__doc__ or "")
     storage = as_path(o.storage)
+    if o.older is not None and o.older < 0:
+        refuse([f"older must be 0 or more days, got {o.older:g}"])
+    try:
+        if not storage.exists():
+            refuse([f"{storage}: no such folder"])
+    except Exception as error:  # whatever an object store's library raises, or that it is not installed
+        refuse([f"{storage}: cannot be read ({' '.join(str(error).split())})"])
     missing = [name for name in (o.show, *o.run) if name and not (storage / "runs" / name / "manifest.json").exists()]
     if missing:
         refuse([f"{storage / 'runs'}: no run {name}" for name in missing])

@@ -4,9 +4,9 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -14,8 +14,10 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import is_local, write_bytes
-from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 
+T = TypeVar("T")
+SOON = 15.0  # seconds: a node that is there has answered by then
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
 
 
@@ -30,7 +32,11 @@ def cluster() -> Iterator[None]:
         return
     if address := os.environ.get("RAY_ADDRESS"):
         told = {"env_vars": {"RAY_API_SERVER_ADDRESS": address}}  # why: see start_own
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=told)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=told)
+        except (ValueError, ConnectionError, RuntimeError) as error:
+            why = " ".join(str(error).split())
+            raise ConfigError([f"RAY_ADDRESS={address}: no cluster to connect to from here ({why})"]) from error
     else:
         start_own()
     try:
@@ -91,6 +97,8 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
     """
     p = placement
     if max_workers is not None:
+        if max_workers < p.fewest:
+            raise ConfigError([f"a trial was begun with {p.fewest} workers, max-workers is {max_workers}"])
         return max(1, max_workers // p.most)
     there = ray.cluster_resources()
     workers = min(int(there.get(kind, 0) // need) for kind, need in p.worker_resources().items())
@@ -102,6 +110,27 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
              f"say how far with --max-workers"]
         )  # fmt: skip
     return max(1, workers // p.most)
+
+
+def first_answer(
+    function: Callable[..., T], arguments: tuple[Any, ...], placement: Placement, say: Callable[[str], None]
+) -> T:
+    """Call a function where a worker will be; a cluster that grows may have to bring the node first.
+
+    Raises:
+        ConfigError: none came in half an hour, as long as a trial would wait too.
+    """
+    needs = placement.worker_resources()
+    task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))(function).remote(*arguments)
+    wanted = " and ".join(f"{need:g} {kind}" for kind, need in needs.items())
+    if not ray.wait([task], timeout=SOON)[0]:
+        say(f"waiting for a node with {wanted} free")
+    try:
+        answer: T = ray.get(task, timeout=NODE_TIMEOUT)
+    except ray.exceptions.GetTimeoutError:
+        waited = f"no node with {wanted} free in {NODE_TIMEOUT / 60:.0f} minutes"
+        raise ConfigError([f"{waited}: does any have as many, and can the cluster grow?"]) from None
+    return answer
 
 
 def check_shared(folder: UPath) -> None:

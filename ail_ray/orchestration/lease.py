@@ -14,6 +14,8 @@ from upath import UPath
 
 from ail_ray.files import FileError, create, read_json, write_bytes
 
+FORGOTTEN = 600.0  # seconds without renewal, with room for clocks that differ
+
 
 class Lease:
     """Keeps two jobs off one run: whoever holds it renews a file, and a file that is not renewed any more is free.
@@ -36,7 +38,9 @@ class Lease:
     def worker(self) -> str | None:
         """Process and machine of the holder, for people; None if there is none that lives."""
         content = self._content()
-        return f"process {content.get('pid')} on {content.get('host')}" if content and not _gone(content) else None
+        if not content or _gone(content) or not _recent(content):
+            return None
+        return f"process {content.get('pid')} on {content.get('host')}"
 
     def __enter__(self) -> "Lease":
         seen, since = None, time.monotonic()
@@ -78,7 +82,7 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._left.wait(self.RENEWED):
-            with suppress(OSError):
+            with suppress(Exception):  # whatever an object store's library raises; the next renewal may do
                 if self.held_by() != self.holder:
                     return
                 write_bytes(self.path, self._mine())
@@ -92,6 +96,12 @@ def _process(pid: int) -> dict[str, str] | None:
     except FileNotFoundError:
         return None if Path("/proc/self/stat").exists() else {"host": socket.gethostname()}
     return {"host": socket.gethostname(), "space": space, "started": started}
+
+
+def _recent(content: dict[str, Any]) -> bool:
+    """Whether a lease was renewed in the last minutes, by the clock of whoever did: one from elsewhere may be dead."""
+    renewed = content.get("renewed")
+    return isinstance(renewed, float) and time.time() - renewed < FORGOTTEN
 
 
 def _gone(content: dict[str, Any]) -> bool:

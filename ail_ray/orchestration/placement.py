@@ -1,6 +1,10 @@
 """How many workers a run has, and what each of them needs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+NODE_TIMEOUT = 1800  # seconds that workers wait for their nodes: a GPU node may have to boot first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,11 @@ class Placement:
         """The workers a run can use; more than the fewest if it is elastic."""
         first, dots, last = str(self.workers).partition("..")
         return int(last if dots else first)
+
+    def of(self, manifest: Mapping[str, Any]) -> "Placement":
+        """That of a run which was begun: with the threads that it has, and unless it is elastic, the workers."""
+        elastic = self.fewest < self.most
+        return replace(self, threads=manifest["threads"], workers=self.workers if elastic else manifest["workers"])
 
     def worker_resources(self) -> dict[str, float]:
         """What Ray must find free for a worker."""

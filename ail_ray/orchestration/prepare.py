@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import ray
@@ -44,16 +45,18 @@ def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iter
 
 @dataclass(frozen=True)
 class OnCluster:
-    """As Ray tasks with this many CPUs (and GPUs) each."""
+    """As Ray tasks with this many CPUs (and GPUs) each, so many at once."""
 
     cpus: float = 1
     gpus: float = 0
+    most: int | None = None  # by default all, whatever nodes an autoscaler brings for them
 
     def __call__(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[None]:
-        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(function)
-        waiting = [task.remote(*arguments) for arguments in calls]
+        task, left = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(function), iter(calls)
+        waiting = [task.remote(*arguments) for arguments in islice(left, self.most)]
         while waiting:
             done, waiting = ray.wait(waiting)
+            waiting += [task.remote(*arguments) for arguments in islice(left, 1)]
             yield ray.get(done[0])
 
 

@@ -15,6 +15,8 @@ from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.rundir import RunDirectory
 
+SETTLED = 86_400.0  # seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
@@ -81,8 +83,8 @@ def status(path: UPath) -> Status:
         config = RunConfig(**_tuples(manifest["config"]))
     except (FileError, TypeError, ValueError) as error:
         return Status(
-            run=path.name, name="", corpus="", state="unreadable", round=-1, rounds=0, best=0.0, seconds_left=0.0,
-            age=float("inf"), reason=" ".join(str(error).split()),
+            run=path.name, name="", corpus="", state=Lease(path).worker() or "unreadable", round=-1, rounds=0,
+            best=0.0, seconds_left=0.0, age=float("inf"), reason=" ".join(str(error).split()),
         )  # fmt: skip
     finished, failure = directory.last_round >= config.rounds, directory.failure()
     worker = Lease(path).worker()
@@ -137,7 +139,8 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
         older: runs whose last commit was more than so many seconds ago.
         names: of runs that can go in any case.
 
-    A run that somebody works on never can, nor what it needs.
+    A run that somebody works on never can, nor what it needs, nor what changed in the last day: a sweep may be about
+    to begin with it.
     """
     found, goes = statuses(storage), []
     kept = list[Status]()
@@ -152,18 +155,18 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
             kept.append(s)
         else:
             goes.append(_rubbish(storage / "runs" / s.run, f"{reason}: {s.name or s.reason}"))
-    if any(s.state == "unreadable" for s in kept):
+    if any(not s.corpus for s in kept):
         return goes  # who knows what these need
     needed = {s.corpus for s in kept}
     for path in _children(storage / "corpora"):
-        if path.name not in needed:
+        if path.name not in needed and _settled(path):
             goes.append(_rubbish(path, "shards that no run needs; built again from the images"))
     for kind in ("errors", "outputs"):
         for path in _children(storage / kind):
-            if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed:
+            if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed and _settled(path):
                 goes.append(_rubbish(path, f"teacher {kind} that no run needs; computed again"))
     for path in _children(storage / "ray"):
-        if not any(s.works for s in kept):
+        if not any(s.works for s in kept) and _settled(path):
             goes.append(_rubbish(path, "what Ray wrote about jobs that are over"))
     return goes
 
@@ -178,6 +181,12 @@ def remove(goes: list[Rubbish]) -> None:
 def _rubbish(path: UPath, reason: str) -> Rubbish:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return Rubbish(path, reason, size)
+
+
+def _settled(folder: UPath) -> bool:
+    """Whether nothing in a folder has changed for a day."""
+    newest = max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
+    return time.time() - newest > SETTLED
 
 
 def _children(folder: UPath) -> list[UPath]:

@@ -1,26 +1,26 @@
 """Sweeps from their check to their summary: trials here or by Ray Tune, mirrored into MLflow."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import ray
 import torch
 from upath import UPath
 
-from ail_ray.files import as_path, digest_of, write_json
+from ail_ray.files import FileError, as_path, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.orchestration.champion import crown
-from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency
+from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency, first_answer
 from ail_ray.orchestration.comparison import pictures, table
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import (
     Everywhere,
     OnCluster,
@@ -32,6 +32,7 @@ from ail_ray.orchestration.prepare import (
     teacher_maps,
 )  # fmt: skip
 from ail_ray.orchestration.progress import shown
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.tracking import TABLE, Tracker
 from ail_ray.orchestration.trial import complete_with_onnx, resolve_precision, run_local
@@ -79,15 +80,20 @@ def run_sweeps(
         if len(opened[number].monitor.status) == opened[number].asked:
             opened[number].finish()
 
+    tells = {name: say if len(jobs) == 1 else partial(_named, name, say) for name in jobs}
+    for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
+        tells[name](_data(job, prepared))
     try:
-        for (name, job), found in zip(jobs.items(), checked, strict=True):
-            opened.append(_Opened(job, *found, name=name, command=command, say=say, alone=len(jobs) == 1))
-        monitors, digests = [each.monitor for each in opened], [each.digest for each in opened]
         with nullcontext() if first.local else cluster():
             if not first.local:
                 check_shared(first.storage_path)
-                at_once = concurrency(first.placement, first.max_workers)
+                concurrency(first.placement, first.max_workers)
+            for (name, job), found in zip(jobs.items(), checked, strict=True):  # nothing is written before this
+                opened.append(_Opened(job, *found, name=name, command=command, say=say, tell=tells[name]))
+            monitors, digests = [each.monitor for each in opened], [each.digest for each in opened]
             sweeps = [each.build() for each in opened]
+            if not first.local:
+                at_once = concurrency(_begun(first.placement, sweeps), first.max_workers)
             with shown(monitors, asked=sum(each.asked for each in opened), storage=first.storage_path):
                 if first.local:
                     for number, sweep in enumerate(sweeps):
@@ -100,6 +106,29 @@ def run_sweeps(
         for each in opened:
             each.abandon()
         raise
+
+
+def _named(name: str, say: Callable[[str], None], line: str) -> None:
+    say(f"{name}: {line}")
+
+
+def _data(job: SweepJob, prepared: Prepared) -> str:
+    return (
+        f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
+        + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
+        + f"; storage {job.storage_path}; MLflow {job.tracking_uri.rpartition('@')[2]}"
+    )
+
+
+def _begun(placement: Placement, sweeps: Sequence[Sweep]) -> Placement:
+    """What the largest trial takes: one that was begun goes on with the workers and threads that it began with."""
+    for sweep in sweeps:
+        for searched in proposals(sweep.job.sweep) if sweep.job.sweep.search != "optuna" else ():
+            with suppress(FileError):  # not begun
+                there = placement.of(RunDirectory(sweep.plan(searched).directory).manifest())
+                larger = placement.most * placement.threads < there.most * there.threads
+                placement = there if larger else placement
+    return placement
 
 
 class _Opened:
@@ -115,14 +144,15 @@ class _Opened:
         name: str,
         command: str,
         say: Callable[[str], None],
-        alone: bool,
+        tell: Callable[[str], None],
     ) -> None:
-        self.job, self.prepared, self.weights, self.start, self.say = job, prepared, weights, start, say
-        self.tell = say if alone else lambda line: say(f"{name}: {line}")
-        self.tell(
-            f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
-            + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
-            + f"; storage {job.storage_path}; MLflow {job.tracking_uri.rpartition('@')[2]}"
+        self.job, self.prepared, self.weights, self.start, self.say, self.tell = (
+            job,
+            prepared,
+            weights,
+            start,
+            say,
+            tell,
         )
         protocol = described(job.sweep)
         del protocol["rounds"]  # more rounds: the same sweep
@@ -142,15 +172,15 @@ class _Opened:
     def build(self) -> Sweep:
         """Precision, shards, evaluation files, teachers and their maps: each once, whatever is there already kept."""
         job, p = self.job, self.job.placement
-        everywhere: Everywhere = here if job.local else OnCluster(p.threads, 1 if p.gpu else 0)
+        everywhere: Everywhere = here if job.local else OnCluster(p.threads, 1 if p.gpu else 0, job.max_workers)
         device = "cuda" if p.gpu else "cpu"
         if job.local:
             precision = resolve_precision(job.sweep.precision, device)
         else:
-            probe = ray.remote(num_cpus=p.threads, num_gpus=int(p.gpu))(resolve_precision)
-            precision = ray.get(probe.remote(job.sweep.precision, device))
+            precision = first_answer(resolve_precision, (job.sweep.precision, device), p, self.tell)
+            check_shared(job.storage_path)  # again: a node may just have come
         self.tell(f"precision {precision}")
-        build_data(self.prepared, here if job.local else OnCluster(1), self.tell)
+        build_data(self.prepared, here if job.local else OnCluster(1, 0, job.max_workers), self.tell)
         teachers = {
             name: teacher_maps(
                 map_kind(job.sweep), found, self.prepared, precision, device=device, threads=p.threads,

@@ -19,13 +19,12 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 from ail_ray.orchestration.prepare import TEACHER, Prepared, run_path
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
 
-GROUP_START_TIMEOUT = 1800  # seconds: a GPU node may have to boot first
 ELASTIC_START_TIMEOUT = 60  # seconds: it takes what is there, and a node that was there may just have gone
 ATTEMPTS = 3  # in a row without a commit in between
 RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic run
@@ -140,10 +139,11 @@ def run_on_ray(
     tell()
     with Lease(plan.directory) as lease:
         manifest = plan.open(directory, placement)
+        placement = placement.of(manifest)
         attempts = 0
         while directory.last_round < plan.config.rounds:
             before = directory.place
-            trainer = _trainer(plan, placement, manifest["workers"], plan.assignment(manifest, lease.holder))
+            trainer = _trainer(plan, placement, plan.assignment(manifest, lease.holder))
             reason = _fit(trainer, tell)
             mended = directory.mend(len(plan.prepared.corpus.shards))
             attempts = attempts + 1 if directory.place == before and not mended else 0
@@ -154,18 +154,18 @@ def run_on_ray(
     return directory
 
 
-def _trainer(plan: TrialPlan, placement: Placement, workers: int, assignment: Assignment) -> TorchTrainer:
+def _trainer(plan: TrialPlan, placement: Placement, assignment: Assignment) -> TorchTrainer:
     """Of all rounds that are left."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # else every report waits about two seconds
     # A process less for each trial: that a node will go changes nothing here, and that it went is seen anyway.
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     fixed = placement.fewest == placement.most
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(GROUP_START_TIMEOUT if fixed else ELASTIC_START_TIMEOUT)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(NODE_TIMEOUT if fixed else ELASTIC_START_TIMEOUT)
     return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment},
         scaling_config=train.ScalingConfig(
-            num_workers=workers if fixed else (placement.fewest, placement.most),  # type: ignore[arg-type]
+            num_workers=placement.most if fixed else (placement.fewest, placement.most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=RESIZE_INTERVAL, use_gpu=placement.gpu,  # type: ignore[call-arg]
             resources_per_worker=placement.worker_resources(),
         ),

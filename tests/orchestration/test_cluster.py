@@ -1,12 +1,21 @@
-"""A Ray of our own on a machine that is too busy to start it in time."""
+"""Clusters that do not come, are too small, or grow: what is asked of them, and what is said where none answers."""
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from conftest import TinyFiles
+from ray.exceptions import GetTimeoutError
 
 from ail_ray.errors import ConfigError
-from ail_ray.orchestration.cluster import start_own
+from ail_ray.learning.config import SweepConfig
+from ail_ray.orchestration import sweep
+from ail_ray.orchestration.cluster import cluster, concurrency, first_answer, start_own
+from ail_ray.orchestration.job import SweepJob
+from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.prepare import OnCluster
 
 
 @pytest.mark.parametrize(
@@ -35,3 +44,79 @@ def test_a_start_that_took_too_long_is_tried_once_more(
             start_own(num_cpus=1)
     assert len(tried) == (1 if refused is RuntimeError else 2)
     assert all(options["num_cpus"] == 1 for options in tried)
+
+
+def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")  # of `ray job submit`, not of a driver
+    with pytest.raises(ConfigError, match=r"^RAY_ADDRESS=http://.*: no cluster to connect to"), cluster():
+        pass
+
+
+def test_a_run_goes_on_with_what_it_began_with() -> None:
+    begun = {"threads": 8, "workers": 4}
+    assert Placement(workers=1, gpu=True).of(begun) == Placement(workers=4, threads=8, gpu=True)
+    assert Placement(workers="1..3").of(begun) == Placement(workers="1..3", threads=8)
+    assert concurrency(Placement(workers=4), 8) == 2
+    with pytest.raises(ConfigError, match="begun with 4 workers, max-workers is 2"):
+        concurrency(Placement(workers=4), 2)
+
+
+class Slow:
+    """Ray's tasks, of which `wait` ends the first."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, answers: bool = True) -> None:
+        self.running, self.most, self.answers = 0, 0, answers
+        monkeypatch.setattr(ray, "remote", lambda **options: lambda function: self)
+        monkeypatch.setattr(ray, "wait", self.wait)
+        monkeypatch.setattr(ray, "get", self.get)
+
+    def remote(self, value: int) -> int:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        return value
+
+    def wait(self, tasks: list[int], timeout: float | None = None) -> tuple[list[int], list[int]]:
+        if not self.answers:
+            return [], tasks
+        self.running -= 1
+        return tasks[:1], tasks[1:]
+
+    def get(self, task: int, timeout: float | None = None) -> int:
+        if not self.answers:
+            raise GetTimeoutError
+        return task
+
+
+@pytest.mark.parametrize(("most", "seen"), [(2, 2), (None, 5), (9, 5)])
+def test_preparation_asks_for_no_more_nodes_than_it_may(
+    monkeypatch: pytest.MonkeyPatch, most: int | None, seen: int
+) -> None:
+    tasks = Slow(monkeypatch)
+    assert list(OnCluster(1, 0, most)(print, [(i,) for i in range(5)])) == [0, 1, 2, 3, 4]
+    assert tasks.most == seen
+
+
+def test_a_node_that_never_comes_is_waited_for_aloud_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    Slow(monkeypatch, answers=False)
+    said = list[str]()
+    with pytest.raises(ConfigError, match="no node with 16 CPU and 1 GPU free in 30 minutes"):
+        first_answer(print, (0,), Placement(threads=16, gpu=True), said.append)
+    assert said == ["waiting for a node with 16 CPU and 1 GPU free"]
+
+
+def test_a_refused_sweep_leaves_the_record_of_the_one_before(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(sweep, "cluster", nullcontext)
+    monkeypatch.setattr(sweep, "check_shared", lambda folder: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    protocol = SweepConfig(**tiny_files.protocol())
+    job = SweepJob(sweep=protocol, placement=Placement(workers=2), out=str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sweep.json").write_text("the record")
+    with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
+        sweep.run_sweep(job, say=lambda line: None)
+    assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
+    assert not (tmp_path / "mlflow.db").exists()

@@ -378,6 +378,18 @@ def test_a_lease_of_a_process_that_was_killed_is_free_at_once(directory: RunDire
     assert time.monotonic() - began < Lease.DEAD / 2
 
 
+def test_a_lease_from_elsewhere_counts_as_long_as_it_is_renewed(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left(renewed: float) -> str | None:
+        content = {"holder": "x", "pid": 7, "host": "old-head", "space": "another boot", "renewed": renewed}
+        write_json(directory.path / "lease.json", content)
+        return Lease(directory.path).worker()
+
+    assert left(time.time() - 60) == "process 7 on old-head"
+    assert left(time.time() - 86_400) is None
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"holder": 1, "pid": "x", "renewed": null}', b"\xff"])
 def test_a_lease_that_nobody_renews_is_free_after_a_while(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, content: bytes

@@ -9,6 +9,7 @@ import torch
 from upath import UPath
 
 from ail_ray.files import write_json
+from ail_ray.orchestration import runs as listed
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import remove, rounds, rubbish, status, statuses, table
@@ -94,15 +95,41 @@ def test_pruning_shows_first_and_removes_what_was_chosen(storage: UPath, capsys:
     assert len(list((storage / "corpora").iterdir())) == 1  # the runs that are left need it
 
 
-def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(make_plan: PlanMaker, tmp_path: Path) -> None:
+def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(
+    make_plan: PlanMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make_plan(tmp_path)
     first = run(plan).finalise().read_bytes()
+    fresh = rubbish(UPath(tmp_path), failed=False, older=0.0)
+    assert {each.path.parent.name for each in fresh} == {"runs"}, "a sweep may be about to begin with the rest"
+    monkeypatch.setattr(listed, "SETTLED", 0.0)
     goes = rubbish(UPath(tmp_path), failed=False, older=0.0)
     assert {each.path.parent.name for each in goes} == {"runs", "corpora", "errors"}
     assert sum(each.bytes for each in goes) > 100_000
     remove(goes)
     assert statuses(UPath(tmp_path)) == []
     assert run(make_plan(tmp_path)).finalise().read_bytes() == first
+
+
+def test_a_run_that_has_just_begun_is_not_one_that_cannot_be_read(tmp_path: Path) -> None:
+    path = UPath(tmp_path / "runs" / "begun")
+    path.mkdir(parents=True)
+    with Lease(path):
+        assert status(path).works
+        assert rubbish(UPath(tmp_path), failed=True, older=0.0) == []
+    assert status(path).state == "unreadable"
+
+
+def test_a_storage_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--storage", "/nonexistent/typo"], "/nonexistent/typo: no such folder"),
+        (["--older", "-1"], "older must be 0 or more days, got -1"),
+        (["--storage", "no-such-store://bucket/x"], "no-such-store"),
+    ):
+        with pytest.raises(SystemExit) as refused:
+            main(words)
+        assert refused.value.code == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_run_that_somebody_works_on_stays_with_what_it_needs(make_plan: PlanMaker, tmp_path: Path) -> None:
