@@ -34,7 +34,7 @@ from ail_ray.orchestration.prepare import (
 from ail_ray.orchestration.progress import shown
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
-from ail_ray.orchestration.tracking import TABLE, Tracker
+from ail_ray.orchestration.tracking import TABLE, Tracker, connect
 from ail_ray.orchestration.trial import complete_with_onnx, resolve_precision, run_local
 from ail_ray.orchestration.tuning import Sweep, run_on_tune
 
@@ -82,13 +82,14 @@ def run_sweeps(
 
     tells = {name: say if len(jobs) == 1 else partial(_named, name, say) for name in jobs}
     for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
+        connect(job.tracking_uri, _artifacts(job))  # before the cluster is touched
         tells[name](_data(job, prepared))
     try:
         with nullcontext() if first.local else cluster():
             if not first.local:
                 check_shared(first.storage_path)
                 concurrency(first.placement, first.max_workers)
-            for (name, job), found in zip(jobs.items(), checked, strict=True):  # nothing is written before this
+            for (name, job), found in zip(jobs.items(), checked, strict=True):  # no record is touched before this
                 opened.append(_Opened(job, *found, name=name, command=command, say=say, tell=tells[name]))
             monitors, digests = [each.monitor for each in opened], [each.digest for each in opened]
             sweeps = [each.build() for each in opened]
@@ -120,14 +121,22 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
     )
 
 
+def _artifacts(job: SweepJob) -> UPath:
+    """Where MLflow's artifacts go, if its database is a local file: beside it."""
+    return job.out_path if IN_JOB else as_path(".")
+
+
 def _begun(placement: Placement, sweeps: Sequence[Sweep]) -> Placement:
     """What the largest trial takes: one that was begun goes on with the workers and threads that it began with."""
     for sweep in sweeps:
         for searched in proposals(sweep.job.sweep) if sweep.job.sweep.search != "optuna" else ():
+            plan = sweep.plan(searched)
+            directory = RunDirectory(plan.directory)
             with suppress(FileError):  # not begun
-                there = placement.of(RunDirectory(sweep.plan(searched).directory).manifest())
+                there = placement.of(directory.manifest())
                 larger = placement.most * placement.threads < there.most * there.threads
-                placement = there if larger else placement
+                if larger and directory.last_round < plan.config.rounds:
+                    placement = there
     return placement
 
 
@@ -146,21 +155,14 @@ class _Opened:
         say: Callable[[str], None],
         tell: Callable[[str], None],
     ) -> None:
-        self.job, self.prepared, self.weights, self.start, self.say, self.tell = (
-            job,
-            prepared,
-            weights,
-            start,
-            say,
-            tell,
-        )
+        self.job, self.prepared, self.weights, self.start = job, prepared, weights, start
+        self.say, self.tell = say, tell
         protocol = described(job.sweep)
         del protocol["rounds"]  # more rounds: the same sweep
         self.digest = digest_of([protocol, prepared.corpus.digest])
         self.tracker = Tracker(
-            job.tracking_uri, job.out_path if IN_JOB else as_path("."), sweep=self.digest,
-            name=sweep_title(name, job.sweep), note=sweep_note(job.sweep, command), params=sweep_params(job.sweep),
-            datasets=datasets(job.sweep, prepared),
+            job.tracking_uri, _artifacts(job), sweep=self.digest, name=sweep_title(name, job.sweep),
+            note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
         )  # fmt: skip
         self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
         self.ledger = Ledger(

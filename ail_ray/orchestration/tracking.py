@@ -55,11 +55,10 @@ class Tracker:
         params: Mapping[str, Any],
         datasets: Sequence[DatasetInput] = (),
     ) -> None:
-        """Connect, create the database if it is the default one, and find or open the sweep's parent run.
+        """Find or open the sweep's parent run.
 
         Args:
-            uri: the tracking server or database.
-            folder: where artifacts go if the database is a local file.
+            uri, folder: as `connect`.
             sweep: digest of the sweep; name, note (Markdown) and params describe it to people.
             datasets: what all its trials read.
 
@@ -67,9 +66,8 @@ class Tracker:
             ConfigError: the server or database cannot be reached.
         """
         self.sweep, self.note, self.datasets, self._children = sweep, note, list(datasets), dict[str, str]()
+        self.client, self.experiment = connect(uri, folder)
         try:
-            self.client = MlflowClient(tracking_uri=uri)
-            self.experiment = self._experiment(folder if uri.startswith("sqlite:") and is_local(folder) else None)
             self.parent = self._find_or_create(
                 f"tags.`{SWEEP}` = '{sweep}' and tags.`{RUN}` = 'parent'", name,
                 {SWEEP: sweep, RUN: "parent"}, params, note,
@@ -115,17 +113,6 @@ class Tracker:
         self._send(self.parent, files)
         self.client.set_tag(self.parent, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": TABLE, "type": "table"}]))
         self.finish(self.parent, "failed" if failed else "finished")
-
-    def _experiment(self, folder: UPath | None) -> str:
-        """The experiment of all sweeps; its artifacts in a folder, or where the server wants them."""
-        found = self.client.get_experiment_by_name("ail_ray")
-        if found is None:
-            location = str(folder / "mlartifacts") if folder else None
-            return str(self.client.create_experiment("ail_ray", artifact_location=location, tags=EXPERIMENT))
-        for key, value in EXPERIMENT.items():
-            if key not in found.tags:
-                self.client.set_experiment_tag(found.experiment_id, key, value)
-        return str(found.experiment_id)
 
     def _find_or_create(
         self,
@@ -202,6 +189,30 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
         if record[name] is not None:
             metrics[f"theta/{key}"] = record[name]
     return metrics
+
+
+def connect(uri: str, folder: UPath) -> tuple[MlflowClient, str]:
+    """A client, and the id of the experiment of all sweeps; it and its database are made if they are not there.
+
+    Args:
+        uri: the tracking server or database.
+        folder: where artifacts go if the database is a local file; a server has its own place for them.
+
+    Raises:
+        ConfigError: the server or database cannot be reached.
+    """
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name("ail_ray")
+        if found is None:
+            location = str(folder / "mlartifacts") if uri.startswith("sqlite:") and is_local(folder) else None
+            return client, str(client.create_experiment("ail_ray", artifact_location=location, tags=EXPERIMENT))
+        for key, value in EXPERIMENT.items():
+            if key not in found.tags:
+                client.set_experiment_tag(found.experiment_id, key, value)
+        return client, str(found.experiment_id)
+    except Exception as error:  # whatever client, database driver or HTTP library raises
+        raise ConfigError([unusable(uri, error)]) from error
 
 
 def unusable(uri: str, error: Exception) -> str:

@@ -8,6 +8,7 @@ import pytest
 import ray
 from conftest import TinyFiles
 from ray.exceptions import GetTimeoutError
+from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
@@ -16,6 +17,7 @@ from ail_ray.orchestration.cluster import cluster, concurrency, first_answer, st
 from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import OnCluster
+from ail_ray.orchestration.tracking import connect
 
 
 @pytest.mark.parametrize(
@@ -105,10 +107,11 @@ def test_a_node_that_never_comes_is_waited_for_aloud_and_not_for_ever(monkeypatc
 
 
 def test_a_refused_sweep_leaves_the_record_of_the_one_before(
-    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(sweep, "cluster", nullcontext)
     monkeypatch.setattr(sweep, "check_shared", lambda folder: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
@@ -119,4 +122,5 @@ def test_a_refused_sweep_leaves_the_record_of_the_one_before(
     with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
         sweep.run_sweep(job, say=lambda line: None)
     assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
-    assert not (tmp_path / "mlflow.db").exists()
+    client, experiment = connect(uri, UPath(tmp_path))
+    assert client.search_runs([experiment]) == []
