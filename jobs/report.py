@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path
-from ail_ray.reporting.page import write_page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +31,8 @@ def main(arguments: list[str]) -> int:
     out = as_path(o.out)
     to = as_path(o.to) if o.to else out / "report.html"
     command = shlex.join(["python", "jobs/report.py", *arguments])
+    from ail_ray.reporting.page import write_page  # here: with MLflow it takes two seconds to load
+
     try:
         found = write_page(out, to, command)
     except ConfigError as error:
