@@ -274,7 +274,7 @@ def demo() -> SweepConfig:
 
 
 def mini() -> SweepConfig:
-    """The 291 images less ten, in hours on a CPU: the paper's networks and rounds, a schedule that suits a small budget."""
+    """The 291 images less ten, in hours on a CPU: the paper's networks and rounds, a schedule for a small budget."""
     return SweepConfig(
         rounds=10, epochs=2, crops=18_000, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
         weight_decay=0.0, rule=("eq7", "uniform"),
