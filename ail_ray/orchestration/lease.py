@@ -38,7 +38,7 @@ class Lease:
     def worker(self) -> str | None:
         """Process and machine of the holder, for people; None if there is none that lives."""
         content = self._content()
-        if not content or _gone(content) or not _recent(content):
+        if not content or _gone(content) or _forgotten(content):
             return None
         return f"process {content.get('pid')} on {content.get('host')}"
 
@@ -98,10 +98,12 @@ def _process(pid: int) -> dict[str, str] | None:
     return {"host": socket.gethostname(), "space": space, "started": started}
 
 
-def _recent(content: dict[str, Any]) -> bool:
-    """Whether a lease was renewed in the last minutes, by the clock of whoever did: one from elsewhere may be dead."""
-    renewed = content.get("renewed")
-    return isinstance(renewed, float) and time.time() - renewed < FORGOTTEN
+def _forgotten(content: dict[str, Any]) -> bool:
+    """Whether a lease from another machine was not renewed for minutes, by that machine's clock: it may be dead."""
+    here, renewed = _process(os.getpid()) or {}, content.get("renewed")
+    if content.get("space") == here.get("space"):
+        return False
+    return not isinstance(renewed, float) or time.time() - renewed > FORGOTTEN
 
 
 def _gone(content: dict[str, Any]) -> bool:

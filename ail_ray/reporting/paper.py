@@ -49,7 +49,7 @@ class Study:
     scales: tuple[int, ...] = (2, 3, 4)
     """Super-resolution factors: one run for each; the paper's baselines see 2, 3 and 4 together."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of AIL, of the authors' rule and of their control; other methods get the first."""
+    """Seeds of AIL, of the authors' rule and of the controls; other methods get the first."""
     teacher: str = "vdsr"
     """Whose errors start the importance of all students, DRRN's too: `vdsr`, a name in $AIL_TEACHER_DIR, or a path."""
     placement: Placement = field(default_factory=Placement)

@@ -125,9 +125,7 @@ def _against_control(sweep: Findings, student: Condition) -> str:
         )
     assert control is not None
     amount = f"{number(abs(gain.mean))} dB {'above' if gain.mean >= 0 else 'below'}"
-    budget = (
-        "w = 1, a round more: without a teacher round 0 trains nothing" if student.from_zeros else "same budget, w = 1"
-    )
+    budget = "a round more, since from zeros round 0 trains nothing" if student.from_zeros else "same budget"
     text = f"{student.label} is {amount} its matched control, {control.label} ({budget}, w = 1)"
     if gain.half is None:
         return (

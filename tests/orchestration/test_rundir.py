@@ -379,7 +379,7 @@ def test_a_lease_of_a_process_that_was_killed_is_free_at_once(directory: RunDire
 
 
 def test_a_lease_from_elsewhere_counts_as_long_as_it_is_renewed(
-    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    directory: RunDirectory,
 ) -> None:
     def left(renewed: float) -> str | None:
         content = {"holder": "x", "pid": 7, "host": "old-head", "space": "another boot", "renewed": renewed}
@@ -388,6 +388,10 @@ def test_a_lease_from_elsewhere_counts_as_long_as_it_is_renewed(
 
     assert left(time.time() - 60) == "process 7 on old-head"
     assert left(time.time() - 86_400) is None
+    with Lease(directory.path):  # a process of this machine that lives may have been asleep for long
+        content = read_json(directory.path / "lease.json")
+        write_json(directory.path / "lease.json", content | {"renewed": time.time() - 86_400})
+        assert Lease(directory.path).worker() == f"process {os.getpid()} on {socket.gethostname()}"
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"holder": 1, "pid": "x", "renewed": null}', b"\xff"])

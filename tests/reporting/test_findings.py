@@ -53,6 +53,17 @@ def test_a_difference_beyond_its_interval_is_called_one(tmp_path: Path, sign: in
     assert f"importance {effect} here" in said(sweep)
 
 
+@pytest.mark.parametrize(
+    ("teacher", "budget"),
+    [("tiny", "same budget, w = 1"), ("none", "a round more, since from zeros round 0 trains nothing, w = 1")],
+)
+def test_what_the_control_had_is_said(tmp_path: Path, teacher: str, budget: str) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.seeds([31.0], rule="eq7", teacher=teacher)
+    sweep.seeds([30.0], **CONTROL)
+    assert f"its matched control, vdsr-f13 ×2 w=1 (control) ({budget})" in said(sweep)
+
+
 def test_one_seed_is_no_evidence(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     sweep.seeds([31.0], **AIL)
