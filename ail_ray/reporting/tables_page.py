@@ -17,7 +17,10 @@ from ail_ray.reporting.charts import differences
 from ail_ray.reporting.methods import TABLES
 
 ROWS = 200  # of a table
-NUMBERS = ("psnr", "psnr_interval", "ssim", "gain", "gain_interval", "parameters", "multiply_accumulates", "seconds")
+NUMBERS = (
+    "psnr", "psnr_interval", "ssim", "gain", "gain_interval", "paper_psnr", "paper_ssim", "parameters",
+    "multiply_accumulates", "seconds",
+)  # fmt: skip
 TITLES = {str(n): table.title for n, table in TABLES.items()} | {"3": "size, work and time of the networks"}
 
 
