@@ -27,10 +27,12 @@ from ail_ray.reporting.methods import FIGURES, JOINT, METHODS, SETS, TABLES, Met
 MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
 """Test sets of each budget; `smoke` makes do with bundled photographs."""
 
+SEEDS = {"smoke": (0,), "mini": (0, 1, 2), "paper": (0, 1, 2)}
+
 
 def smoke() -> SweepConfig:
     """Whether everything runs: bundled photographs, seconds of training; the numbers mean nothing."""
-    return replace(demo(), depth=None, downsizes=(0.5,), shards=4, validation=(), rounds=1, epochs=1, crops=128)
+    return replace(demo(), depth=None, downsizes=(0.5,), shards=4, validation=(), rounds=1, epochs=1, crops=64)
 
 
 BUDGETS = {"smoke": smoke, "mini": PRESETS["mini"], "paper": PRESETS["paper"]}
@@ -48,8 +50,9 @@ class Study:
     """`smoke`: minutes, to see that all runs; `mini`: a CPU's hours; `paper`: the paper's own, for GPUs."""
     scales: tuple[int, ...] = (2, 3, 4)
     """Super-resolution factors: one run for each; the paper's baselines see 2, 3 and 4 together."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of AIL, of the authors' rule and of the controls; other methods get the first."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of AIL, of the authors' rule and of the controls, other methods get the first; 0 1 2 unless given, 0 at
+    `smoke`."""
     teacher: str = "vdsr"
     """Whose errors start the importance of all students, DRRN's too: `vdsr`, a name in $AIL_TEACHER_DIR, or a path."""
     placement: Placement = field(default_factory=Placement)
@@ -73,7 +76,8 @@ class Study:
             for name, there in known.items()
             if not set(getattr(self, name)) <= there
         ]
-        found += [f"{name} must name at least one" for name in ("scales", "seeds") if not getattr(self, name)]
+        if not self.scales:
+            found.append("scales must name at least one")
         found += [f"{name} must not repeat, got {' '.join(map(str, values))}" for name in ("scales", "seeds")
                   if len(set(values := getattr(self, name))) < len(values)]  # fmt: skip
         if self.teacher in ("none", "random"):
@@ -85,6 +89,11 @@ class Study:
             raise ConfigError(found)
         for experiment in self.experiments():
             self.job(experiment.sweep)  # refuses what a sweep refuses
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds given, or the budget's."""
+        return self.seeds or SEEDS[self.budget]
 
     @property
     def storage_path(self) -> UPath:
@@ -118,7 +127,7 @@ class Study:
             values["crop"] = -(-base.crop // scales[0]) * scales[0]
         return replace(
             base, **{"teacher": (self.teacher,), **values}, scales=scales, test=measured,
-            seed=method.seeds(self.seeds), crops=base.crops and base.crops * len(scales),
+            seed=method.seeds(self.all_seeds), crops=base.crops and base.crops * len(scales),
         )  # fmt: skip
 
     def job(self, sweep: SweepConfig, folder: str = "paper") -> SweepJob:

@@ -76,7 +76,7 @@ def _images(manifest: dict[str, Any]) -> str:
 
 def _picture(number: int, study: Study, results: Results) -> bytes | str:
     """One figure as PNG, at the first of the study's scales and seeds; why not, if it cannot be drawn."""
-    scale, seed = study.scales[0], study.seeds[0]
+    scale, seed = study.scales[0], study.all_seeds[0]
     runs = {name: results.get((name, scale), {}) for name in FIGURES[number]}
     if missing := [name for name, trials in runs.items() if seed not in trials]:
         return f"not drawn: no run of {', '.join(missing)} has finished"

@@ -52,7 +52,7 @@ def comparison(number: int, study: Study, results: Results) -> tuple[list[dict[s
                 missing.append(f"{name} ×{scale}: no run has finished")
                 continue
             rows += _rows(METHODS[name], scale, trials, results, paper)
-            if lacking := [str(seed) for seed in METHODS[name].seeds(study.seeds) if seed not in trials]:
+            if lacking := [str(seed) for seed in METHODS[name].seeds(study.all_seeds) if seed not in trials]:
                 missing.append(f"{name} ×{scale}: not finished with seed {', '.join(lacking)}")
     if table.teacher:
         weights = teacher_weights(study, table.teacher)
