@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, write_json
+from ail_ray.files import as_path, unwritable_file, write_json
 
 T = TypeVar("T")
 
@@ -77,13 +77,18 @@ def deliver(result: Any, path: str | None) -> None:
         write_json(as_path(path), result)
 
 
+def undeliverable(path: str | None) -> list[str]:
+    """Why `deliver` could not write there; to be asked before the work is done."""
+    return [f"json: {line}" for line in unwritable_file(as_path(path))] if path and path != "-" else []
+
+
 @contextmanager
 def progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
     """Something to say lines with, and something to tell how much of the total is done.
 
     On a terminal there is a bar below the lines; where there is none, only the lines, without colours.
     """
-    with Progress(console=Console(), disable=not sys.stdout.isatty(), transient=True) as bar:
+    with Progress(console=Console(emoji=False), disable=not sys.stdout.isatty(), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield (
             lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True),

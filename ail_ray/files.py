@@ -52,7 +52,7 @@ def write_bytes(path: UPath, *pieces: Buffer) -> None:
     if not is_local(path):
         path.write_bytes(b"".join(pieces))
         return
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.writelines(pieces)
@@ -63,6 +63,27 @@ def write_bytes(path: UPath, *pieces: Buffer) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def unwritable(folder: UPath) -> list[str]:
+    """What keeps a folder, or a place in an object store, from being written to."""
+    try:
+        if is_local(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            return [] if os.access(str(folder), os.W_OK) else [f"{folder}: not writable"]
+        probe = folder / f".writable-{uuid.uuid4().hex}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return [f"{folder}: cannot be created ({error.strerror or error})"]
+    except Exception as error:  # whatever an object store's library raises, or that it is not installed
+        return [f"{folder}: cannot be written ({' '.join(str(error).split())})"]
+    return []
+
+
+def unwritable_file(path: UPath) -> list[str]:
+    """What keeps a file from being written, by its name and its folder."""
+    return [f"{path}: a folder, not a file"] if is_local(path) and path.is_dir() else unwritable(path.parent)
+
+
 def create(path: UPath, data: bytes) -> bool:
     """Write a file only if there is none of that name; returns whether it did. Atomic on a file system."""
     if path.exists():
@@ -70,7 +91,7 @@ def create(path: UPath, data: bytes) -> bool:
     if not is_local(path):
         path.write_bytes(data)
         return True
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary(path)
     write_bytes(temporary, data)
     try:
         os.link(str(temporary), str(path))
@@ -127,6 +148,11 @@ def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise FileError(f"{path}: no such file") from None
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise FileError(f"{path}: not a readable safetensors file ({error}); pickles are never loaded") from None
+    except Exception as error:
+        if is_local(path):
+            raise
+        # Whatever an object store's library raises, or that it is not installed.
+        raise FileError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
     if metadata.get("sha256") not in (None, found):
         raise FileError(f"{path}: damaged, its content differs from its checksum")
     return tensors, metadata
@@ -166,6 +192,11 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
 def slug(name: str) -> str:
     """A name fit for a file: letters, digits, dot, dash and underscore."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
+
+
+def _temporary(path: UPath) -> UPath:
+    """A name beside it, which must not be longer: the file's own may be as long as names can be."""
+    return path.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
 def _pieces(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> list[Buffer]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from ail_ray.commandline import deliver, parse, refuse
+from ail_ray.commandline import deliver, parse, refuse, undeliverable
 from ail_ray.errors import ConfigError
 from ail_ray.learning.inference import benchmark
 
@@ -36,6 +36,8 @@ class Evaluation:
 def main(arguments: list[str]) -> int:
     """Parse, measure, print; returns the exit code."""
     e = parse(Evaluation, arguments, default=Evaluation(), prog="evaluate.py", description=__doc__ or "")
+    if problems := undeliverable(e.json):
+        refuse(problems)
     try:
         rows = benchmark(e.model, e.sets, e.scales, precision=e.precision, device=e.device, say=_say)
     except ConfigError as error:

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     if o.older is not None and o.older < 0:
         refuse([f"older must be 0 or more days, got {o.older:g}"])
     try:
-        if not storage.exists():
+        if not storage.exists() or storage.is_file():
             refuse([f"{storage}: no such folder"])
     except Exception as error:  # whatever an object store's library raises, or that it is not installed
         refuse([f"{storage}: cannot be read ({' '.join(str(error).split())})"])

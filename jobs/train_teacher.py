@@ -11,12 +11,15 @@ import sys
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
+from ail_ray.files import unwritable_file
 from ail_ray.reporting.teacher import Teacher, publish
 
 
 def main(arguments: list[str]) -> int:
     """Parse, train, write; returns the exit code."""
     teacher = parse(Teacher, arguments, default=Teacher(), prog="train_teacher.py", description=__doc__ or "")
+    if problems := unwritable_file(teacher.to_path):
+        refuse([f"to: {line}" for line in problems])
     command = shlex.join(["python", "jobs/train_teacher.py", *arguments])
     from ail_ray.orchestration.sweep import run_sweep  # here: with Train, Tune and MLflow it takes seconds to load
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from PIL import Image
 from ail_ray.commandline import parse
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
+from jobs import benchmark, train_teacher
+from jobs import evaluate as evaluate_job
 
 ROOT = Path(__file__).parents[1]
 
@@ -148,6 +151,22 @@ def test_evaluate_refuses_all_bad_values_at_once(tmp_path: Path) -> None:
     assert lines[0] == "error: scales must be 2, 3 or 4, got 5"
     assert "weights.safetensors: not a readable safetensors file" in lines[1]
     assert "unknown image set 'Set6'" in lines[2]
+
+
+@pytest.mark.parametrize("job", [evaluate_job.main, benchmark.main, train_teacher.main])
+def test_where_results_cannot_go_is_refused_before_the_work(
+    job: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    flag = "to" if job is train_teacher.main else "json"
+    for place, said in (
+        (tmp_path, f"{tmp_path}: a folder, not a file"),
+        (tmp_path / "file" / "x", f"{tmp_path}/file: cannot be created (File exists)"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            job([f"--{flag}", str(place)])
+        assert left.value.code == 2
+        assert capsys.readouterr().err == f"error: {flag}: {said}\n"
 
 
 def test_evaluate_refuses_images_it_cannot_measure(tmp_path: Path) -> None:

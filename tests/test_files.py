@@ -51,6 +51,20 @@ def test_bytes_round_trip_and_are_replaced(folder: UPath) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["a.bin"]
 
 
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    path = UPath(tmp_path / ("写" * 85))  # 255 bytes
+    assert create(path, b"one")
+    write_bytes(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert not create(path, b"three")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_object_store_that_does_not_answer_is_a_line() -> None:
+    with pytest.raises(FileError, match=r"^gs://nowhere/a.safetensors: cannot be read \("):
+        read_tensors(UPath("gs://nowhere/a.safetensors"))  # its library is not installed
+
+
 @pytest.mark.parametrize("step", ["replace", "fsync"])
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = UPath(tmp_path / "a.bin")

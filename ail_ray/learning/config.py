@@ -99,11 +99,11 @@ class Protocol:
             ("mu0", self.mu0, 0 <= self.mu0 <= 1, "lie in [0, 1]"),
             ("alpha0", self.alpha0, 0 < self.alpha0 < math.inf, "be positive"),
             ("error-factor", self.error_factor, 0 < self.error_factor < math.inf, "be positive"),
-            ("rounds", self.rounds, self.rounds >= 0, "be 0 or more"),
-            ("epochs", self.epochs, self.epochs >= 1, "be at least 1"),
+            ("rounds", self.rounds, 0 <= self.rounds < 10**6, "lie in 0..999999"),
+            ("epochs", self.epochs, 1 <= self.epochs < 10**6, "lie in 1..999999"),
             ("crops", self.crops, self.crops is None or self.crops >= 1, "be at least 1"),
             ("crop", self.crop, self.crop >= 8, "be at least 8 pixels"),
-            ("batch", self.batch, self.batch >= 1, "be at least 1"),
+            ("batch", self.batch, 1 <= self.batch <= 2**16, "lie in 1..65536"),
             ("learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "be positive"),
             ("weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "be 0 or more"),
             ("clip", self.clip, 0 < self.clip < math.inf, "be positive"),
@@ -241,8 +241,7 @@ class SweepConfig(Protocol):
         seen = set()
         for size, lam, teacher, rule, seed in itertools.product(sizes, self.lam, self.teacher, self.rule, self.seed):
             run = self.run(lam=lam, teacher=teacher, rule=rule, seed=seed, **size)
-            key = tuple(parameters(run).values())
-            if key not in seen:
+            if (key := identity(run)) not in seen:
                 seen.add(key)
                 yield run
 
@@ -257,6 +256,11 @@ def parameters(config: RunConfig) -> dict[str, Any]:
     if config.width is not None:
         values["rho"] = None
     return values | dict.fromkeys({"lam", "teacher"} - config.reads)
+
+
+def identity(config: RunConfig) -> tuple[Any, ...]:
+    """What makes two trials of a sweep the same run: the searched values, of ρ only the width that it gives."""
+    return tuple((parameters(config) | {"rho": None}).values())
 
 
 def described(config: Protocol) -> dict[str, Any]:

@@ -145,12 +145,19 @@ def benchmark(
         ConfigError: with a line for the model, each set, each scale and each image that cannot be used.
     """
     problems = [f"scales must be 2, 3 or 4, got {scale}" for scale in scales if scale not in (2, 3, 4)]
-    network = None
+    problems += [f"{what} must name at least one" for what, given in (("sets", sets), ("scales", scales)) if not given]
+    network, target = None, torch.device("cpu")
     try:
         target = torch.device(device)
-        network = None if model == "bicubic" else placed(load_model(model), precision, target)
-    except (FileError, RuntimeError) as error:
-        problems.append(f"model: {str(error).splitlines()[0]}")
+        torch.empty(0, device=target)
+        if target.type not in ("cpu", "cuda"):
+            problems.append(f"device must be cpu or cuda, got {device}")
+    except (AssertionError, RuntimeError) as error:  # the first of a torch without CUDA
+        problems.append(f"device: {str(error).splitlines()[0]}")
+    try:
+        network = None if model == "bicubic" else load_model(model)
+    except FileError as error:
+        problems.append(f"model: {error}")
     problems += [f"model: {line}" for line in network.problems(scales)] if network else []
     found = []
     for name in sets:
@@ -160,6 +167,7 @@ def benchmark(
             problems.append(f"sets: {error}")
     if problems:
         raise ConfigError(problems)
+    network = network and placed(network, precision, target)
     rows = []
     for images in found:
         pictures = _usable(images, max(scales, default=1))

@@ -42,11 +42,12 @@ class EpochLog:
 
 
 class TrainState:
-    """A student, its optimizer and the sums of the epoch it is in, and all three as flat named arrays."""
+    """A student, its optimizer and what has been summed of the epoch it is in, all as flat named arrays."""
 
     def __init__(self, student: Network, config: Protocol) -> None:
         self.student, self.config = student, config
         self.sums = torch.zeros(2, dtype=torch.float64)  # over the epoch's steps so far: loss, squared error
+        self.seconds = 0.0  # that they took; 0 between epochs
         self.restart()
 
     def restart(self) -> None:
@@ -59,24 +60,26 @@ class TrainState:
         )
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """`student.<name>`, `optimizer.<parameter>.<name>` and `epoch.sums`."""
+        """`student.<name>`, `optimizer.<parameter>.<name>`, `epoch.sums`, and within an epoch `epoch.seconds`."""
         arrays = {f"student.{name}": array for name, array in model_tensors(self.student).items()}
         for i, slots in self.optimizer.state_dict()["state"].items():
             arrays |= {f"optimizer.{i}.{slot}": value.cpu().contiguous().numpy() for slot, value in slots.items()}
-        return arrays | {"epoch.sums": self.sums.cpu().numpy()}
+        arrays["epoch.sums"] = self.sums.cpu().numpy()
+        return arrays | ({"epoch.seconds": np.array(self.seconds)} if self.seconds else {})
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue from the arrays of `tensors`, bit for bit; from a student's alone, with a fresh optimizer."""
         weights: dict[str, torch.Tensor] = {}
         slots: dict[int, dict[str, torch.Tensor]] = {}
+        self.seconds = float(arrays.get("epoch.seconds", 0.0))
         for name, array in arrays.items():
             kind, rest = name.split(".", 1)
             value = as_tensor(array).clone()
             if kind == "student":
                 weights[rest] = value
-            elif kind == "epoch":
+            elif name == "epoch.sums":
                 self.sums = value
-            else:
+            elif kind == "optimizer":
                 parameter, slot = rest.split(".", 1)
                 slots.setdefault(int(parameter), {})[slot] = value
         self.student.load_state_dict(weights)
@@ -146,7 +149,7 @@ def train_epoch(
     Raises:
         NonFiniteLossError: before the optimizer's step; names shard and record of the first crop to blame.
     """
-    config, started = state.config, time.perf_counter()
+    config, started = state.config, time.perf_counter() - (state.seconds if done else 0.0)
     steps = math.ceil(crops / config.batch)
     parameters = list(state.student.parameters())
     device = parameters[0].device
@@ -177,12 +180,14 @@ def train_epoch(
             options["lr"] = learning_rate(config, schedule_progress(config, round, epoch + step / steps))
         state.optimizer.step()
         state.sums += flat[-2:]
+        state.seconds = time.perf_counter() - started
         after_step(step + 1)
     pixels = steps * config.batch * config.crop**2
     loss_mean, error_mean = (state.sums / pixels).tolist()
+    seconds, state.seconds = time.perf_counter() - started, 0.0
     return EpochLog(
         round=round, epoch=epoch, loss=loss_mean, squared_error=error_mean,
-        crops=steps * config.batch, seconds=time.perf_counter() - started, workers=group.size,
+        crops=steps * config.batch, seconds=seconds, workers=group.size,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, as_path, as_tensor, create
+from ail_ray.files import FileError, as_path, as_tensor, create, unwritable
 from ail_ray.imaging import datasets
 from ail_ray.imaging.colour import LONGEST_SIDE, SUFFIX, Format, encoded, pixels_of, planes, read_header, read_picture
 from ail_ray.imaging.images import ImageError, enlarge
@@ -74,8 +74,6 @@ def prepare(
         problems.append(f"model: {error}")
     problems += [f"model: {line}" for line in network.problems([scale])] if network else []
     folder = as_path(out)
-    if folder.exists() and not folder.is_dir():
-        problems.append(f"out: {out} is a file, not a folder")
     for source in _sources(inputs, folder, problems):
         try:
             jobs.append(_job(source, scale, folder, format))
@@ -86,6 +84,7 @@ def prepare(
         same[job.target].append(str(job.source))
     clashes = {target: " and ".join(names) for target, names in same.items() if len(names) > 1}
     problems += [f"images: {names} would become the same {target}" for target, names in clashes.items()]
+    problems = problems or [f"out: {line}" for line in unwritable(folder)]
     if problems or network is None:
         raise ConfigError(problems)
     return network, jobs
@@ -177,6 +176,8 @@ def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> list[
             sources |= dict.fromkeys((path,) if is_file else datasets.find(name).paths)
         except datasets.DatasetError as error:
             problems.append(f"images: {error}")
+        except Exception as error:  # whatever an object store's library raises, or that it is not installed
+            problems.append(f"images: {name}: cannot be read ({' '.join(str(error).split())})")
         if path == folder:
             problems.append(f"out: {folder} is read too, its results would be enlarged next time; name another folder")
     return list(sources)

@@ -28,7 +28,7 @@ from ail_ray.learning.inference import evaluate, mean_psnr
 from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.job import tracking_uri
-from ail_ray.orchestration.tracking import unusable
+from ail_ray.orchestration.tracking import unusable, without_password
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
@@ -55,7 +55,8 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
                 return _weights(client, held, str(folder))
         except Exception as error:  # whatever client, database driver or HTTP library raises
             raise ConfigError([unusable(uri, error)]) from error
-    raise ConfigError([f"there is no champion for scale {scale} in MLflow; a sweep with validation images makes one"])
+    where = f"MLflow at {without_password(uri)}"
+    raise ConfigError([f"there is no champion for scale {scale} in {where}; a sweep with validation images makes one"])
 
 
 def load_champion(scale: int) -> Network:

@@ -2,14 +2,13 @@
 
 import math
 import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, is_local
+from ail_ray.files import as_path, unwritable
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration.cluster import IN_JOB
 from ail_ray.orchestration.placement import Placement
@@ -124,23 +123,7 @@ def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None], tuple[str, 
         except ConfigError as error:
             problems += error.problems
     for folder in dict.fromkeys((storage, job.out_path)):
-        problems += _unwritable(folder)
+        problems += unwritable(folder)
     if problems or prepared is None:
         raise ConfigError(problems)
     return prepared, weights, start
-
-
-def _unwritable(folder: UPath) -> list[str]:
-    """What keeps a folder, or a place in an object store, from being written to."""
-    try:
-        if is_local(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            return [] if os.access(str(folder), os.W_OK) else [f"{folder}: not writable"]
-        probe = folder / f".writable-{uuid.uuid4().hex}"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        return [f"{folder}: cannot be created ({error.strerror or error})"]
-    except Exception as error:  # whatever an object store's library raises, or that it is not installed
-        return [f"{folder}: cannot be written ({' '.join(str(error).split())})"]
-    return []

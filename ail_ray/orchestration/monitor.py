@@ -11,7 +11,7 @@ from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.notes import student_cost, trial_params
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import describe, title
-from ail_ray.orchestration.tracking import Tracker
+from ail_ray.orchestration.tracking import Tracker, without_password
 from ail_ray.orchestration.trial import TrialPlan
 
 
@@ -92,7 +92,10 @@ class Monitor:
                 self.tracker.finish(run_id, status, directory)
             return run_id
         except Exception as error:  # an outage costs nothing: the next call sends what is missing
-            print(f"MLflow did not take the latest rounds, they are sent later: {error}", file=sys.stderr)
+            print(
+                f"MLflow did not take the latest rounds, they are sent later: {without_password(str(error))}",
+                file=sys.stderr,
+            )
             return None
 
 

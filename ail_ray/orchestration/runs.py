@@ -9,6 +9,7 @@ from typing import Any
 
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, remove_tree
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import mean_psnr
@@ -45,7 +46,8 @@ def title(config: RunConfig) -> str:
     """
     words = {
         f"×{','.join(map(str, config.scales))}": True,
-        "w=1 (control)": config.rule == "uniform",
+        "w=1 (control)": config.rule == "uniform" and not config.beta,
+        "w=1": config.rule == "uniform" and config.beta > 0,
         config.rule: config.rule not in ("eq7", "uniform"),
         f"λ={config.lam:g}": "lam" in config.reads,
         f"β={config.beta:g}": config.beta > 0,
@@ -81,7 +83,7 @@ def status(path: UPath) -> Status:
     try:
         manifest, records = directory.manifest(), directory.records()
         config = RunConfig(**_tuples(manifest["config"]))
-    except (FileError, TypeError, ValueError) as error:
+    except (ConfigError, FileError, TypeError, ValueError) as error:
         return Status(
             run=path.name, name="", corpus="", state=Lease(path).worker() or "unreadable", round=-1, rounds=0,
             best=0.0, seconds_left=0.0, age=float("inf"), reason=" ".join(str(error).split()),

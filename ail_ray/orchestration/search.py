@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ail_ray.learning.config import SweepConfig, parameters
+from ail_ray.learning.config import SweepConfig, identity
 
 
 def proposals(config: SweepConfig) -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ def proposals(config: SweepConfig) -> list[dict[str, Any]]:
     distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
     for _ in range(config.samples):
         values = {name: _drawn(generator, name, options) for name, options in axes(config).items()}
-        distinct.setdefault(tuple(parameters(config.run(**values)).values()), values)
+        distinct.setdefault(identity(config.run(**values)), values)
     return list(distinct.values())
 
 

@@ -62,9 +62,11 @@ def company(others: int, config: RunConfig, precision: Precision) -> Iterator[No
         deadline = time.monotonic() + COMPANY
         began = [training.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in processes]
         if not all(began):
+            died = any(not process.is_alive() for process in processes)
+            why = "has this machine memory for so many?" if died else "is this machine busy with other work?"
             raise ConfigError([
                 f"only {sum(began)} of {others} processes could train beside the one that is measured, as they would "
-                "in the sweep: has this machine memory for so many?"
+                f"in the sweep: {why}"
             ])  # fmt: skip
         yield
     finally:
@@ -76,8 +78,11 @@ def company(others: int, config: RunConfig, precision: Precision) -> Iterator[No
 def _keep_training(config: RunConfig, precision: Precision, threads: int, training: Semaphore) -> None:
     """Train until the process that asked for it is gone."""
     torch.set_num_threads(threads)
-    train, _, _ = _training(config, int(LARGEST_MEASURED**0.5), precision, torch.device("cpu"))
-    train()
+    try:
+        train, _, _ = _training(config, int(LARGEST_MEASURED**0.5), precision, torch.device("cpu"))
+        train()
+    except (MemoryError, RuntimeError):  # torch's own; that it ended is all that is to be known
+        raise SystemExit(1) from None
     training.release()
     asked = multiprocessing.parent_process()
     while asked and asked.is_alive():

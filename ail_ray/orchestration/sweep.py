@@ -34,7 +34,7 @@ from ail_ray.orchestration.prepare import (
 from ail_ray.orchestration.progress import shown
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
-from ail_ray.orchestration.tracking import TABLE, Tracker, connect
+from ail_ray.orchestration.tracking import TABLE, Tracker, connect, without_password
 from ail_ray.orchestration.trial import complete_with_onnx, resolve_precision, run_local
 from ail_ray.orchestration.tuning import Sweep, run_on_tune
 
@@ -117,7 +117,7 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
     return (
         f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
-        + f"; storage {job.storage_path}; MLflow {job.tracking_uri.rpartition('@')[2]}"
+        + f"; storage {job.storage_path}; MLflow {without_password(job.tracking_uri)}"
     )
 
 
@@ -199,7 +199,7 @@ class _Opened:
         if self.summary is None:
             summary = {
                 "trials": self.monitor.trials(), "sweep": self.digest, "mlflow_run_id": self.tracker.parent,
-                "tracking_uri": self.job.tracking_uri.rpartition("@")[2],
+                "tracking_uri": without_password(self.job.tracking_uri),
             }  # fmt: skip
             write_json(self.job.out_path / "summary.json", summary)
             self.ledger.close("finished")
@@ -227,12 +227,13 @@ def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared,
         compared = {"summary.json": json.dumps(summary, indent=1).encode(), TABLE: table(trials)} | pictures(trials)
         tracker.close(compared, failed=any(trial["status"] == "failed" for trial in trials))
     except Exception as error:  # all results are on the storage path
-        say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {error}")
+        reason = without_password(str(error))
+        say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {reason}")
     try:
         for line in crown(tracker.client, trials, validation):
             say(line)
     except Exception as error:
-        say(f"no student was registered as champion; the same command tries again: {error}")
+        say(f"no student was registered as champion; the same command tries again: {without_password(str(error))}")
 
 
 def _run_here(sweep: Sweep, monitor: Monitor, ended: Callable[[], None]) -> None:

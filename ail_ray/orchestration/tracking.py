@@ -217,7 +217,10 @@ def connect(uri: str, folder: UPath) -> tuple[MlflowClient, str]:
 
 def unusable(uri: str, error: Exception) -> str:
     """Why MLflow cannot be used, in a line that holds no password."""
-    scheme, found, rest = uri.partition("://")
-    shown = f"{scheme}://{rest.rpartition('@')[2]}" if found else uri
-    reason = re.sub(r"//[^/@\s]+@", "//", (str(error).strip() or type(error).__name__).splitlines()[0])[:300]
-    return f"MLflow at {shown} cannot be used: {reason}"
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"MLflow at {without_password(uri)} cannot be used: {without_password(reason)[:300]}"
+
+
+def without_password(text: str) -> str:
+    """An address, or a text with addresses in it, without their users and passwords."""
+    return re.sub(r"//[^/\s]+@", "//", text)

@@ -32,8 +32,11 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
     Raises:
         ConfigError: the folder holds neither, what it holds is damaged, or the page cannot be written.
     """
-    tables = sorted(out.glob("table_*.json"), key=lambda path: path.name) if out.exists() else []
-    sweep = any((out / name).exists() for name in ("sweep.json", "summary.json"))
+    try:
+        tables = sorted(out.glob("table_*.json"), key=lambda path: path.name) if out.exists() else []
+        sweep = any((out / name).exists() for name in ("sweep.json", "summary.json"))
+    except Exception as error:  # whatever an object store's library raises, or that it is not installed
+        raise ConfigError([f"{out}: cannot be read ({' '.join(str(error).split())})"]) from error
     if not tables and not sweep:
         raise ConfigError([f"{out}: neither a sweep (sweep.json, summary.json) nor a table run (table_1.json)"])
     try:

@@ -76,6 +76,8 @@ class Study:
             for name, there in known.items()
             if not set(getattr(self, name)) <= there
         ]
+        if not self.tables and not self.figures:
+            found.append("tables or figures must name at least one")
         if not self.scales:
             found.append("scales must name at least one")
         found += [f"{name} must not repeat, got {' '.join(map(str, values))}" for name in ("scales", "seeds")

@@ -118,6 +118,11 @@ def _what(sweep: Findings) -> str:
 
 def _against_control(sweep: Findings, student: Condition) -> str:
     control, gain = sweep.control(student), student.gain
+    if gain is None and sweep.config.get("beta"):
+        return (
+            "Its control, --rule uniform without --beta, is a sweep of its own: whether distillation helped cannot be "
+            "said here."
+        )
     if gain is None:
         return (
             f"No finished control (--rule uniform) has the width and a seed of {student.label}: whether importance "

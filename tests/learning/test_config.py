@@ -98,6 +98,7 @@ def test_the_grid_has_every_combination_once() -> None:
     }
     assert {run.rounds for run in runs} == {3}
     assert {run.width for run in SweepConfig(width=(13, 16)).grid()} == {13, 16}
+    assert [run.rho for run in SweepConfig(rho=(0.79, 0.8, 0.75)).grid()] == [0.79, 0.75], "of one width once"
 
 
 def test_the_control_is_run_once_for_every_lam_and_teacher() -> None:

@@ -178,8 +178,13 @@ def test_benchmark_refuses_everything_bad_at_once(tmp_path: Path) -> None:
         "model",
         "sets",
     ]
-    with pytest.raises(ConfigError, match=r"model: .*nowhere"):
+    with pytest.raises(ConfigError, match=r"device: .*nowhere"):
         benchmark("bicubic", ["sample-val"], [2], precision="fp32", device="nowhere", say=pytest.fail)
+    with pytest.raises(ConfigError) as refused:
+        benchmark("bicubic", [], [], precision="fp32", device="meta", say=pytest.fail)
+    assert refused.value.problems == [
+        "sets must name at least one", "scales must name at least one", "device must be cpu or cuda, got meta",
+    ]  # fmt: skip
 
 
 def test_a_perfect_image_counts_a_hundred_decibels() -> None:

@@ -13,7 +13,7 @@ from ail_ray.orchestration.runs import title
         (RunConfig(scales=(2, 3), rule="exact", teacher="/w/t.st"), "exact λ=0.15 teacher=t.st seed=0"),
         (RunConfig(rule="hard-first", lam=0.1, seed=2), "hard-first λ=0.1 teacher=vdsr seed=2"),
         (RunConfig(rule="uniform"), "w=1 (control) seed=0"),
-        (RunConfig(rule="uniform", beta=0.1), "w=1 (control) β=0.1 teacher=vdsr seed=0"),
+        (RunConfig(rule="uniform", beta=0.1), "w=1 β=0.1 teacher=vdsr seed=0"),
         (RunConfig(rule="uniform", restart="never", start="/w/s.safetensors"),
          "w=1 (control) one schedule from s.safetensors seed=0"),
     ],

@@ -11,6 +11,7 @@ from upath import UPath
 from ail_ray.files import write_json
 from ail_ray.orchestration import runs as listed
 from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import remove, rounds, rubbish, status, statuses, table
 from ail_ray.orchestration.trial import TrialPlan, run_local
@@ -120,9 +121,22 @@ def test_a_run_that_has_just_begun_is_not_one_that_cannot_be_read(tmp_path: Path
     assert status(path).state == "unreadable"
 
 
+def test_a_run_by_a_rule_that_is_no_more_is_unreadable_and_no_other(make_plan: PlanMaker, tmp_path: Path) -> None:
+    old, plan = make_plan(tmp_path, lam=0.1), make_plan(tmp_path, lam=0.2)
+    for each in (old, plan):
+        each.open(RunDirectory(each.directory), Placement())
+    directory = RunDirectory(old.directory)
+    manifest = directory.manifest()
+    directory.write_manifest(manifest | {"config": manifest["config"] | {"rule": "greedy"}})
+    found = {s.run: s for s in statuses(UPath(tmp_path))}
+    assert (found[old.directory.name].state, found[plan.directory.name].state) == ("unreadable", "interrupted")
+    assert "got 'greedy'" in found[old.directory.name].reason
+
+
 def test_a_storage_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
         (["--storage", "/nonexistent/typo"], "/nonexistent/typo: no such folder"),
+        (["--storage", __file__], f"{__file__}: no such folder"),
         (["--older", "-1"], "older must be 0 or more days, got -1"),
         (["--storage", "no-such-store://bucket/x"], "no-such-store"),
     ):

@@ -17,8 +17,12 @@ from upath import UPath
 from ail_ray.files import write_bytes, write_json
 from ail_ray.imaging.pictures import as_png
 from ail_ray.learning.config import ConfigError, RunConfig
+from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.monitor import Monitor
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.tracking import Tracker, metrics_of
+from ail_ray.orchestration.tracking import Tracker, metrics_of, without_password
+from ail_ray.orchestration.trial import TrialPlan
 
 DATASETS = [
     DatasetInput(Dataset(name, digest, "images", "{}"), [InputTag("mlflow.data.context", context)])
@@ -217,6 +221,37 @@ def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(
     assert time.monotonic() - began < 30
     assert "hunter2" not in str(caught.value)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://alice:s3cret@mlflow.corp:5000", "http://mlflow.corp:5000"),
+        ("API request to https://alice:p@ss@mlflow/api failed", "API request to https://mlflow/api failed"),
+        ("postgresql://u:p@db/mlflow", "postgresql://db/mlflow"),
+        ("sqlite:////home/me@corp/mlflow.db", "sqlite:////home/me@corp/mlflow.db"),
+        ("see http://a/b, ask x@y", "see http://a/b, ask x@y"),
+    ],
+)
+def test_an_address_is_shown_without_user_and_password(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+
+
+def test_a_server_that_goes_away_is_said_without_its_password(
+    make_plan: Callable[..., TrialPlan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Away:
+        def mirror(self, *_: object) -> str:
+            raise OSError("API request to http://alice:s3cret@127.0.0.1:9/api failed")
+
+    plan = make_plan(tmp_path)
+    plan.open(RunDirectory(plan.directory), Placement())
+    monitor = Monitor(Away(), Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1), print)  # type: ignore[arg-type]
+    monitor.started(plan)
+    monitor.heard(plan)
+    said = "".join(capsys.readouterr())
+    assert "API request to http://127.0.0.1:9/api failed" in said
+    assert "s3cret" not in said
 
 
 def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
