@@ -320,7 +320,7 @@ def test_figure_2_shows_the_importance_that_runs_use(monkeypatch: pytest.MonkeyP
     assert len(curves.lines) == 4
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 8])
 def test_a_table_of_the_docs_comes_from_the_runs_beside_it(
     number: int, data_dir: Path, teacher_path: Path, tmp_path: Path
 ) -> None:
