@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, without line breaks."""
+    return " ".join(str(error).split())
+
+
 class ConfigError(Exception):
     """One or more bad values; `problems` has a line for each."""
 

@@ -21,6 +21,8 @@ import safetensors
 import torch
 from upath import UPath
 
+from ail_ray.errors import one_line
+
 AnyPath = str | os.PathLike[str] | UPath
 Buffer = bytes | memoryview
 
@@ -75,7 +77,7 @@ def unwritable(folder: UPath) -> list[str]:
     except OSError as error:
         return [f"{folder}: cannot be created ({error.strerror or error})"]
     except Exception as error:  # whatever an object store's library raises, or that it is not installed
-        return [f"{folder}: cannot be written ({' '.join(str(error).split())})"]
+        return [f"{folder}: cannot be written ({one_line(error)})"]
     return []
 
 
@@ -152,7 +154,7 @@ def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if is_local(path):
             raise
         # Whatever an object store's library raises, or that it is not installed.
-        raise FileError(f"{path}: cannot be read ({' '.join(str(error).split())})") from error
+        raise FileError(f"{path}: cannot be read ({one_line(error)})") from error
     if metadata.get("sha256") not in (None, found):
         raise FileError(f"{path}: damaged, its content differs from its checksum")
     return tensors, metadata

@@ -8,7 +8,6 @@ Started again, the same command fetches what is missing or damaged and nothing e
 2: nothing was started.
 """
 
-import shlex
 import sys
 from dataclasses import dataclass
 
@@ -46,8 +45,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         refuse([f"to: cannot be read ({error})"])
     print("".join(f"{problem}\n" for problem in problems), end="", file=sys.stderr)
-    again = f"Files that are not there: {len(problems)}; again: {fetch_command(o.sets, o.to)}"
-    again += f" --base {shlex.quote(o.base)}" if o.base else ""
+    again = f"Files that are not there: {len(problems)}; again: {fetch_command(o.sets, o.to, o.base)}"
     print(again if problems else "All files are whole.")
     return int(bool(problems))
 

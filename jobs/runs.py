@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from ail_ray.commandline import parse, refuse
+from ail_ray.errors import one_line
 from ail_ray.files import as_path
 from ail_ray.orchestration.runs import remove, rounds, rubbish, statuses, table
 
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
         if not storage.exists() or storage.is_file():
             refuse([f"{storage}: no such folder"])
     except Exception as error:  # whatever an object store's library raises, or that it is not installed
-        refuse([f"{storage}: cannot be read ({' '.join(str(error).split())})"])
+        refuse([f"{storage}: cannot be read ({one_line(error)})"])
     missing = [name for name in (o.show, *o.run) if name and not (storage / "runs" / name / "manifest.json").exists()]
     if missing:
         refuse([f"{storage / 'runs'}: no run {name}" for name in missing])

@@ -93,9 +93,10 @@ def default_folder() -> str:
     return os.environ.get("AIL_DATA_DIR") or CACHE
 
 
-def fetch_command(names: Sequence[str], folder: AnyPath) -> str:
+def fetch_command(names: Sequence[str], folder: AnyPath, base: str | None = None) -> str:
     """What fetches or completes sets, as a user types it; a folder in an object store has to be filled by copying."""
-    command = f"python jobs/fetch_data.py --sets {shlex.join(names)} --to"
+    flags = ["--sets", *names, *(["--base", base] if base else []), "--to"]
+    command = f"python jobs/fetch_data.py {shlex.join(flags)}"
     if _is_address(folder):
         return f"`{command} FOLDER`, then copy FOLDER to {folder}"
     return f"`{command} {shlex.quote(str(as_path(folder)))}`"

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, as_path, as_tensor, create, unwritable
 from ail_ray.imaging import datasets
 from ail_ray.imaging.colour import LONGEST_SIDE, SUFFIX, Format, encoded, pixels_of, planes, read_header, read_picture
@@ -177,7 +177,7 @@ def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> list[
         except datasets.DatasetError as error:
             problems.append(f"images: {error}")
         except Exception as error:  # whatever an object store's library raises, or that it is not installed
-            problems.append(f"images: {name}: cannot be read ({' '.join(str(error).split())})")
+            problems.append(f"images: {name}: cannot be read ({one_line(error)})")
         if path == folder:
             problems.append(f"out: {folder} is read too, its results would be enlarged next time; name another folder")
     return list(sources)

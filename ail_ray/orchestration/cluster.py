@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import is_local, write_bytes
 from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 
@@ -35,7 +35,7 @@ def cluster() -> Iterator[None]:
         try:
             ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=told)
         except (ValueError, ConnectionError, RuntimeError) as error:
-            why = " ".join(str(error).split())
+            why = one_line(error)
             raise ConfigError([f"RAY_ADDRESS={address}: no cluster to connect to from here ({why})"]) from error
     else:
         start_own()

@@ -9,7 +9,7 @@ from typing import Any
 
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, remove_tree
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import mean_psnr
@@ -86,7 +86,7 @@ def status(path: UPath) -> Status:
     except (ConfigError, FileError, TypeError, ValueError) as error:
         return Status(
             run=path.name, name="", corpus="", state=Lease(path).worker() or "unreadable", round=-1, rounds=0,
-            best=0.0, seconds_left=0.0, age=float("inf"), reason=" ".join(str(error).split()),
+            best=0.0, seconds_left=0.0, age=float("inf"), reason=one_line(error),
         )  # fmt: skip
     finished, failure = directory.last_round >= config.rounds, directory.failure()
     worker = Lease(path).worker()

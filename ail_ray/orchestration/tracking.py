@@ -223,4 +223,4 @@ def unusable(uri: str, error: Exception) -> str:
 
 def without_password(text: str) -> str:
     """An address, or a text with addresses in it, without their users and passwords."""
-    return re.sub(r"//[^/\s]+@", "//", text)
+    return re.sub(r"(?<!sqlite)://\S+@", "://", text)

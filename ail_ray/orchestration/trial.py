@@ -13,6 +13,7 @@ from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 from upath import UPath
 
+from ail_ray.errors import one_line
 from ail_ray.files import FileError, read_json, write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
@@ -207,4 +208,4 @@ def _fit(trainer: TorchTrainer, tell: Callable[[], None]) -> str | None:
     error = fitting.exception()
     if error is not None and not isinstance(error, TrainingFailedError):
         raise error
-    return " ".join(str(error).split()) if error else None
+    return one_line(error) if error else None

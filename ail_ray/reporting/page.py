@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, write_bytes
 from ail_ray.reporting import words
 from ail_ray.reporting.findings import MALFORMED, findings
@@ -36,7 +36,7 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
         tables = sorted(out.glob("table_*.json"), key=lambda path: path.name) if out.exists() else []
         sweep = any((out / name).exists() for name in ("sweep.json", "summary.json"))
     except Exception as error:  # whatever an object store's library raises, or that it is not installed
-        raise ConfigError([f"{out}: cannot be read ({' '.join(str(error).split())})"]) from error
+        raise ConfigError([f"{out}: cannot be read ({one_line(error)})"]) from error
     if not tables and not sweep:
         raise ConfigError([f"{out}: neither a sweep (sweep.json, summary.json) nor a table run (table_1.json)"])
     try:

@@ -28,6 +28,7 @@ MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
 """Test sets of each budget; `smoke` makes do with bundled photographs."""
 
 SEEDS = {"smoke": (0,), "mini": (0, 1, 2), "paper": (0, 1, 2)}
+"""Seeds of each budget, unless others are asked for."""
 
 
 def smoke() -> SweepConfig:
@@ -50,7 +51,7 @@ class Study:
     """`smoke`: minutes, to see that all runs; `mini`: a CPU's hours; `paper`: the paper's own, for GPUs."""
     scales: tuple[int, ...] = (2, 3, 4)
     """Super-resolution factors: one run for each; the paper's baselines see 2, 3 and 4 together."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] | None = None
     """Seeds of AIL, of the authors' rule and of the controls, other methods get the first; 0 1 2 unless given, 0 at
     `smoke`."""
     teacher: str = "vdsr"
@@ -78,10 +79,10 @@ class Study:
         ]
         if not self.tables and not self.figures:
             found.append("tables or figures must name at least one")
-        if not self.scales:
-            found.append("scales must name at least one")
-        found += [f"{name} must not repeat, got {' '.join(map(str, values))}" for name in ("scales", "seeds")
-                  if len(set(values := getattr(self, name))) < len(values)]  # fmt: skip
+        several = {"scales": self.scales} | ({} if self.seeds is None else {"seeds": self.seeds})
+        found += [f"{name} must name at least one" for name, values in several.items() if not values]
+        found += [f"{name} must not repeat, got {' '.join(map(str, values))}" for name, values in several.items()
+                  if len(set(values)) < len(values)]  # fmt: skip
         if self.teacher in ("none", "random"):
             found.append(f"teacher must have weights, got {self.teacher}; the tables include starts without one")
         found += relative_in_job(out=self.out)
@@ -95,7 +96,7 @@ class Study:
     @property
     def all_seeds(self) -> tuple[int, ...]:
         """The seeds given, or the budget's."""
-        return self.seeds or SEEDS[self.budget]
+        return SEEDS[self.budget] if self.seeds is None else self.seeds
 
     @property
     def storage_path(self) -> UPath:

@@ -20,7 +20,17 @@ import pytest
 from ail_ray.errors import ConfigError
 from ail_ray.imaging import registry
 from ail_ray.imaging.datasets import DatasetError, find
-from ail_ray.imaging.registry import HOPELESS, RETRIES, Entry, check, default_folder, fetch, registered, table
+from ail_ray.imaging.registry import (
+    HOPELESS,
+    RETRIES,
+    Entry,
+    check,
+    default_folder,
+    fetch,
+    fetch_command,
+    registered,
+    table,
+)
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -251,6 +261,11 @@ def test_the_job_says_what_is_missing_and_exits_with_one(server: Server, small_r
     assert checking.communicate(timeout=120)[1] == f"{tmp_path}/my data/Few/2.png: missing\n"
     assert checking.returncode == 1
     assert server.asked.total() == asked
+
+
+def test_the_command_that_fetches_asks_where_the_first_did(tmp_path: Path) -> None:
+    expected = f"`python jobs/fetch_data.py --sets Few Many --base 'http://mirror/a b' --to {tmp_path}`"
+    assert fetch_command(["Few", "Many"], tmp_path, "http://mirror/a b") == expected
 
 
 def test_the_job_refuses_all_bad_arguments_at_once(server: Server, small_registry: Path) -> None:

@@ -90,6 +90,10 @@ def test_half_precision_and_eight_bits_cost_little(
     graph = onnx.load_from_string(written).graph
     kinds = {tensor.data_type for tensor in graph.initializer if np.prod(tensor.dims) > 12}
     assert kinds == {kind}, "weights of that type"
+    if variant == "int8":
+        weights = [onnx.numpy_helper.to_array(t) for t in graph.initializer if t.data_type == kind and len(t.dims) == 4]
+        assert weights
+        assert all(np.abs(weight.astype(int)).max() <= 64 for weight in weights), "of seven bits, on any CPU"
     assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     difference, exact = compare(model, written, images), compare(model, single(name), images)
     assert exact.largest <= 1e-5 < difference.largest < largest

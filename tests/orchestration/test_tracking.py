@@ -228,6 +228,7 @@ def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(
     [
         ("http://alice:s3cret@mlflow.corp:5000", "http://mlflow.corp:5000"),
         ("API request to https://alice:p@ss@mlflow/api failed", "API request to https://mlflow/api failed"),
+        ("mysql+pymysql://u:p/w@db/mlflow", "mysql+pymysql://db/mlflow"),
         ("postgresql://u:p@db/mlflow", "postgresql://db/mlflow"),
         ("sqlite:////home/me@corp/mlflow.db", "sqlite:////home/me@corp/mlflow.db"),
         ("see http://a/b, ask x@y", "see http://a/b, ask x@y"),

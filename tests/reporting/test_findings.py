@@ -64,6 +64,15 @@ def test_what_the_control_had_is_said(tmp_path: Path, teacher: str, budget: str)
     assert f"its matched control, vdsr-f13 ×2 w=1 (control) ({budget})" in said(sweep)
 
 
+def test_distillation_has_its_control_elsewhere(tmp_path: Path) -> None:
+    distillation = {"rule": "uniform", "beta": 0.1}  # of which RunConfig lets no other rule be
+    sweep = MadeSweep(tmp_path, **distillation)
+    sweep.seeds([31.0], teacher="vdsr")
+    assert "with distillation, and no control beside it" in said(sweep)
+    assert "is a sweep of its own: whether distillation helped cannot be said here" in said(sweep)
+    assert "importance" not in said(sweep)
+
+
 def test_one_seed_is_no_evidence(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     sweep.seeds([31.0], **AIL)

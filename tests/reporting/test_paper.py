@@ -80,9 +80,9 @@ def test_fsrcnn_gets_crops_of_its_scale() -> None:
 
 def test_a_study_that_cannot_be_is_refused_with_all_problems() -> None:
     with pytest.raises(ConfigError) as refused:
-        Study(tables=(9,), scales=(5, 5), budget="huge", teacher="none")
+        Study(tables=(9,), scales=(5, 5), seeds=(), budget="huge", teacher="none")
     names = [line.split()[0] for line in refused.value.problems]
-    assert names == ["tables", "scales", "scales", "teacher", "budget"]
+    assert names == ["tables", "scales", "seeds", "scales", "teacher", "budget"]
 
 
 def test_the_smoke_budget_lacks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
