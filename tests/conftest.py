@@ -24,7 +24,6 @@ settings.load_profile("unhurried")
 MARKER_OF_FIXTURE = {"data_dir": "data", "teacher_path": "teacher", "local_ray": "ray", "browser": "browser"}
 MUST_NOT_SKIP = {"data": "AIL_REQUIRE_DATA", "teacher": "AIL_REQUIRE_DATA", "browser": "AIL_REQUIRE_BROWSER"}
 Report = Generator[None, pytest.TestReport, pytest.TestReport]
-MARKERS = pytest.StashKey[dict[str, set[str]]]()
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +48,9 @@ def _path_from(variable: str, name: str = "") -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
-    """A Ray of its own in this process: 4 CPUs in the books whatever the machine has, closed to others."""
+    """A Ray in this process until the end of a file: 4 CPUs in the books whatever the machine has, closed to others."""
     import ray
 
     from ail_ray.orchestration.cluster import start_own
@@ -101,7 +100,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in MARKER_OF_FIXTURE:
                 item.add_marker(MARKER_OF_FIXTURE[fixture])
-    config.stash[MARKERS] = {item.nodeid: {mark.name for mark in item.iter_markers()} for item in items}
+        item.user_properties += [("needs", marker) for marker in MUST_NOT_SKIP if item.get_closest_marker(marker)]
     items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 
 
@@ -121,12 +120,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    markers = config.stash.get(MARKERS, {})
-
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     def count(*outcomes: str, marker: str) -> int:
         reports = (report for outcome in outcomes for report in terminalreporter.stats.get(outcome, ()))
-        return len({report.nodeid for report in reports if marker in markers.get(report.nodeid, ())})
+        return len({report.nodeid for report in reports if ("needs", marker) in report.user_properties})
 
     for marker in MUST_NOT_SKIP:
         ran = count("passed", "failed", "xfailed", "xpassed", marker=marker)

@@ -65,12 +65,15 @@ def test_a_data_test_may_not_skip_for_another_reason(suite: pytest.Pytester, mon
     suite.runpytest_subprocess().assert_outcomes(failed=1, errors=1, skipped=1)
 
 
-def test_with_data_they_run(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("processes", [(), ("-n", "2", "--dist", "loadfile")], ids=["one process", "two processes"])
+def test_with_data_they_run(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, processes: tuple[str, ...]
+) -> None:
     suite.path.joinpath("vdsr_291.safetensors").touch()
     monkeypatch.setenv("AIL_DATA_DIR", str(suite.path))
     monkeypatch.setenv("AIL_TEACHER_DIR", str(suite.path))
-    result = suite.runpytest_subprocess("-m", "data or teacher")
-    result.assert_outcomes(passed=2, deselected=3)
+    result = suite.runpytest_subprocess("-m", "data or teacher", *processes)
+    result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["tests that need teacher: 1 ran, 0 skipped"])
 
 
