@@ -1,4 +1,4 @@
-"""Train a teacher: a network trained plainly on all scales (Eq. 1), written in half precision with a card.
+"""Train a teacher: a network trained on all scales, written in half precision with a card.
 
     python jobs/train_teacher.py --width 32 --epochs 20 --workers 2 --to teachers/vdsr-f32.safetensors
 

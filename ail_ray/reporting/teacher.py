@@ -37,10 +37,19 @@ class Teacher:
     """Crops of an epoch."""
     crop: int = 41
     """Side of a crop, pixels."""
+    batch: int = 16
+    """Crops per step over all workers together."""
     learning_rate: float = 2e-3
     """Of Adam at its highest, with a warm-up and a cosine to zero."""
     start: str | None = None
     """Weights to go on from, an earlier teacher's; else random ones."""
+    teacher: str | None = None
+    """Whose errors weigh the pixels throughout (Eq. 8, as rule `fixed`), the earlier teacher itself for one; else all
+    weigh the same."""
+    mu0: float = 0.03
+    """Eq. 8, with --teacher: the error (on [0, 1] luma) around which the importance falls."""
+    alpha0: float = 50.0
+    """Eq. 8, with --teacher: steepness per unit of error."""
     seed: int = 0
     """Of weights and crops."""
     placement: Placement = field(default_factory=Placement)
@@ -65,10 +74,14 @@ class Teacher:
 
     def job(self) -> SweepJob:
         """The sweep of one trial that this is."""
-        names = ("network", "scales", "train", "epochs", "crops", "crop", "learning_rate", "start")
+        names = ("network", "scales", "train", "epochs", "crops", "crop", "batch", "learning_rate", "start")
         values = {name: getattr(self, name) for name in names} | {"seed": (self.seed,)}
         values |= {"width": (self.width,)} if self.width is not None else {"rho": (0.0,)}
-        sweep = replace(mini(), **values, validation=(), test=(), rounds=0, rule=("uniform",))
+        if self.teacher is not None:
+            values |= {"rule": ("fixed",), "teacher": (self.teacher,), "mu0": self.mu0, "alpha0": self.alpha0}
+        else:
+            values["rule"] = ("uniform",)
+        sweep = replace(mini(), **values, validation=(), test=(), rounds=0)
         return SweepJob(
             sweep=sweep, placement=self.placement, max_workers=self.max_workers, local=self.local, out=self.out
         )
@@ -84,9 +97,13 @@ def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
     save_model(to, model.half(), {"run": directory.name})
     config = RunDirectory(directory).manifest()["config"]
     here, start = machine(), config["start"] and f", going on from {as_path(config['start']).name}"
+    weights = "plainly (w = 1)"
+    if config["rule"] == "fixed":
+        names = as_path(config["teacher"]).name, config["mu0"], config["alpha0"]
+        weights = "with the importance of {}'s errors (Eq. 8, μ0 = {:g}, α0 = {:g})".format(*names)
     lines = [
         f"# {to.stem}", "",
-        f"A {model.name} of width {model.width} and depth {model.depth}, trained plainly (w = 1) on scales "
+        f"A {model.name} of width {model.width} and depth {model.depth}, trained {weights} on scales "
         f"{', '.join(map(str, config['scales']))} of {', '.join(config['train'])}, seed {config['seed']}{start or ''}: "
         f"{config['epochs']} epochs of {config['crops']} crops of {config['crop']}×{config['crop']}, "
         f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch']}.", "",

@@ -50,6 +50,23 @@ def test_a_teacher_goes_on_from_an_earlier_one(tmp_path: Path, monkeypatch: pyte
     assert "seed 0, going on from earlier.safetensors: 1 epochs" in publish(trial, "new.safetensors", "a command")
 
 
+def test_the_errors_of_an_earlier_teacher_weigh_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    earlier = str(bundled()["vdsr"])
+    cards, students = [], []
+    for out, options in {"plain": {}, "weighed": {"teacher": "vdsr", "mu0": 0.02, "alpha0": 200.0}}.items():
+        teacher = Teacher(
+            width=24, train=("sample",), scales=(2,), epochs=1, crops=16, start=earlier, local=True, out=out, **options
+        )
+        (trial,) = run_sweep(teacher.job(), command="a command")["trials"]
+        cards.append(publish(trial, tmp_path / out / "new.safetensors", "a command"))
+        students.append(load_model(trial["weights"]))
+    assert "trained plainly (w = 1) on scales 2 of sample" in cards[0]
+    assert "trained with the importance of vdsr's errors (Eq. 8, μ0 = 0.02, α0 = 200) on scales 2 of" in cards[1]
+    plain, weighed = (torch.cat([p.flatten() for p in student.parameters()]) for student in students)
+    assert not torch.equal(plain, weighed)
+
+
 def test_the_teacher_that_comes_along_is_as_its_card_says(data_dir: Path) -> None:
     path = bundled()["vdsr"]
     assert path.stat().st_size <= 1_400_000
