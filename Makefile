@@ -46,10 +46,9 @@ autoscaling: $(INSTALLED)
 memory: $(INSTALLED)
 	$(BIN)/python tests/cluster/memory.py
 
-# Remove what the other targets made: environment, caches, outputs.
+# Remove environment and caches; results (ail_out, mlflow.db) stay.
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf ail_out mlruns mlartifacts mlflow.db
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # `make -j clean test` must not delete the environment that it is installing.

@@ -210,7 +210,7 @@ class SweepConfig(Protocol):
     search: Literal["grid", "random", "optuna"] = "grid"
     """`grid`: every combination; `random`, `optuna`: --samples trials, of several rho, width or lam the range."""
     samples: int = 8
-    """Number of trials of `random` and `optuna`."""
+    """Number of trials of `random` and `optuna`; with `random` every control, of the rule `uniform`, is one more."""
     asha: bool = False
     """Stop the trials that are behind after the same number of rounds (asynchronous successive halving)."""
 

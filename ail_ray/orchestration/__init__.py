@@ -17,7 +17,7 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune stays silent: the monitor speaks
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # a busy machine needs more than Ray's 60
 }
-if "RAY_ADDRESS" not in os.environ:
+if not os.environ.get("RAY_ADDRESS"):
     # Keeps a Ray of our own on the loopback, on Linux too; without it, it listens on every address of the machine.
     SETTINGS["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 for _name, _value in SETTINGS.items():

@@ -9,15 +9,9 @@ from typing import Any
 from ail_ray.files import write_bytes
 from ail_ray.learning.group import Group
 from ail_ray.learning.theta import EpochLog, TrainState
+from ail_ray.orchestration.lease import Interrupted
 from ail_ray.orchestration.machine import peak_memory
 from ail_ray.orchestration.rundir import Place, RunDirectory
-
-
-class Interrupted(SystemExit):
-    """The process was asked to leave, and leaves at a commit; its exit code is that of an ended process."""
-
-    def __init__(self) -> None:
-        super().__init__(143)
 
 
 @contextmanager
@@ -29,7 +23,7 @@ def asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        say("asked to leave: committing this step, the same command goes on from it (again: leave at once)")
+        say("asked to leave: at the next step, committed; the same command goes on from it (again: leave at once)")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

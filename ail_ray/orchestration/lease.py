@@ -6,15 +6,27 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
-from ail_ray.files import FileError, create, read_json, write_bytes
+from ail_ray.files import FileError, create, is_local, read_json, write_bytes
 
 FORGOTTEN = 600.0  # seconds without renewal, with room for clocks that differ
+
+
+class Interrupted(SystemExit):
+    """The process was asked to leave, and leaves at a commit; its exit code is that of an ended process."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+class LeaseLostError(RuntimeError):
+    """Another job has taken the run over: whatever this one was about to write is not its to write any more."""
 
 
 class Lease:
@@ -26,8 +38,12 @@ class Lease:
 
     RENEWED, DEAD = 10.0, 45.0  # seconds
 
-    def __init__(self, directory: UPath) -> None:
-        self.path = directory / "lease.json"
+    def __init__(self, directory: UPath, asked: Callable[[], bool] = lambda: False) -> None:
+        """
+        Args:
+            asked: whether to leave instead of waiting on (raises `Interrupted`).
+        """
+        self.path, self.asked = directory / "lease.json", asked
         self.holder = uuid.uuid4().hex
         self._left = threading.Event()
 
@@ -48,14 +64,20 @@ class Lease:
             content = self._content()
             if content != seen:
                 seen, since = content, time.monotonic()
+            written = False
             if content is None:
-                if create(self.path, self._mine()):
+                written = create(self.path, self._mine())
+                if written and is_local(self.path):
                     break
             elif _gone(content) or time.monotonic() - since > self.DEAD:
                 write_bytes(self.path, self._mine())
+                written = True
+            if written:
                 time.sleep(0.5)  # another may just have done the same: the last one holds
                 if self.held_by() == self.holder:
                     break
+            if self.asked():
+                raise Interrupted
             time.sleep(0.2)
         self._renewal = threading.Thread(target=self._renew, daemon=True)
         self._renewal.start()
@@ -66,6 +88,15 @@ class Lease:
         self._renewal.join()
         if self.held_by() == self.holder:
             self.path.unlink(missing_ok=True)
+
+    def check(self, holder: str | None) -> None:
+        """Nothing for None, who needs no lease.
+
+        Raises:
+            LeaseLostError: the run is not this holder's any more.
+        """
+        if holder is not None and (now := self.held_by()) != holder:
+            raise LeaseLostError(f"{self.path.parent}: another job has taken this run over ({now})")
 
     def _content(self) -> dict[str, Any] | None:
         if not self.path.exists():

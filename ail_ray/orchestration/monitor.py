@@ -65,11 +65,10 @@ class Monitor:
 
     def _entry(self, plan: TrialPlan, status: str) -> dict[str, Any]:
         directory = RunDirectory(plan.directory)
-        records = directory.records()
+        records = directory.records()[: plan.config.rounds + 1]  # a run may have had more before
         last = records[-1] if records else {"validation": [], "test": []}
-        weights = (
-            directory.student_path(len(records) - 1) if status != "finished" else directory.path / "student.safetensors"
-        )
+        whole = status == "finished" and directory.last_round == plan.config.rounds
+        weights = directory.path / "student.safetensors" if whole else directory.student_path(len(records) - 1)
         return {
             "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
             "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],

@@ -72,7 +72,7 @@ class RunDirectory:
     def __init__(self, path: UPath, holder: str | None = None) -> None:
         """
         Args:
-            holder: of the lease this process works under; commits under a lease that another has taken are refused.
+            holder: of the lease this process works under; once another has taken it, commits raise `LeaseLostError`.
         """
         self.path, self.holder = path, holder
 
@@ -88,7 +88,7 @@ class RunDirectory:
         """
         if (self.path / "manifest.json").exists():
             manifest = self.manifest()
-            if manifest["config"]["rounds"] != config.rounds:
+            if manifest["config"]["rounds"] < config.rounds:
                 manifest["config"]["rounds"] = config.rounds
                 self.write_manifest(manifest)
             return manifest
@@ -193,17 +193,16 @@ class RunDirectory:
 
     def commit_round(self, record: dict[str, Any], state: TrainState) -> dict[str, Any]:
         """Write record, student and state of a finished round, then the manifest; returns the whole record."""
+        Lease(self.path).check(self.holder)
         manifest, t = self.manifest(), record["round"]
         logs = [entry for entry in manifest["epochs"] if entry["round"] == t]
         seconds = sum(log["seconds"] for log in logs)
         record = {
-            **record,
-            "time": time.time(),
-            "epochs": logs,
+            **record, "time": time.time(), "epochs": logs,
             "loss": logs[-1]["loss"] if logs else None,
             "squared_error": logs[-1]["squared_error"] if logs else None,
             "patches_per_second": sum(log["crops"] for log in logs) / seconds if seconds else None,
-        }
+        }  # fmt: skip
         record["seconds"]["theta"] = seconds  # those of an interrupted attempt included
         save_model(self.student_path(t), state.student, {"round": str(t), "run": self.path.name})
         write_json(self.record_path(t), record)
@@ -292,20 +291,22 @@ class RunDirectory:
 
     def fail(self, reason: str) -> None:
         """Record why this attempt cannot go on, where trying again would only fail again."""
+        Lease(self.path).check(self.holder)
         write_json(self.path / "failure.json", {"reason": reason})
 
     def failure(self) -> str | None:
         """Why the last attempt could not go on, if it could not."""
         path = self.path / "failure.json"
-        return str(read_json(path)["reason"]) if path.exists() else None
+        with suppress(FileError, KeyError, TypeError):
+            return str(read_json(path)["reason"]) if path.exists() else None
+        return f"{path}: damaged"
 
     def forget_failure(self) -> None:
         """A new attempt begins."""
         (self.path / "failure.json").unlink(missing_ok=True)
 
     def _commit_state(self, manifest: dict[str, Any], place: Place, arrays: dict[str, np.ndarray]) -> None:
-        if self.holder is not None and (now := Lease(self.path).held_by()) != self.holder:
-            raise FileError(f"{self.path}: another job has taken this run over ({now})")
+        Lease(self.path).check(self.holder)
         numbers = [place.round, place.epochs, place.steps]
         if manifest["places"][-1:] != [numbers]:  # the last epoch's state is the round's too
             write_tensors(self.path / "state" / place.file, arrays)

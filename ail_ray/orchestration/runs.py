@@ -138,7 +138,7 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
 
     Args:
         failed: runs that failed, or that cannot be read.
-        older: runs whose last commit was more than so many seconds ago.
+        older: runs whose last commit was more than so many seconds ago; of one that cannot be read nobody knows.
         names: of runs that can go in any case.
 
     A run that somebody works on never can, nor what it needs, nor what changed in the last day: a sweep may be about
@@ -149,7 +149,7 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
     for s in found:
         reasons = {
             "failed": failed and s.state in ("failed", "unreadable"),
-            "old": older is not None and s.age > older,
+            "old": older is not None and older < s.age < float("inf"),
             "named": s.run in names,
         }
         reason = next((reason for reason, holds in reasons.items() if holds and not s.works), None)

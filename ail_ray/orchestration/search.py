@@ -10,15 +10,18 @@ from ail_ray.learning.config import SweepConfig, identity
 def proposals(config: SweepConfig) -> list[dict[str, Any]]:
     """The searched values of every trial of a grid, or of `samples` random draws, seeded by the first seed.
 
-    Draws that come to the same run are one trial.
+    Where `uniform` is among the rules, every draw of another has its control beside it. Draws that come to the same run
+    are one trial.
     """
     if config.search == "grid":
         return [{name: getattr(run, name) for name in axes(config)} for run in config.grid()]
     generator = np.random.Generator(np.random.Philox(config.seed[0]))
     distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
+    rules = tuple(rule for rule in config.rule if rule != "uniform") or config.rule
     for _ in range(config.samples):
-        values = {name: _drawn(generator, name, options) for name, options in axes(config).items()}
-        distinct.setdefault(identity(config.run(**values)), values)
+        values = {name: _drawn(generator, name, options) for name, options in (axes(config) | {"rule": rules}).items()}
+        for rule in dict.fromkeys((values["rule"], *(rule for rule in config.rule if rule == "uniform"))):
+            distinct.setdefault(identity(config.run(**values | {"rule": rule})), values | {"rule": rule})
     return list(distinct.values())
 
 

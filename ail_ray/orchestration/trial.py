@@ -98,7 +98,7 @@ def run_local(
         asked: whether to leave at the next step, with everything committed (raises `Interrupted`).
     """
     directory = RunDirectory(plan.directory)
-    with Lease(plan.directory) as lease:
+    with Lease(plan.directory, asked) as lease:
         manifest = plan.open(directory, Placement(threads=threads))
         if directory.last_round < plan.config.rounds:
             store = ImportanceStore(plan.directory, plan.config, plan.errors)
@@ -124,6 +124,7 @@ def run_on_ray(
 
     Raises:
         RunError: it failed several times at the same place, or the loss is no longer finite.
+        LeaseLostError: another job has taken the run over; called again, it waits for that one.
     """
     directory, told = RunDirectory(plan.directory), 0
 
@@ -146,6 +147,7 @@ def run_on_ray(
             before = directory.place
             trainer = _trainer(plan, placement, plan.assignment(manifest, lease.holder))
             reason = _fit(trainer, tell)
+            lease.check(lease.holder)
             mended = directory.mend(len(plan.prepared.corpus.shards))
             attempts = attempts + 1 if directory.place == before and not mended else 0
             if (failure := directory.failure()) or attempts == ATTEMPTS:

@@ -54,7 +54,7 @@ def train_worker(job: dict[str, Assignment]) -> None:
         work(assignment, store, group, device, lambda record: ray.train.report(reported(record, assignment.directory)))
     except NonFiniteLossError as error:  # on every worker at once; the same numbers would fail again
         if group.rank == 0:
-            RunDirectory(assignment.directory).fail(str(error))
+            RunDirectory(assignment.directory, assignment.holder).fail(str(error))
     finally:
         store.stop()
 

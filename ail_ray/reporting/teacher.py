@@ -64,7 +64,11 @@ class Teacher:
 
     def __post_init__(self) -> None:
         self.job()  # refuses what a sweep refuses
-        if problems := relative_in_job(to=self.to):
+        problems = relative_in_job(to=self.to)
+        for name in ("start", "teacher"):
+            if (path := getattr(self, name)) is not None and as_path(path) == self.to_path:
+                problems.append(f"to is {self.to_path}, which {name} is read from: name another with --to")
+        if problems:
             raise ConfigError(problems)
 
     @property

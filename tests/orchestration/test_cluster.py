@@ -1,5 +1,8 @@
 """Clusters that do not come, are too small, or grow: what is asked of them, and what is said where none answers."""
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,17 @@ def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")  # of `ray job submit`, not of a driver
     with pytest.raises(ConfigError, match=r"^RAY_ADDRESS=http://.*: no cluster to connect to"), cluster():
         pass
+
+
+@pytest.mark.parametrize(("address", "closed"), [("", "0"), ("10.77.0.1:6379", "None")])
+def test_a_ray_of_our_own_stays_on_the_loopback(address: str, closed: str) -> None:
+    code = "import os, ail_ray.orchestration; print(os.environ.get('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'))"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | {"RAY_ADDRESS": address}, check=True, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == closed
 
 
 def test_a_run_goes_on_with_what_it_began_with() -> None:

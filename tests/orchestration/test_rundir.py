@@ -24,8 +24,11 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.models import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
-from ail_ray.orchestration.journal import Interrupted, RunJournal
-from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration import lease, trial
+from ail_ray.orchestration.journal import RunJournal
+from ail_ray.orchestration.lease import Interrupted, Lease, LeaseLostError
+from ail_ray.orchestration.machine import machine
+from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import Place, RunDirectory
 from ail_ray.orchestration.runs import describe
 from ail_ray.orchestration.trial import TrialPlan, complete_with_onnx, run_local
@@ -92,6 +95,7 @@ def test_more_rounds_extend_a_run(directory: RunDirectory) -> None:
     assert directory.create(extended, precision="bf16")["config"]["rounds"] == 9
     manifest = directory.manifest()
     assert (manifest["config"]["rounds"], manifest["last_round"], manifest["precision"]) == (9, 0, "fp64")
+    assert directory.create(CONFIG)["config"]["rounds"] == 9, "who asks for fewer takes none away"
 
 
 def test_another_format_and_a_damaged_manifest_are_refused(directory: RunDirectory) -> None:
@@ -408,9 +412,75 @@ def test_a_job_whose_lease_another_has_taken_cannot_commit(directory: RunDirecto
     with Lease(directory.path) as lease:
         RunDirectory(directory.path, lease.holder).commit_epoch(log(0, 0), state(1).tensors())
         overtaken = RunDirectory(directory.path, "an older job")
-        with pytest.raises(FileError, match="another job has taken this run over"):
-            overtaken.commit_epoch(log(0, 1), state(2).tensors())
+        for write in (
+            lambda: overtaken.commit_epoch(log(0, 1), state(2).tensors()),
+            lambda: overtaken.commit_round(record(0), state(2)),
+            lambda: overtaken.fail("the loss is nan"),
+        ):
+            with pytest.raises(LeaseLostError, match="another job has taken this run over"):
+                write()
     assert directory.place == Place(0, 1)
+    assert not directory.student_path(0).exists()
+    assert directory.failure() is None
+
+
+def test_in_an_object_store_too_one_job_holds_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a file can be created twice: nobody is told that it was there already."""
+    folder, at_once = UPath("memory://leases/run"), threading.Barrier(2)
+
+    def create(path: UPath, data: bytes) -> bool:
+        at_once.wait(10)
+        path.write_bytes(data)
+        return True
+
+    monkeypatch.setattr(lease, "create", create)
+    inside, most = 0, 0
+
+    def job() -> None:
+        nonlocal inside, most
+        with Lease(folder):
+            inside += 1
+            most = max(most, inside)
+            time.sleep(1)
+            inside -= 1
+            monkeypatch.undo()
+
+    jobs = [threading.Thread(target=job) for _ in range(2)]
+    for each in jobs:
+        each.start()
+    for each in jobs:
+        each.join(30)
+    assert (most, inside) == (1, 0)
+
+
+def test_who_waits_for_a_lease_leaves_when_asked_to(directory: RunDirectory) -> None:
+    with Lease(directory.path), pytest.raises(Interrupted), Lease(directory.path, asked=lambda: True):
+        pass
+
+
+def test_a_job_that_lost_its_run_leaves_it_as_it_is(
+    make_plan: Callable[..., TrialPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(tmp_path)
+    half_written = Path(str(plan.directory)) / "state" / ".of-the-other-job.tmp"
+
+    def lose(*_: object) -> str:
+        write_json(plan.directory / "lease.json", {"holder": "another job"})
+        half_written.parent.mkdir()
+        half_written.touch()
+        return "its workers failed"
+
+    monkeypatch.setattr(trial, "_trainer", lambda *_: None)
+    monkeypatch.setattr(trial, "_fit", lose)
+    with pytest.raises(LeaseLostError):
+        trial.run_on_ray(plan, Placement(), lambda record: None)
+    assert half_written.exists()
+    assert RunDirectory(plan.directory).failure() is None
+
+
+def test_without_git_a_run_has_no_commit(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(directory.path))
+    assert machine()["commit"] is None
 
 
 def test_a_student_that_cannot_be_exported_yet_is_noted_and_exported_later(

@@ -96,6 +96,18 @@ def test_pruning_shows_first_and_removes_what_was_chosen(storage: UPath, capsys:
     assert len(list((storage / "corpora").iterdir())) == 1  # the runs that are left need it
 
 
+def test_a_run_that_cannot_be_read_has_no_age(storage: UPath) -> None:
+    goes = {each.path.name for each in rubbish(storage, failed=False, older=0.0)}
+    assert goes == set(named(storage).values()) - {"strange"}
+
+
+def test_a_damaged_failure_is_one_all_the_same(storage: UPath) -> None:
+    run_name = named(storage)["0.3"]
+    (storage / "runs" / run_name / "failure.json").write_text("[")
+    found = status(storage / "runs" / run_name)
+    assert (found.state, found.reason) == ("failed", f"{storage}/runs/{run_name}/failure.json: damaged")
+
+
 def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(
     make_plan: PlanMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from ail_ray.files import read_json, write_json
 from ail_ray.learning.config import ConfigError, SweepConfig
 from ail_ray.orchestration.cluster import concurrency
 from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.sweep import run_sweep
 
@@ -72,6 +73,10 @@ def test_a_random_search_is_the_same_every_time_and_within_its_ranges() -> None:
     assert {values["teacher"] for values in first} == {"none", "random"}
     assert {values["seed"] for values in first} == {1}
     assert {values["lam"] for values in drawn(1, lam=(0.3,))} == {0.3}
+    pairs = drawn(1, rule=("eq7", "uniform"), samples=20)
+    assert [values for values in pairs if values["rule"] == "eq7"] == first[:20]
+    controls = [values["width"] for values in pairs if values["rule"] == "uniform"]
+    assert sorted(controls) == sorted({values["width"] for values in first[:20]}), "one for each width"
     plain = drawn(1, rule=("uniform",))  # reads neither λ nor teacher: 6 widths are all there is
     assert sorted(values["width"] for values in plain) == [4, 5, 6, 7, 8, 9]
 
@@ -106,6 +111,27 @@ def test_without_ray_too_a_failed_trial_does_not_sink_the_others(tiny_files: Tin
     statuses = {t["parameters"]["lam"]: t["status"] for t in again["trials"]}
     assert statuses == {0.1: "finished", 0.2: "failed", 0.3: "finished"}
     assert len([line for line in said if "failed: OtherFormatError: " in line and "format 99" in line]) == 1
+    assert "format 99" in (RunDirectory(UPath(broken["directory"])).failure() or "")
+
+
+def test_a_run_that_has_more_rounds_is_reported_as_it_was_asked_for(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, tiny_files)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def sweep(rounds: int, *rules: str) -> dict[str, dict[str, Any]]:
+        job = bench.job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rule=rules, rounds=rounds)
+        return {trial["parameters"]["rule"]: trial for trial in run_sweep(job, say=lambda line: None)["trials"]}
+
+    long = sweep(2, "eq7")["eq7"]
+    short = sweep(1, "eq7", "uniform")
+    directory = RunDirectory(UPath(long["directory"]))
+    assert [trial["rounds"] for trial in (long, short["eq7"], short["uniform"])] == [2, 1, 1]
+    assert short["eq7"]["validation"][0]["psnr"] == directory.records()[1]["validation"][0]["psnr"]
+    assert short["eq7"]["weights"] == str(directory.student_path(1))
+    assert sweep(2, "eq7")["eq7"] == long
 
 
 def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:

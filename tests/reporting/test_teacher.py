@@ -81,3 +81,6 @@ def test_a_teacher_that_cannot_be_trained_is_refused() -> None:
         Teacher(network="fsrcnn")
     with pytest.raises(ConfigError, match="width must be at least 1"):
         Teacher(width=0)
+    for option in ("start", "teacher"):
+        with pytest.raises(ConfigError, match=f"which {option} is read from: name another with --to"):
+            Teacher(to="a/vdsr.safetensors", **{option: "a/vdsr.safetensors"})
