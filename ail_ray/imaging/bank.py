@@ -16,7 +16,17 @@ from upath import UPath
 from ail_ray.files import as_tensor, digest_of, read_tensors, write_tensors
 from ail_ray.imaging.crops import Draw, Places, summed, taken
 from ail_ray.imaging.datasets import content_digest
-from ail_ray.imaging.images import ImageError, degrade, downsize, enlarge, image_size, luma, modcrop, read_image
+from ail_ray.imaging.images import (
+    ImageError,
+    degrade,
+    downsize,
+    each_read,
+    enlarge,
+    image_size,
+    luma,
+    modcrop,
+    read_image,
+)
 
 PREPARATION = 2  # raise it whenever the pixels of a prepared pair change
 
@@ -137,9 +147,15 @@ def _deal(pairs: Sequence[Pair], shards: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(sorted(hand)) for hand in hands)
 
 
-def write_shard(path: UPath, pairs: Sequence[Pair]) -> None:
-    """Prepare pairs and write them as one file: `hr` uint8, `inputs` and `small` float16, all flat, and geometry."""
-    images = [pair.prepare() for pair in pairs]
+def write_shard(path: UPath, pairs: Sequence[Pair]) -> list[str]:
+    """Prepare pairs and write them as one file: `hr` uint8, `inputs` and `small` float16, all flat, and geometry.
+
+    Returns:
+        A line for each image that cannot be read; where there is one, nothing is written.
+    """
+    images, problems = each_read(Pair.prepare, pairs)
+    if problems:
+        return problems
     small = [degrade(hr, pair.scale) for hr, pair in zip(images, pairs, strict=True)]
     inputs = [enlarge(image, pair.scale) for image, pair in zip(small, pairs, strict=True)]
     write_tensors(
@@ -153,6 +169,7 @@ def write_shard(path: UPath, pairs: Sequence[Pair]) -> None:
             "scales": np.array([pair.scale for pair in pairs], np.int64),
         },
     )
+    return []
 
 
 class Shard:

@@ -7,7 +7,7 @@ import numpy as np
 from upath import UPath
 
 from ail_ray.files import AnyPath, read_tensors, write_tensors
-from ail_ray.imaging.images import degrade, enlarge, luma, modcrop, read_image
+from ail_ray.imaging.images import degrade, each_read, enlarge, luma, modcrop, read_image
 
 
 class EvaluationImages:
@@ -56,7 +56,13 @@ class EvaluationImages:
         return self.bicubic if upsampling == 1 else self.small
 
 
-def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> None:
-    """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file."""
-    read = EvaluationImages.read(name, scale, images)
-    write_tensors(path, {f"{i:04d}": hr for i, hr in enumerate(read.hr)}, {"set": name, "scale": str(scale)})
+def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> list[str]:
+    """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file.
+
+    Returns:
+        A line for each image that cannot be read; where there is one, nothing is written.
+    """
+    hr, problems = each_read(lambda image: modcrop(luma(read_image(image)), scale), images)
+    if not problems:
+        write_tensors(path, {f"{i:04d}": y for i, y in enumerate(hr)}, {"set": name, "scale": str(scale)})
+    return problems

@@ -4,13 +4,18 @@ Everything is bicubic with antialiasing (a = -0.5) in floating point, through Pi
 rounded between the degradation of an image and its enlargement.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ail_ray.errors import one_line
 from ail_ray.files import AnyPath, as_path
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ImageError(ValueError):
@@ -60,6 +65,17 @@ def read_image(path: AnyPath) -> np.ndarray:
         if image.mode in ("I", "F"):
             raise ImageError(f"{path}: 32-bit pixels have no defined range; save it with 8 or 16 bits")
         return np.array(image.convert("RGB"))
+
+
+def each_read(read: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], list[str]]:
+    """What `read` gives of each item, and a line for each `ImageError` that it raises."""
+    found, problems = list[R](), list[str]()
+    for item in items:
+        try:
+            found.append(read(item))
+        except ImageError as error:
+            problems.append(one_line(error))
+    return found, problems
 
 
 def image_size(path: AnyPath) -> tuple[int, int]:

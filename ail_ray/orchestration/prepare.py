@@ -9,12 +9,12 @@ outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of i
 runs/<digest>/                                       the run directories
 """
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ray
 import torch
@@ -25,7 +25,7 @@ from ail_ray.files import as_path, digest_of, write_bytes, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
 from ail_ray.imaging.evaluation import write_evaluation
-from ail_ray.imaging.images import image_size
+from ail_ray.imaging.images import each_read, image_size
 from ail_ray.imaging.metrics import measurable
 from ail_ray.learning.config import Protocol, RunConfig
 from ail_ray.learning.inference import error_map, output_map
@@ -33,11 +33,12 @@ from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.weights import bundled, load_model, weights_digest
 
-Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[None]]
-"""Calls a function with each of several argument lists, here or as tasks on a cluster; yields as each is done."""
+T = TypeVar("T")
+Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+"""Calls a function with each of several argument lists, here or as tasks on a cluster; yields each result."""
 
 
-def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[None]:
+def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
     """One after the other in this process."""
     for arguments in calls:
         yield function(*arguments)
@@ -51,24 +52,26 @@ class OnCluster:
     gpus: float = 0
     most: int | None = None  # by default all, whatever nodes an autoscaler brings for them
 
-    def __call__(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[None]:
+    def __call__(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         task, left = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus)(function), iter(calls)
-        waiting = [task.remote(*arguments) for arguments in islice(left, self.most)]
+        waiting = [task.remote(*arguments) for arguments in itertools.islice(left, self.most)]
         while waiting:
             done, waiting = ray.wait(waiting)
-            waiting += [task.remote(*arguments) for arguments in islice(left, 1)]
+            waiting += [task.remote(*arguments) for arguments in itertools.islice(left, 1)]
             yield ray.get(done[0])
 
 
-def said(work: Iterator[None], what: str, count: int, say: Callable[[str], None]) -> None:
+def said(work: Iterator[T], what: str, count: int, say: Callable[[str], None]) -> list[T]:
     """Do the work and say how far it is, at the start and then at most every ten seconds."""
-    spoken = time.monotonic()
+    spoken, results = time.monotonic(), list[T]()
     if count:
         say(f"{what}: {count} to do")
-    for done, _ in enumerate(work, start=1):
+    for result in work:
+        results.append(result)
         if time.monotonic() - spoken > 10:
             spoken = time.monotonic()
-            say(f"{what}: {done} of {count}")
+            say(f"{what}: {len(results)} of {count}")
+    return results
 
 
 @dataclass(frozen=True)
@@ -128,17 +131,27 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
             downsizes=protocol.downsizes, scales=protocol.scales, crop=protocol.crop, shards=protocol.shards,
             exclude=[path for found in sets["validation"] for path in found.paths],
         )  # fmt: skip
-        evaluation = {
-            role: tuple(_evaluation_file(images, scale, storage) for images in sets[role] for scale in protocol.scales)
-            for role in ("validation", "test")
-        }
     except (ValueError, OSError) as error:
-        raise ConfigError(str(error).splitlines()) from None
-    return Prepared(storage=storage, corpus=corpus, **evaluation)
+        problems += str(error).splitlines()
+    evaluation: dict[str, list[EvaluationFile]] = {"validation": [], "test": []}
+    for role, files in evaluation.items():
+        for images, scale in itertools.product(sets[role], protocol.scales):
+            try:
+                files.append(_evaluation_file(images, scale, storage))
+            except (ValueError, OSError) as error:
+                problems += str(error).splitlines()
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return Prepared(
+        storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"])
+    )
 
 
 def _evaluation_file(images: datasets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:
-    small = [str(path) for path in images.paths if not measurable(*image_size(path), scale)]
+    sizes, problems = each_read(image_size, images.paths)
+    if problems:
+        raise ValueError("\n".join(problems))
+    small = [path for path, size in zip(images.paths, sizes, strict=True) if not measurable(*size, scale)]
     if small:
         raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
     contents = [datasets.content_digest(path) for path in images.paths]
@@ -147,17 +160,23 @@ def _evaluation_file(images: datasets.ImageSet, scale: int, storage: UPath) -> E
 
 
 def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[[str], None] = print) -> None:
-    """Write the shards and evaluation files that are not there yet."""
+    """Write the shards and evaluation files that are not there yet.
+
+    Raises:
+        ConfigError: with a line for every image whose header could be read, and whose pixels cannot.
+    """
     shards = [
         (path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(prepared.shard_paths) if not path.exists()
     ]
-    said(everywhere(write_shard, shards), "shards of training pairs", len(shards), say)
+    unreadable = said(everywhere(write_shard, shards), "shards of training pairs", len(shards), say)
     evaluation = [
         (file.path, file.images.name, file.images.paths, file.scale)
         for file in dict.fromkeys((*prepared.validation, *prepared.test))
         if not file.path.exists()
     ]
-    said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
+    unreadable += said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
+    if problems := sorted({line for lines in unreadable for line in lines}):  # tasks end in any order
+        raise ConfigError(problems)
 
 
 def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:

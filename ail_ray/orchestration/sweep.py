@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, as_path, digest_of, write_json
 from ail_ray.learning.config import described
+from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.champion import crown
 from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency, first_answer
 from ail_ray.orchestration.comparison import pictures, table
@@ -90,10 +92,11 @@ def run_sweeps(
             if not first.local:
                 check_shared(first.storage_path)
                 concurrency(first.placement, first.max_workers)
+            precisions = _data_built(jobs, [prepared for prepared, _, _ in checked], tells)
             for (name, job), found in zip(jobs.items(), checked, strict=True):  # no record is touched before this
                 opened.append(_Opened(job, *found, name=name, command=command, say=say, tell=tells[name]))
             monitors, digests = [each.monitor for each in opened], [each.digest for each in opened]
-            sweeps = [each.build() for each in opened]
+            sweeps = [each.build(precision) for each, precision in zip(opened, precisions, strict=True)]
             if not first.local:
                 at_once = concurrency(_begun(first.placement, sweeps), first.max_workers)
             with shown(monitors, asked=sum(each.asked for each in opened), storage=first.storage_path):
@@ -125,6 +128,33 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
 def _artifacts(job: SweepJob) -> UPath:
     """Where MLflow's artifacts go, if its database is a local file: beside it."""
     return job.out_path if IN_JOB else as_path(".")
+
+
+def _data_built(
+    jobs: Mapping[str, SweepJob], data: Sequence[Prepared], tells: Mapping[str, Callable[[str], None]]
+) -> list[Precision]:
+    """Precision, shards and evaluation files of each sweep: whatever is there already is kept.
+
+    Raises:
+        ConfigError: no node came, one does not share the storage path, or there are images that cannot be read.
+    """
+    precisions, problems = [], list[str]()
+    for (name, job), prepared in zip(jobs.items(), data, strict=True):
+        p, tell = job.placement, tells[name]
+        asked = job.sweep.precision, "cuda" if p.gpu else "cpu"
+        if job.local:
+            precisions.append(resolve_precision(*asked))
+        else:
+            precisions.append(first_answer(resolve_precision, asked, p, tell))
+            check_shared(job.storage_path)  # again: a node may just have come
+        tell(f"precision {precisions[-1]}")
+        try:
+            build_data(prepared, here if job.local else OnCluster(1, 0, job.max_workers), tell)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return precisions
 
 
 def _begun(placement: Placement, sweeps: Sequence[Sweep]) -> Placement:
@@ -172,22 +202,14 @@ class _Opened:
         self.monitor = Monitor(self.tracker, self.ledger, say)
         self.summary: dict[str, Any] | None = None
 
-    def build(self) -> Sweep:
-        """Precision, shards, evaluation files, teachers and their maps: each once, whatever is there already kept."""
+    def build(self, precision: Precision) -> Sweep:
+        """Teachers and their maps: each once, whatever is there already kept."""
         job, p = self.job, self.job.placement
         everywhere: Everywhere = here if job.local else OnCluster(p.threads, 1 if p.gpu else 0, job.max_workers)
-        device = "cuda" if p.gpu else "cpu"
-        if job.local:
-            precision = resolve_precision(job.sweep.precision, device)
-        else:
-            precision = first_answer(resolve_precision, (job.sweep.precision, device), p, self.tell)
-            check_shared(job.storage_path)  # again: a node may just have come
-        self.tell(f"precision {precision}")
-        build_data(self.prepared, here if job.local else OnCluster(1, 0, job.max_workers), self.tell)
         teachers = {
             name: teacher_maps(
-                map_kind(job.sweep), found, self.prepared, precision, device=device, threads=p.threads,
-                everywhere=everywhere, say=self.tell,
+                map_kind(job.sweep), found, self.prepared, precision, device="cuda" if p.gpu else "cpu",
+                threads=p.threads, everywhere=everywhere, say=self.tell,
             )
             for name, found in self.weights.items()
             if found is not None

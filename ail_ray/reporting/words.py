@@ -43,7 +43,7 @@ def state(sweep: Findings) -> str:
         return trials + "."
     if sweep.state == "stopped":
         return f"Stopped before its end. {trials}. The same command goes on."
-    between = "it is between two" if sweep.trials else "it makes data and teachers ready"
+    between = "it is between two" if sweep.trials else "it makes teachers ready"
     quiet = "" if counts["working"] else f" Nobody works on a trial just now: {between}, or has been killed."
     return f"Not over yet. {trials}.{quiet}"
 

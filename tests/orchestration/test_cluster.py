@@ -1,15 +1,18 @@
 """Clusters that do not come, are too small, or grow: what is asked of them, and what is said where none answers."""
 
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
-from conftest import TinyFiles
+from conftest import TinyFiles, as_options
 from ray.exceptions import GetTimeoutError
 from upath import UPath
 
@@ -21,6 +24,7 @@ from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import OnCluster
 from ail_ray.orchestration.tracking import connect
+from jobs.ail_sweep import main
 
 
 @pytest.mark.parametrize(
@@ -136,5 +140,38 @@ def test_a_refused_sweep_leaves_the_record_of_the_one_before(
     with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
         sweep.run_sweep(job, say=lambda line: None)
     assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
+    client, experiment = connect(uri, UPath(tmp_path))
+    assert client.search_runs([experiment]) == []
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_images_that_cannot_be_decoded_are_refused_before_any_record(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes,
+    capsys: pytest.CaptureFixture[str], local: bool,
+) -> None:  # fmt: skip
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(sweep, "cluster", nullcontext)
+    monkeypatch.setattr(sweep, "check_shared", lambda folder: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr(ray, "remote", lambda **options: lambda function: SimpleNamespace(remote=function))
+    monkeypatch.setattr(ray, "wait", lambda tasks, timeout=None: (tasks[:1], tasks[1:]))
+    monkeypatch.setattr(ray, "get", lambda task, timeout=None: pickle.loads(pickle.dumps(task)))
+    shutil.copytree(tiny_files.train, tmp_path / "train")
+    broken = [tmp_path / "train" / f"{i}.png" for i in (1, 4)]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:200])  # the header is whole
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sweep.json").write_text("the record")
+    values = tiny_files.protocol() | {"train": (str(tmp_path / "train"),), "teacher": ("none",), "rule": ("eq7",)}
+    words = ["demo", *as_options(values), "--out", str(tmp_path / "out"), *["--local"] * local]
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": cannot be read as an image")[0] for line in lines] == [f"error: {p}" for p in broken]
+    assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
+    assert not (tmp_path / "out" / "runs").exists()
     client, experiment = connect(uri, UPath(tmp_path))
     assert client.search_runs([experiment]) == []

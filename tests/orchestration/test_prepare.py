@@ -1,6 +1,7 @@
 """What trials share: every problem said at once, everything built once and found again."""
 
 import pickle
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,17 @@ def test_images_that_cannot_be_used_are_refused(tiny_files: TinyFiles, tmp_path:
         plan_data(config(tiny_files, train=(str(tmp_path / "broken"),)), UPath(tmp_path))
 
 
+def test_headers_that_cannot_be_read_are_all_named(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    places = [tmp_path / role / f"{i}.png" for role in ("train", "validation", "test") for i in (0, 1)]
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(f"no picture for {place.parent.name}".encode())
+    sets = {role: (str(tmp_path / role),) for role in ("train", "validation", "test")}
+    with pytest.raises(ConfigError) as caught:
+        plan_data(config(tiny_files, **sets, scales=(2, 3)), UPath(tmp_path / "storage"))
+    assert caught.value.problems == [f"{place}: empty, or not an image of a known format" for place in places]
+
+
 def test_planning_writes_nothing_and_leaves_validation_images_out(tiny_files: TinyFiles, tmp_path: Path) -> None:
     both = config(tiny_files, train=(str(tiny_files.train), str(tiny_files.validation)))
     planned = plan_data(both, UPath(tmp_path / "storage"))
@@ -101,6 +113,26 @@ def test_building_again_writes_nothing(prepared: Prepared) -> None:
     assert sum(prepared.shard_pixels) == 64 * 64 + 2 * 64 * 80 + 72 * 72 + 2 * 80 * 96
     images = EvaluationImages.load(prepared.validation[0].path)
     assert (images.set, images.scale, [hr.shape for hr in images.hr]) == ("val", 2, [(64, 64), (64, 80)])
+
+
+def test_images_whose_pixels_cannot_be_read_are_all_named(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    sets = {"train": tiny_files.train, "validation": tiny_files.validation, "test": tiny_files.train}
+    for role, folder in sets.items():
+        shutil.copytree(folder, tmp_path / role)
+    broken = [tmp_path / place for place in ("test/4.png", "train/0.png", "train/3.png", "validation/1.png")]
+    for place in broken:
+        place.write_bytes(place.read_bytes()[:200])  # the header is whole
+    folders = {role: (str(tmp_path / role),) for role in sets}
+    both = config(tiny_files, **folders, downsizes=(1.0, 0.5), scales=(2, 3))
+    planned = plan_data(both, UPath(tmp_path / "storage"))
+    with pytest.raises(ConfigError) as caught:
+        build_data(planned)
+    problems = caught.value.problems
+    assert [line.partition(": cannot be read as an image")[0] for line in problems] == list(map(str, broken))
+    shutil.copytree(tiny_files.train, tmp_path / "test", dirs_exist_ok=True)
+    with pytest.raises(ConfigError) as caught:
+        build_data(planned)
+    assert caught.value.problems == problems[1:], "files are whole or absent: what was refused is tried again"
 
 
 @pytest.mark.parametrize("name", ["none", "random"])

@@ -99,8 +99,8 @@ def test_what_only_plain_training_found_is_no_result(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     assert said(sweep) == "No trial has finished: there is nothing to compare yet."
     assert words.state(findings(sweep.out)) == (
-        "Not over yet. 6 trials: none has begun. Nobody works on a trial just now: it makes data and teachers ready, "
-        "or has been killed."
+        "Not over yet. 6 trials: none has begun. Nobody works on a trial just now: it makes teachers ready, or "
+        "has been killed."
     )
     sweep.seeds([29.0], **CONTROL)
     assert said(sweep).startswith("Only plain training has finished so far.")
