@@ -82,7 +82,7 @@ def answers(sweep: Findings) -> Iterator[str]:
         yield _against_control(sweep, students[0])
     if not best.on("validation"):
         yield "No validation set was held out, so the best was picked on the test sets themselves."
-    elif tests := best.on("test"):
+    elif tests := {name: found for name, found in best.on("test").items() if name not in best.on("validation")}:
         gains = sweep.test_gains(best)
         listed = [
             f"{name} {estimate(psnr)} dB"

@@ -115,6 +115,16 @@ def test_without_validation_images_it_says_what_chose(tmp_path: Path) -> None:
     assert "picked on the test sets themselves" in said(sweep)
 
 
+def test_a_set_that_chose_is_no_test_set(tmp_path: Path) -> None:
+    both, same = MadeSweep(tmp_path / "both", test=("val", "Set5")), MadeSweep(tmp_path / "same", test=("val",))
+    for sweep in (both, same):
+        sweep.seeds([30.0, 31.0], **AIL)
+    (line,) = (line for line in said(both).splitlines() if "chose nothing" in line)
+    assert line.startswith("On test sets, which chose nothing: Set5 ×2 33.50 ± ")
+    assert "val" not in line
+    assert "chose nothing" not in said(same)
+
+
 def test_every_trial_has_its_state(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     sweep.trial(28, 29, 30, seed=0, **AIL)
