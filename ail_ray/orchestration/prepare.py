@@ -21,7 +21,7 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, write_bytes, write_tensors
+from ail_ray.files import as_path, digest_of, slug, write_bytes, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
 from ail_ray.imaging.evaluation import write_evaluation
@@ -123,6 +123,7 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
                 found.append(datasets.find(name))
             except datasets.DatasetError as error:
                 problems.append(f"{role}: {error}")
+    problems += _twins([*sets["validation"], *sets["test"]])
     if problems:
         raise ConfigError(problems)
     try:
@@ -145,6 +146,17 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
     return Prepared(
         storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"])
     )
+
+
+def _twins(measured: Iterable[datasets.ImageSet]) -> list[str]:
+    """A line for each set whose numbers would overwrite those of another: they are recorded by its folder's name."""
+    found, problems = dict[str, datasets.ImageSet](), list[str]()
+    for images in measured:
+        first = found.setdefault(slug(images.name), images)
+        if first.paths != images.paths:
+            places = " and ".join(str(each.paths[0].parent) for each in (first, images))
+            problems.append(f"{places}: results go by the name {slug(images.name)} for both; rename or link one folder")
+    return list(dict.fromkeys(problems))
 
 
 def _evaluation_file(images: datasets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:

@@ -88,6 +88,26 @@ def test_headers_that_cannot_be_read_are_all_named(tiny_files: TinyFiles, tmp_pa
     assert caught.value.problems == [f"{place}: empty, or not an image of a known format" for place in places]
 
 
+def test_sets_whose_numbers_would_overwrite_each_other_are_refused(tiny_files: TinyFiles, tmp_path: Path) -> None:
+    one, two, three = (str(tmp_path / name) for name in ("a/HR 2", "b/HR 2", "HR-2"))
+    for folder in (one, two, three):
+        shutil.copytree(tiny_files.validation, folder)
+    remedy = "results go by the name HR-2 for both; rename or link one folder"
+    for sets in ({"validation": (one, two)}, {"test": (one, two)}, {"validation": (one,), "test": (two,)}):
+        with pytest.raises(ConfigError) as caught:
+            plan_data(config(tiny_files, **{"validation": (), **sets}), UPath(tmp_path / "storage"))
+        assert caught.value.problems == [f"{one} and {two}: {remedy}"]
+    with pytest.raises(ConfigError) as caught:
+        plan_data(config(tiny_files, validation=(one, two, three)), UPath(tmp_path / "storage"))
+    assert caught.value.problems == [f"{one} and {two}: {remedy}", f"{one} and {three}: {remedy}"]
+    (tmp_path / "other").symlink_to(two)
+    twice = config(
+        tiny_files, validation=(one, str(tmp_path / "other")), test=(one,), train=(two, str(tiny_files.train))
+    )
+    planned = plan_data(twice, UPath(tmp_path / "storage"))
+    assert [file.images.name for file in (*planned.validation, *planned.test)] == ["HR 2", "other", "HR 2"]
+
+
 def test_planning_writes_nothing_and_leaves_validation_images_out(tiny_files: TinyFiles, tmp_path: Path) -> None:
     both = config(tiny_files, train=(str(tiny_files.train), str(tiny_files.validation)))
     planned = plan_data(both, UPath(tmp_path / "storage"))
