@@ -14,6 +14,7 @@ import sys
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
+from ail_ray.files import unwritable
 from ail_ray.reporting.paper import Study, plan, run
 from ail_ray.reporting.study import write
 
@@ -21,6 +22,9 @@ from ail_ray.reporting.study import write
 def main(arguments: list[str]) -> int:
     """Parse, run, write; returns the exit code."""
     study = parse(Study, arguments, default=Study(), prog="paper_tables.py", description=__doc__ or "")
+    problems = [] if study.plan else [f"out: {line}" for line in unwritable(study.out_path)]
+    if problems:
+        refuse(problems)
     command = shlex.join(["python", "jobs/paper_tables.py", *arguments])
     try:
         if study.plan:

@@ -148,7 +148,8 @@ class Study:
         Raises:
             ConfigError: as a sweep does before it starts.
         """
-        prepared, weights, start = check(self.job(sweep))
+        job = self.job(sweep)
+        prepared, weights, start = check(replace(job, out=job.storage) if self.collect else job)  # makes its folders
         teachers = {name: weights_digest(path) if path else None for name, path in weights.items()}
         runs = {
             config.seed: RunDirectory(run_path(config, prepared, teachers.get(config.teacher), start))

@@ -107,6 +107,25 @@ def test_the_commands_refuse_and_help(job: Callable[[list[str]], int], capsys: p
     assert left.value.code == 0
 
 
+@pytest.mark.parametrize("more", [[], ["--collect"]])
+def test_where_tables_cannot_go_is_refused_before_any_run(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paper_tables, "run", lambda *arguments: pytest.fail("it has begun"))
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as left:
+        paper_tables.main(["--out", str(tmp_path / "file"), "--storage", str(tmp_path / "runs"), *more])
+    assert left.value.code == 2
+    assert capsys.readouterr().err == f"error: out: {tmp_path}/file/smoke: cannot be created (Not a directory)\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_planning_makes_no_folder_for_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paper_tables, "plan", lambda *arguments: None)
+    assert paper_tables.main(["--out", str(tmp_path / "tables"), "--plan"]) == 0
+    assert not (tmp_path / "tables").exists()
+
+
 def test_a_study_in_a_submitted_job_wants_absolute_paths() -> None:
     code = (
         "from ail_ray.reporting.paper import Study; from ail_ray.reporting.teacher import Teacher\n"
@@ -243,8 +262,9 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     # Nothing to collect: what is written stays as it is.
     tables_before = {path: path.read_bytes() for path in folder.iterdir()}
     capsys.readouterr()
-    assert paper_tables.main([*words, "--collect", "--storage", "nowhere"]) == 0
+    assert paper_tables.main([*words[:-1], "nowhere", "--collect"]) == 0
     assert capsys.readouterr().out.count("not written, no run has finished") == 2
+    assert list((tiny_budget / "nowhere").iterdir()) == []
     assert {path: path.read_bytes() for path in folder.glob("*.[jm]*")} == {
         path: data for path, data in tables_before.items() if path.suffix != ".png"
     }
