@@ -3,11 +3,12 @@
 import dataclasses
 import difflib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_origin
 
 import tyro
 from rich.console import Console
@@ -24,6 +25,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
 
     A command with three mistakes is refused once and not three times: every flag is tried alone, then all together,
     and again without those to blame. One that is wrong alone may be right beside another (`--workers 32 --shards 32`).
+    A flag that is given twice is refused too, where the parser would keep the last.
     Exits with 0 after `--help`, and with 2, a line for each problem on standard error, if anything is wrong.
     """
 
@@ -51,6 +53,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
         except ConfigError as error:
             alone = set(error.problems)
         accepted.append((words, alone))
+    problems |= dict.fromkeys(_repeated([words for words, _ in accepted], kind))
     while accepted:
         try:
             result, left = read([word for words, _ in accepted for word in words])
@@ -113,15 +116,36 @@ def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
     return groups
 
 
+def _repeated(groups: Sequence[list[str]], kind: type) -> list[str]:
+    """A line for each flag of several groups; `--gpu` and `--no-gpu` are one flag."""
+    leaves, given = _leaves(kind), dict[str, list[str]]()
+    for words in groups:
+        flag, joined, value = words[0].partition("=")
+        values = [value, *words[1:]] if joined else words[1:]
+        if (flag := flag.replace("_", "-").replace("--no-", "--", 1)) in leaves:
+            given.setdefault(flag, []).append(shlex.join(values))
+    problems = []
+    for flag, each in given.items():
+        times = "twice" if len(each) == 2 else f"{len(each)} times"
+        remedy = f": name its values in one place: {' '.join([flag, *filter(None, each)])}"
+        if len(each) > 1:
+            problems.append(f"{flag} was given {times}{remedy if _takes_many(leaves[flag]) else ''}")
+    return problems
+
+
+def _takes_many(kind: Any) -> bool:
+    return tuple in {get_origin(kind), *map(get_origin, get_args(kind))}
+
+
 def _suggestion(flag: str, kind: type) -> str:
-    names = [f"--{name.replace('_', '-')}" for name in _leaf_names(kind)]
-    close = difflib.get_close_matches(flag, names, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(flag, list(_leaves(kind)), n=1, cutoff=0.7)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _leaf_names(kind: type) -> list[str]:
-    names = []
+def _leaves(kind: type) -> dict[str, Any]:
+    """The type of each flag."""
+    leaves = dict[str, Any]()
     for field in dataclasses.fields(kind):
         nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
-        names += _leaf_names(field.type) if nested else [field.name]  # type: ignore[arg-type]
-    return names
+        leaves |= _leaves(field.type) if nested else {f"--{field.name.replace('_', '-')}": field.type}  # type: ignore[arg-type]
+    return leaves

@@ -88,6 +88,26 @@ def test_one_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
     assert refused(capsys, *arguments) == [f"error: {expected}"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--seed", "0", "--depth", "8", "--seed", "1", "2"),
+         ["--seed was given twice: name its values in one place: --seed 0 1 2"]),
+        (("--test", "--test=a b", "--test", "c"),
+         ["--test was given 3 times: name its values in one place: --test 'a b' c"]),
+        (("--workers=1", "--workers", "2"), ["--workers was given twice"]),
+        (("--learning_rate", "1", "--learning-rate", "1"), ["--learning-rate was given twice"]),
+        (("--no_gpu", "--gpu", "--asha", "--asha"), ["--gpu was given twice", "--asha was given twice"]),
+        (("--gpu", "--gpu", "--depth", "1"), ["--gpu was given twice", "depth must lie in 2..999, got 1"]),
+        (("--lr", "1", "--lr", "1"), ["--lr: no such option"]),
+    ],
+)  # fmt: skip
+def test_a_flag_given_twice_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], expected: list[str]
+) -> None:
+    assert refused(capsys, *arguments) == [f"error: {line}" for line in expected]
+
+
 def test_what_is_wrong_alone_may_be_right_beside_another_flag(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (("--workers", "32", "--shards", "32"), ("--shards", "32", "--workers", "32")):
         assert read(*arguments).workers == 32
