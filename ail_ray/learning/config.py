@@ -219,6 +219,10 @@ class SweepConfig(Protocol):
         for name in ("lam", "teacher", "rule", "seed", *(() if self.width else ("rho",))):
             if not getattr(self, name):
                 found.append(f"{name} must have at least one value")
+        if self.width and self.rho not in ((), SweepConfig.rho):
+            found.append(
+                f"width is instead of rho: give one, got width {_shown(self.width)} and rho {_shown(self.rho)}"
+            )
         for rho, width in itertools.product(self.rho or (0.0,), self.width or (None,)):
             found += _searched_problems(rho, width, 1.0, "eq7", 0)
         for lam in self.lam:

@@ -52,6 +52,14 @@ def test_all_problems_are_said_at_once() -> None:
     ]
 
 
+def test_width_and_rho_are_two_ways_to_say_one_thing() -> None:
+    assert problems(SweepConfig, width=(13, 16), rho=(0.5,)) == [
+        "width is instead of rho: give one, got width 13 16 and rho 0.5"
+    ]
+    for rho in ((), (0.8,)):  # none, or what it is when nobody says
+        assert [run.student_width for run in SweepConfig(width=(13, 16), rho=rho).grid()] == [13, 16]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
