@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> int:
     problems += [] if o.only else ["only must name at least one"]
     problems += [f"race must be positive, got {o.race:g}"] if o.race is not None and not o.race > 0 else []
     problems += ["gpu: torch sees none here"] if o.gpu and not torch.cuda.is_available() else []
+    alone = o.race is not None or o.check
+    problems += ["only goes with neither --race nor --check"] if alone and o.only != Options.only else []
     problems += ["gpu goes with --check"] if o.gpu and not o.check else []
     problems += undeliverable(o.json)
     if problems:

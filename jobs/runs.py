@@ -38,8 +38,11 @@ def main(arguments: list[str]) -> int:
     """Parse, look, print; returns the exit code."""
     o = parse(Options, arguments, default=Options(), prog="runs.py", description=__doc__ or "")
     storage = as_path(o.storage)
-    if o.older is not None and o.older < 0:
-        refuse([f"older must be 0 or more days, got {o.older:g}"])
+    prune = o.prune or o.older is not None or o.failed or bool(o.run)
+    problems = [f"older must be 0 or more days, got {o.older:g}"] if o.older is not None and o.older < 0 else []
+    problems += ["yes goes with --prune, --older, --failed or --run"] if o.yes and not prune else []
+    if problems:
+        refuse(problems)
     try:
         if not storage.exists() or storage.is_file():
             refuse([f"{storage}: no such folder"])
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> int:
     missing = [name for name in (o.show, *o.run) if name and not (storage / "runs" / name / "manifest.json").exists()]
     if missing:
         refuse([f"{storage / 'runs'}: no run {name}" for name in missing])
-    if o.prune or o.older is not None or o.failed or o.run:
+    if prune:
         goes = rubbish(storage, failed=o.failed, older=None if o.older is None else o.older * 86400, names=o.run)
         for each in goes:
             print(f"{each.bytes / 2**20:10.1f} MiB  {each.path}  ({each.reason})")

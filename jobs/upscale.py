@@ -54,8 +54,13 @@ def load(name: str, scale: int) -> Network:
 def main(arguments: list[str]) -> int:
     """Parse, enlarge, print; returns the exit code."""
     o = parse(Options, arguments, default=Options(), prog="upscale.py", description=__doc__ or "")
+    problems = ["bytes goes with --export"] if o.bytes and not o.export else []
+    if o.calibration != Options.calibration and o.export != "int8":
+        problems.append("calibration goes with --export int8")
     if not o.images and not o.export:
-        refuse(["images: name files, folders or sets to enlarge, or choose --export"])
+        problems.append("images: name files, folders or sets to enlarge, or choose --export")
+    if problems:
+        refuse(problems)
     try:
         model, jobs = prepare(load, o.model, o.scale, o.images, o.out, o.format)
         if o.export:

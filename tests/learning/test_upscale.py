@@ -324,6 +324,13 @@ def test_a_damaged_picture_fails_alone(tmp_path: Path, student: Path, capsys: py
     assert [path.name for path in out.iterdir()] == ["b-x2.png"]
 
 
+def test_what_only_an_export_reads_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("a.png", "--bytes", "--calibration", "mine") == 2
+    assert capsys.readouterr().err == "error: bytes goes with --export\nerror: calibration goes with --export int8\n"
+    assert main("--export", "fp16", "--calibration", "mine") == 2
+    assert capsys.readouterr().err == "error: calibration goes with --export int8\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["--export", "int4"], ["a.png", "--scale", "2", "b.png"]])
 def test_commands_that_mean_nothing_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(*arguments) == 2

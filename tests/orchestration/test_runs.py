@@ -83,6 +83,10 @@ def test_a_run_that_is_not_there_is_refused(storage: UPath, capsys: pytest.Captu
         main(["--storage", str(storage), "--show", "nobody", "--run", "neither"])
     assert refused.value.code == 2
     assert capsys.readouterr().err.count("no run") == 2
+    with pytest.raises(SystemExit) as refused:
+        main(["--storage", str(storage), "--yes"])
+    assert refused.value.code == 2
+    assert capsys.readouterr().err == "error: yes goes with --prune, --older, --failed or --run\n"
 
 
 def test_pruning_shows_first_and_removes_what_was_chosen(storage: UPath, capsys: pytest.CaptureFixture[str]) -> None:

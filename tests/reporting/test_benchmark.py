@@ -256,6 +256,11 @@ def test_all_nine_are_there_and_wrong_words_are_refused(capsys: pytest.CaptureFi
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("error: only: no 'speed'")
     assert errors[1] == "error: race must be positive, got 0"
+    for more in (["--race", "1"], ["--check"]):
+        with pytest.raises(SystemExit) as left:
+            main(["--only", "inference", *more])
+        assert left.value.code == 2
+        assert capsys.readouterr().err == "error: only goes with neither --race nor --check\n"
 
 
 def test_a_race_gives_both_curves(tmp_path: Path) -> None:
