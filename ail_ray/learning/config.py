@@ -208,9 +208,10 @@ class SweepConfig(Protocol):
     seed: tuple[int, ...] = (0,)
     """Seeds of weights, crops and random importance."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    """`grid`: every combination; `random`, `optuna`: --samples trials, of several rho, width or lam the range."""
+    """`grid`: every combination; `random`, `optuna`: --samples draws, of several rho, width or lam the range."""
     samples: int = 8
-    """Number of trials of `random` and `optuna`; with `random` every control, of the rule `uniform`, is one more."""
+    """Number of draws of `random` and `optuna`. With `random` and `uniform` among the rules, the others are drawn, and
+    every width and seed that comes up has its control."""
     asha: bool = False
     """Stop the trials that are behind after the same number of rounds (asynchronous successive halving)."""
 

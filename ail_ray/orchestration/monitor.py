@@ -41,7 +41,7 @@ class Monitor:
         """A trial has committed a round: print it, send it."""
         directory = RunDirectory(plan.directory)
         self._tell_incidents(plan)
-        for record in directory.records()[self._told[directory.path.name] + 1 :]:
+        for record in directory.records(plan.config.rounds)[self._told[directory.path.name] + 1 :]:
             self.say(f"[{title(plan.config)}] {describe(record)}")
             self._told[directory.path.name] = record["round"]
         self._mirror(plan)
@@ -65,10 +65,9 @@ class Monitor:
 
     def _entry(self, plan: TrialPlan, status: str) -> dict[str, Any]:
         directory = RunDirectory(plan.directory)
-        records = directory.records()[: plan.config.rounds + 1]  # a run may have had more before
+        records = directory.records(plan.config.rounds)  # a run may have had more before
         last = records[-1] if records else {"validation": [], "test": []}
-        whole = status == "finished" and directory.last_round == plan.config.rounds
-        weights = directory.path / "student.safetensors" if whole else directory.student_path(len(records) - 1)
+        weights = plan.student if status == "finished" else directory.student_path(len(records) - 1)
         return {
             "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
             "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],
@@ -86,9 +85,10 @@ class Monitor:
         """The run's MLflow id, or None while MLflow is away."""
         directory = RunDirectory(plan.directory)
         try:
-            run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config))
+            rounds = plan.config.rounds
+            run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config), rounds)
             if status:
-                self.tracker.finish(run_id, status, directory)
+                self.tracker.finish(run_id, status, directory, plan.student)
             return run_id
         except Exception as error:  # an outage costs nothing: the next call sends what is missing
             print(

@@ -21,7 +21,7 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, slug, write_bytes, write_tensors
+from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
 from ail_ray.imaging.evaluation import write_evaluation
@@ -153,10 +153,14 @@ def _twins(measured: Iterable[datasets.ImageSet]) -> list[str]:
     found, problems = dict[str, datasets.ImageSet](), list[str]()
     for images in measured:
         first = found.setdefault(slug(images.name), images)
-        if first.paths != images.paths:
+        if [*map(_place, first.paths)] != [*map(_place, images.paths)]:
             places = " and ".join(str(each.paths[0].parent) for each in (first, images))
             problems.append(f"{places}: results go by the name {slug(images.name)} for both; rename or link one folder")
     return list(dict.fromkeys(problems))
+
+
+def _place(path: UPath) -> UPath:
+    return path.resolve() if is_local(path) else path
 
 
 def _evaluation_file(images: datasets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:

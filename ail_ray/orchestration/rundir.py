@@ -143,9 +143,9 @@ class RunDirectory:
         places = self.manifest()["places"]
         return Place(*places[-1]) if places else None
 
-    def records(self) -> list[dict[str, Any]]:
-        """The records of all committed rounds, in order."""
-        return [read_json(self.record_path(t)) for t in range(self.last_round + 1)]
+    def records(self, until: int = 10**9) -> list[dict[str, Any]]:
+        """The records of all committed rounds until that one, in order."""
+        return [read_json(self.record_path(t)) for t in range(min(self.last_round, until) + 1)]
 
     def record_path(self, round: int) -> UPath:
         return self.path / "rounds" / f"round-{round:03d}.json"

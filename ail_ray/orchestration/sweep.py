@@ -19,7 +19,6 @@ from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurr
 from ail_ray.orchestration.comparison import pictures, table
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
-from ail_ray.orchestration.lease import LeaseLostError
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
@@ -274,8 +273,5 @@ def _run_here(sweep: Sweep, monitor: Monitor, ended: Callable[[], None]) -> None
                 )  # fmt: skip
             except Exception as error:  # as under Ray: one failed trial does not sink the others
                 failure = f"{type(error).__name__}: {error}"
-                if not isinstance(error, LeaseLostError):
-                    with suppress(Exception):  # of the same disk
-                        RunDirectory(plan.directory).fail(failure)
             monitor.ended(plan, failure)
             ended()

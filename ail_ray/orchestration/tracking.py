@@ -75,8 +75,8 @@ class Tracker:
         except Exception as error:  # whatever client, database driver or HTTP library raises
             raise ConfigError([unusable(uri, error)]) from error
 
-    def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any]) -> str:
-        """Send what is missing of a run: parameters once, then every committed round; returns its MLflow id."""
+    def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any], rounds: int = 10**9) -> str:
+        """Send what is missing of a run: parameters once, then the rounds asked for; returns its MLflow id."""
         run = directory.path.name
         if run not in self._children:
             self._children[run] = self._find_or_create(
@@ -86,7 +86,7 @@ class Tracker:
             )  # fmt: skip
         run_id = self._children[run]
         sent = int(self.client.get_run(run_id).data.tags[LAST_ROUND])
-        for record in directory.records()[sent + 1 :]:
+        for record in directory.records(rounds)[sent + 1 :]:
             t, stamp = record["round"], int(record["time"] * 1000)
             self._send(run_id, _step_images(directory, t), "images")
             self.client.log_batch(
@@ -96,11 +96,14 @@ class Tracker:
             )
         return run_id
 
-    def finish(self, run_id: str, status: str, directory: RunDirectory | None = None) -> None:
-        """Close a run as `finished`, `stopped` or `failed`; a finished one gets its student and configuration."""
+    def finish(
+        self, run_id: str, status: str, directory: RunDirectory | None = None, student: UPath | None = None
+    ) -> None:
+        """Close a run as `finished`, `stopped` or `failed`; a finished one gets its configuration and student."""
         sent = self.client.get_run(run_id).data.tags.get(RESULT)
         if directory is not None and status == "finished" != sent:
-            self._send(run_id, {name: (directory.path / name).read_bytes() for name in RESULTS})
+            files = {name: directory.path / name for name in RESULTS} | ({RESULTS[0]: student} if student else {})
+            self._send(run_id, {name: path.read_bytes() for name, path in files.items()})
         if sent != status:
             self.client.set_tag(run_id, RESULT, status)
         shown = {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED")

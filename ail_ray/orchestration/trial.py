@@ -1,9 +1,9 @@
 """One AIL run: its run directory, its teacher's errors, its store, and one `TorchTrainer.fit()` over all rounds."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.weights import load_model
-from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.lease import Lease, LeaseLostError
 from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 from ail_ray.orchestration.prepare import TEACHER, Prepared, run_path
 from ail_ray.orchestration.rundir import RunDirectory
@@ -47,6 +47,13 @@ class TrialPlan:
     @property
     def directory(self) -> UPath:
         return run_path(self.config, self.prepared, self.teacher, self.start)
+
+    @property
+    def student(self) -> UPath:
+        """Weights after the rounds asked for: the run's result, or of a run that has more of them that round's."""
+        directory = RunDirectory(self.directory)
+        longer = directory.last_round > self.config.rounds
+        return directory.student_path(self.config.rounds) if longer else self.directory / "student.safetensors"
 
     def open(self, directory: RunDirectory, placement: Placement) -> dict[str, Any]:
         """The manifest of this run's directory, mended, or made if the run is new; a recorded one decides."""
@@ -81,6 +88,21 @@ class RunError(RuntimeError):
     """A run that cannot go on; the message says why."""
 
 
+@contextmanager
+def _held(directory: RunDirectory, asked: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
+    """Hold the run. What ends the block before its time is recorded as the run's failure, while the run is held."""
+    with Lease(directory.path, asked) as lease:
+        try:
+            yield lease
+        except Exception as error:
+            known = isinstance(error, RunError | FileError)
+            with suppress(LeaseLostError):
+                RunDirectory(directory.path, lease.holder).fail(
+                    str(error) if known else f"{type(error).__name__}: {error}"
+                )
+            raise
+
+
 def run_local(
     plan: TrialPlan,
     threads: int,
@@ -98,7 +120,7 @@ def run_local(
         asked: whether to leave at the next step, with everything committed (raises `Interrupted`).
     """
     directory = RunDirectory(plan.directory)
-    with Lease(plan.directory, asked) as lease:
+    with _held(directory, asked) as lease:
         manifest = plan.open(directory, Placement(threads=threads))
         if directory.last_round < plan.config.rounds:
             store = ImportanceStore(plan.directory, plan.config, plan.errors)
@@ -139,7 +161,7 @@ def run_on_ray(
             report(record)
 
     tell()
-    with Lease(plan.directory) as lease:
+    with _held(directory) as lease:
         manifest = plan.open(directory, placement)
         placement = placement.of(manifest)
         attempts = 0

@@ -1,6 +1,7 @@
 """Ray Tune over the runs of sweeps. A trial's process loads this file, so nothing of MLflow is imported here."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,12 +109,10 @@ def _trial(tuned: dict[str, Any], sweeps: Sequence[Sweep]) -> None:
     torch.set_num_threads(1)
     number, searched = _asked(tuned)
     sweep, plan = sweeps[number], sweeps[number].plan(searched)
-    try:
+    with suppress(RunError, FileError):  # again would fail again; it is recorded, and the sweep's callback reads it
         run_on_ray(
             plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)), complete_with_onnx
         )
-    except (RunError, FileError) as error:  # again would fail again; the sweep's callback reads it
-        RunDirectory(plan.directory).fail(str(error))
 
 
 def _asked(tuned: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -14,6 +14,7 @@ from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration.job import SweepJob, relative_in_job
 from ail_ray.orchestration.machine import machine
 from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.prepare import find_teacher
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting.methods import SETS
 from ail_ray.reporting.paper import available
@@ -65,9 +66,17 @@ class Teacher:
     def __post_init__(self) -> None:
         self.job()  # refuses what a sweep refuses
         problems = relative_in_job(to=self.to)
-        for name in ("start", "teacher"):
-            if (path := getattr(self, name)) is not None and as_path(path) == self.to_path:
-                problems.append(f"to is {self.to_path}, which {name} is read from: name another with --to")
+        if self.teacher is None and (self.mu0, self.alpha0) != (Teacher.mu0, Teacher.alpha0):
+            problems.append("mu0 and alpha0 go with --teacher")
+        if self.teacher == "random":
+            problems.append("teacher must have weights, got random")
+        read = {
+            "start": as_path(self.start) if self.start else None,
+            "teacher": find_teacher(self.teacher, self.scales) if self.teacher else None,
+        }
+        for name, path in read.items():
+            if path == self.to_path:
+                problems.append(f"to is {path}, which {name} is read from: name another with --to")
         if problems:
             raise ConfigError(problems)
 

@@ -28,7 +28,7 @@ ROUNDS = 3
 CPU = torch.device("cpu")
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):
     """Stands for a kill."""
 
 

@@ -21,7 +21,7 @@ from ail_ray.orchestration.runs import Status
 from ail_ray.orchestration.trial import TrialPlan, run_local
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):
     """The process is gone."""
 
 

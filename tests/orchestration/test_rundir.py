@@ -429,8 +429,9 @@ def test_in_an_object_store_too_one_job_holds_a_run(monkeypatch: pytest.MonkeyPa
     folder, at_once = UPath("memory://leases/run"), threading.Barrier(2)
 
     def create(path: UPath, data: bytes) -> bool:
-        at_once.wait(10)
+        at_once.wait(60)
         path.write_bytes(data)
+        at_once.wait(60)
         return True
 
     monkeypatch.setattr(lease, "create", create)
@@ -475,6 +476,16 @@ def test_a_job_that_lost_its_run_leaves_it_as_it_is(
     with pytest.raises(LeaseLostError):
         trial.run_on_ray(plan, Placement(), lambda record: None)
     assert half_written.exists()
+    assert RunDirectory(plan.directory).failure() is None
+
+    def lose_and_fail(*_: object) -> None:
+        write_json(plan.directory / "lease.json", {"holder": "another job"})
+        raise FileNotFoundError("what the other job has cleared away")
+
+    (plan.directory / "lease.json").unlink()
+    monkeypatch.setattr(trial, "work", lose_and_fail)
+    with pytest.raises(FileNotFoundError):
+        run_local(plan, 1, torch.device("cpu"), lambda record: None)
     assert RunDirectory(plan.directory).failure() is None
 
 

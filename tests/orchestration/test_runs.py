@@ -20,7 +20,7 @@ from jobs.runs import main
 PlanMaker = Callable[..., TrialPlan]
 
 
-class StoppedError(Exception):
+class StoppedError(BaseException):
     """The process is gone."""
 
 

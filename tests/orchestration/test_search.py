@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import ray
 from conftest import Bench, TinyFiles
+from mlflow import MlflowClient
 from upath import UPath
 
 from ail_ray.files import read_json, write_json
@@ -131,6 +132,11 @@ def test_a_run_that_has_more_rounds_is_reported_as_it_was_asked_for(
     assert [trial["rounds"] for trial in (long, short["eq7"], short["uniform"])] == [2, 1, 1]
     assert short["eq7"]["validation"][0]["psnr"] == directory.records()[1]["validation"][0]["psnr"]
     assert short["eq7"]["weights"] == str(directory.student_path(1))
+    history = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    sent = {history.get_run(short[rule]["mlflow_run_id"]).data.tags["ail.last_round"] for rule in short}
+    assert sent == {"1"}
+    student = history.download_artifacts(short["eq7"]["mlflow_run_id"], "student.safetensors")
+    assert Path(student).read_bytes() == directory.student_path(1).read_bytes() != Path(long["weights"]).read_bytes()
     assert sweep(2, "eq7")["eq7"] == long
 
 

@@ -81,6 +81,11 @@ def test_a_teacher_that_cannot_be_trained_is_refused() -> None:
         Teacher(network="fsrcnn")
     with pytest.raises(ConfigError, match="width must be at least 1"):
         Teacher(width=0)
-    for option in ("start", "teacher"):
+    with pytest.raises(ConfigError, match="mu0 and alpha0 go with --teacher"):
+        Teacher(mu0=0.5)
+    with pytest.raises(ConfigError, match="teacher must have weights, got random"):
+        Teacher(teacher="random")
+    ours = str(bundled()["vdsr"])
+    for option, name in {"start": ours, "teacher": "vdsr"}.items():
         with pytest.raises(ConfigError, match=f"which {option} is read from: name another with --to"):
-            Teacher(to="a/vdsr.safetensors", **{option: "a/vdsr.safetensors"})
+            Teacher(to=ours, **{option: name})
