@@ -30,7 +30,7 @@ class EvaluationImages:
             ImageError: as `read_image`.
             ValueError: an image is smaller than the scale.
         """
-        return cls(name, scale, [modcrop(luma(read_image(image)), scale) for image in images])
+        return cls(name, scale, [_luma_of(image, scale) for image in images])
 
     @classmethod
     def load(cls, path: UPath) -> "EvaluationImages":
@@ -56,13 +56,18 @@ class EvaluationImages:
         return self.bicubic if upsampling == 1 else self.small
 
 
+def _luma_of(image: AnyPath, scale: int) -> np.ndarray:
+    """Luma of an image file, cropped to multiples of the scale: (height, width) uint8."""
+    return modcrop(luma(read_image(image)), scale)
+
+
 def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> list[str]:
     """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file.
 
     Returns:
         A line for each image that cannot be read; where there is one, nothing is written.
     """
-    hr, problems = each_read(lambda image: modcrop(luma(read_image(image)), scale), images)
+    hr, problems = each_read(lambda image: _luma_of(image, scale), images)
     if not problems:
         write_tensors(path, {f"{i:04d}": y for i, y in enumerate(hr)}, {"set": name, "scale": str(scale)})
     return problems

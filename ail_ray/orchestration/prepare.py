@@ -153,13 +153,13 @@ def _twins(measured: Iterable[datasets.ImageSet]) -> list[str]:
     found, problems = dict[str, datasets.ImageSet](), list[str]()
     for images in measured:
         first = found.setdefault(slug(images.name), images)
-        if [*map(_place, first.paths)] != [*map(_place, images.paths)]:
+        if [*map(_resolved, first.paths)] != [*map(_resolved, images.paths)]:
             places = " and ".join(str(each.paths[0].parent) for each in (first, images))
             problems.append(f"{places}: results go by the name {slug(images.name)} for both; rename or link one folder")
     return list(dict.fromkeys(problems))
 
 
-def _place(path: UPath) -> UPath:
+def _resolved(path: UPath) -> UPath:
     return path.resolve() if is_local(path) else path
 
 

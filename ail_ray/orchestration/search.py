@@ -17,11 +17,12 @@ def proposals(config: SweepConfig) -> list[dict[str, Any]]:
         return [{name: getattr(run, name) for name in axes(config)} for run in config.grid()]
     generator = np.random.Generator(np.random.Philox(config.seed[0]))
     distinct: dict[tuple[Any, ...], dict[str, Any]] = {}
-    rules = tuple(rule for rule in config.rule if rule != "uniform") or config.rule
+    drawn = axes(config) | {"rule": tuple(rule for rule in config.rule if rule != "uniform") or config.rule}
     for _ in range(config.samples):
-        values = {name: _drawn(generator, name, options) for name, options in (axes(config) | {"rule": rules}).items()}
-        for rule in dict.fromkeys((values["rule"], *(rule for rule in config.rule if rule == "uniform"))):
-            distinct.setdefault(identity(config.run(**values | {"rule": rule})), values | {"rule": rule})
+        values = {name: _drawn(generator, name, options) for name, options in drawn.items()}
+        control = values | {"rule": "uniform"}
+        for each in (values, control) if "uniform" in config.rule else (values,):
+            distinct.setdefault(identity(config.run(**each)), each)
     return list(distinct.values())
 
 

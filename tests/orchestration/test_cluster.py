@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,37 +125,37 @@ def test_a_node_that_never_comes_is_waited_for_aloud_and_not_for_ever(monkeypatc
     assert said == ["waiting for a node with 16 CPU and 1 GPU free"]
 
 
-def test_a_refused_sweep_leaves_the_record_of_the_one_before(
-    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
-) -> None:
+@pytest.fixture
+def no_new_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes) -> Iterator[None]:
+    """A sweep's record in `out` and a cluster of one CPU, in name only; the test may change neither that nor MLflow."""
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(sweep, "cluster", nullcontext)
     monkeypatch.setattr(sweep, "check_shared", lambda folder: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
-    protocol = SweepConfig(**tiny_files.protocol())
-    job = SweepJob(sweep=protocol, placement=Placement(workers=2), out=str(tmp_path / "out"))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sweep.json").write_text("the record")
-    with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
-        sweep.run_sweep(job, say=lambda line: None)
+    yield
     assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
     client, experiment = connect(uri, UPath(tmp_path))
     assert client.search_runs([experiment]) == []
 
 
+def test_a_refused_sweep_leaves_the_record_of_the_one_before(
+    tiny_files: TinyFiles, tmp_path: Path, no_new_record: None
+) -> None:
+    protocol = SweepConfig(**tiny_files.protocol())
+    job = SweepJob(sweep=protocol, placement=Placement(workers=2), out=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
+        sweep.run_sweep(job, say=lambda line: None)
+
+
 @pytest.mark.parametrize("local", [True, False])
 def test_images_that_cannot_be_decoded_are_refused_before_any_record(
-    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes,
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_new_record: None,
     capsys: pytest.CaptureFixture[str], local: bool,
 ) -> None:  # fmt: skip
-    (tmp_path / "mlflow.db").write_bytes(empty_database)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(sweep, "cluster", nullcontext)
-    monkeypatch.setattr(sweep, "check_shared", lambda folder: None)
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
     monkeypatch.setattr(ray, "remote", lambda **options: lambda function: SimpleNamespace(remote=function))
     monkeypatch.setattr(ray, "wait", lambda tasks, timeout=None: (tasks[:1], tasks[1:]))
     monkeypatch.setattr(ray, "get", lambda task, timeout=None: pickle.loads(pickle.dumps(task)))
@@ -162,8 +163,6 @@ def test_images_that_cannot_be_decoded_are_refused_before_any_record(
     broken = [tmp_path / "train" / f"{i}.png" for i in (1, 4)]
     for path in broken:
         path.write_bytes(path.read_bytes()[:200])  # the header is whole
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "sweep.json").write_text("the record")
     values = tiny_files.protocol() | {"train": (str(tmp_path / "train"),), "teacher": ("none",), "rule": ("eq7",)}
     words = ["demo", *as_options(values), "--out", str(tmp_path / "out"), *["--local"] * local]
     with pytest.raises(SystemExit) as left:
@@ -171,7 +170,4 @@ def test_images_that_cannot_be_decoded_are_refused_before_any_record(
     assert left.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": cannot be read as an image")[0] for line in lines] == [f"error: {p}" for p in broken]
-    assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
     assert not (tmp_path / "out" / "runs").exists()
-    client, experiment = connect(uri, UPath(tmp_path))
-    assert client.search_runs([experiment]) == []
