@@ -75,6 +75,15 @@ class RunJournal:
                 self.directory.commit_steps(Place(round, epoch, steps), state.tensors())
             raise Interrupted
 
+    def attempts(self) -> int:
+        """As the manifest says."""
+        return len(self.directory.manifest().get("draws", []))
+
+    def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
+        """Rank 0 writes."""
+        if self.group.rank == 0:
+            self.directory.commit_death(round, epoch, silent)
+
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         """Rank 0 writes."""
         if self.group.rank == 0:
@@ -89,5 +98,10 @@ class RunJournal:
         if self.group.rank == 0:
             system = {"memory_GB": peak_memory() / 1e9, "workers": self.group.size}
             record = self.directory.commit_round({**record, "system": system}, state)
+            if record["dead"]:
+                self.directory.note(
+                    f"the student is dead: {', '.join(record['dead'])} lets nothing through, so it can learn no more; "
+                    f"--init identity, another --seed or a smaller --learning-rate makes one that lives"
+                )
         self.group.barrier()
         self.report(record)

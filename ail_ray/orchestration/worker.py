@@ -81,8 +81,7 @@ def work(
     """Algorithm 1 on the shards `s` with `s mod size == rank`."""
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
-    torch.manual_seed(config.seed)
-    student = placed(load_model(a.start) if a.start else config.student(), a.precision, device)
+    student = placed(load_model(a.start) if a.start else config.drawn(), a.precision, device)
     state = TrainState(student, config)
     mine = {
         s: Shard(path, device, student.upsampling) for s, path in enumerate(a.shards) if s % group.size == group.rank
