@@ -9,7 +9,8 @@ stopped. Results: DIR/summary.json, and every round in MLflow. Exit code 1: a tr
 """
 
 import shlex
-import sys
+
+from ail_ray.entry import GOES_ON, run, say
 
 from ail_ray.commandline import parse, refuse, value_of
 from ail_ray.errors import ConfigError
@@ -43,10 +44,5 @@ def main(arguments: list[str]) -> int:
     return int(any(trial["status"] == "failed" for trial in summary["trials"]))
 
 
-def say(line: str) -> None:
-    """Print at once: a job's log is read while it runs."""
-    print(line, flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, again=GOES_ON)

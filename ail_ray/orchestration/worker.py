@@ -76,7 +76,7 @@ def work(
     group: Group,
     device: torch.device,
     report: Callable[[dict[str, Any]], None],
-    asked: Callable[[], bool] = lambda: False,
+    asked: Callable[[], int] = lambda: 0,
 ) -> None:
     """Algorithm 1 on the shards `s` with `s mod size == rank`."""
     a, config = assignment, assignment.config
