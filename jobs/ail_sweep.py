@@ -14,7 +14,7 @@ from ail_ray.entry import GOES_ON, run, say
 
 from ail_ray.commandline import parse, refuse, value_of
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import PRESETS, preset
+from ail_ray.learning.presets import PRESETS, preset
 from ail_ray.orchestration.job import SweepJob, costs
 from ail_ray.reporting.tables import trials_table
 

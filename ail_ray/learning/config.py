@@ -1,13 +1,13 @@
 """One AIL run and one sweep, as frozen dataclasses that refuse bad values when they are made.
 
 `Protocol` holds what all trials of a sweep share, `RunConfig` adds the searched values of one run, `SweepConfig`
-their lists. Presets are functions. The defaults are the paper's (section 5.3 with its slips mended).
+their lists. The defaults are the paper's (section 5.3 with its slips mended).
 """
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
-from ail_ray.learning.models import NETWORKS, Network, build_model, depth_rule, resolved_width
+from ail_ray.learning.models import NETWORKS, Network, build_model, depth_rule, network_defaults, resolved_width
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
@@ -250,7 +250,7 @@ class SweepConfig(Protocol):
         for name in ("lam", "teacher", "rule", "seed", *(() if self.width else ("rho",))):
             if not getattr(self, name):
                 found.append(f"{name} must have at least one value")
-        if self.width and self.rho not in ((), SweepConfig.rho, _defaults(self.network).get("rho")):
+        if self.width and self.rho not in ((), SweepConfig.rho, network_defaults(self.network).get("rho")):
             found.append(
                 f"width is instead of rho: give one, got width {_shown(self.width)} and rho {_shown(self.rho)}"
             )
@@ -301,41 +301,6 @@ def identity(config: RunConfig) -> tuple[Any, ...]:
 def described(config: Protocol) -> dict[str, Any]:
     """A configuration as plain data, without the conditions that are off."""
     return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
-
-
-def demo() -> SweepConfig:
-    """Bundled photographs, no downloads, minutes on a laptop: with a teacher, without one, and the control."""
-    return SweepConfig(
-        train=("sample",), validation=("sample-val",), test=(), depth=8, downsizes=(1.0, 0.5), shards=8,
-        rounds=3, epochs=2, crops=2048, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
-        weight_decay=0.0, init="identity", teacher=("vdsr", "none"), rule=("eq7", "uniform"),
-    )  # fmt: skip
-
-
-def mini() -> SweepConfig:
-    """The 291 images less ten, in hours on a CPU: the paper's networks and rounds, a schedule for a small budget."""
-    return SweepConfig(
-        rounds=10, epochs=2, crops=18_000, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
-        weight_decay=0.0, init="identity", rule=("eq7", "uniform"),
-    )  # fmt: skip
-
-
-def paper() -> SweepConfig:
-    """The paper's protocol for a cluster with GPUs: all 291 images, no validation, 10 rounds of 50 epochs of SGD."""
-    return SweepConfig(validation=(), rule=("eq7", "uniform"))
-
-
-PRESETS = {"demo": demo, "mini": mini, "paper": paper}
-
-
-def preset(name: str, network: str = "vdsr") -> SweepConfig:
-    """A preset by name, for a network, with what that network wants otherwise (its class says it)."""
-    return replace(PRESETS[name](), **_defaults(network))
-
-
-def _defaults(network: str) -> dict[str, Any]:
-    """A network's name and what it wants otherwise; nothing for a name that is none."""
-    return {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
 
 
 def _searched_problems(rho: float, width: int | None, lam: float, rule: str, seed: int) -> list[str]:

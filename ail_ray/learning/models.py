@@ -216,6 +216,11 @@ def build_model(
     return FSRCNN(width, depth, scale)
 
 
+def network_defaults(network: str) -> dict[str, Any]:
+    """A network's name and what it wants otherwise; nothing for a name that is none."""
+    return {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
+
+
 def depth_rule(name: str) -> str:
     """What a network's depth must be, in words."""
     depths = NETWORKS[name].depths

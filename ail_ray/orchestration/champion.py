@@ -78,7 +78,10 @@ def crown(client: MlflowClient, trials: Sequence[dict[str, Any]], validation: di
     """
     lines = []
     for scale, files in validation.items():
-        results = {i: _psnr(trial, scale) for i, trial in enumerate(trials) if trial["status"] == "finished"}
+        finished = {i: _psnr(trial, scale) for i, trial in enumerate(trials) if trial["status"] == "finished"}
+        results = {i: psnr for i, psnr in finished.items() if not trials[i].get("below_bicubic")}
+        if finished and not results:
+            lines.append(f"no student is the champion for ×{scale}: all ended at or below bicubic interpolation")
         if results:
             best = max(results, key=lambda i: results[i])
             lines += _challenge(client, scale, files, trials[best], results[best])

@@ -11,6 +11,7 @@ from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.notes import student_cost, trial_params
+from ail_ray.orchestration.references import Rows, below_bicubic
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import describe, title
 from ail_ray.orchestration.tracking import Tracker, without_password
@@ -22,6 +23,7 @@ class Monitor:
 
     def __init__(self, tracker: Tracker, ledger: Ledger, say: Callable[[str], None]) -> None:
         self.tracker, self.ledger, self.say = tracker, ledger, say
+        self.references: dict[str, Rows] = {}  # what the trials are held against, by name; once that is measured
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}
         self._told: dict[str, int] = {}
@@ -32,10 +34,12 @@ class Monitor:
         directory = RunDirectory(plan.directory)
         self.plans[directory.path.name] = plan
         self._told[directory.path.name] = directory.last_round
-        going_on = f", going on after round {directory.last_round}" if directory.last_round >= 0 else ""
+        begun, over = directory.last_round >= 0, directory.last_round >= plan.config.rounds
+        how = "is finished already" if over else "started"
+        going_on = f", going on after round {directory.last_round}" if begun and not over else ""
         self._incidents.setdefault(directory.path.name, len(directory.incidents()))
         self.ledger.began(title(plan.config), plan.directory, plan.config)
-        self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
+        self.say(f"[{title(plan.config)}] {how}{going_on} ({directory.path.name})")
         if holder := Lease(plan.directory).worker():
             self.say(f"[{title(plan.config)}] waits for {holder}, which works on the same run")
 
@@ -58,6 +62,9 @@ class Monitor:
             self.ledger.failed(plan.directory, failure)
             self.say(f"[{title(plan.config)}] failed: {failure}")
         self._tell_incidents(plan)
+        records = directory.records(plan.config.rounds)
+        if records and below_bicubic(records[-1], self.references):
+            self.say(f"[{title(plan.config)}] ends at or below bicubic interpolation: this student is of no use")
         self._mirror(plan, status)
 
     def abandon(self) -> None:
@@ -80,6 +87,7 @@ class Monitor:
             "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
             "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
+            "below_bicubic": below_bicubic(last, self.references),
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
 

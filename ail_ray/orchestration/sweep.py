@@ -34,6 +34,7 @@ from ail_ray.orchestration.prepare import (
     teacher_maps,
 )  # fmt: skip
 from ail_ray.orchestration.progress import shown
+from ail_ray.orchestration.references import references
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.tracking import TABLE, Tracker, connect, without_password
@@ -215,13 +216,21 @@ class _Opened:
             if found is not None
         }  # fmt: skip
         start = self.start and (self.start[0], shared_weights(self.start[1], job.storage_path))
-        return Sweep(job=job, prepared=self.prepared, precision=precision, teachers=teachers, start=start)
+        self.monitor.references = references(
+            self.prepared, teachers, device="cuda" if p.gpu else "cpu", threads=p.threads, everywhere=everywhere,
+            say=self.tell,
+        )  # fmt: skip
+        return Sweep(
+            job=job, prepared=self.prepared, precision=precision, teachers=teachers, start=start,
+            references=self.monitor.references,
+        )  # fmt: skip
 
     def finish(self) -> dict[str, Any]:
         """Sum up, once: write `summary.json`, close the record, send MLflow what compares the trials."""
         if self.summary is None:
             summary = {
-                "trials": self.monitor.trials(), "sweep": self.digest, "mlflow_run_id": self.tracker.parent,
+                "trials": self.monitor.trials(), "sweep": self.digest, "references": self.monitor.references,
+                 "mlflow_run_id": self.tracker.parent,
                 "tracking_uri": without_password(self.job.tracking_uri),
             }  # fmt: skip
             write_json(self.job.out_path / "summary.json", summary)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease, LeaseLostError
 from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 from ail_ray.orchestration.prepare import TEACHER, Prepared, run_path
+from ail_ray.orchestration.references import Rows
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
@@ -43,6 +44,7 @@ class TrialPlan:
     precision: Precision
     outputs: UPath | None = None  # the teacher's, for distillation
     start: tuple[str, UPath] | None = None  # digest and path of the weights that the student starts from
+    references: dict[str, Rows] = field(default_factory=dict)  # `bicubic`, and `teacher` if there is one
 
     @property
     def directory(self) -> UPath:
@@ -60,7 +62,7 @@ class TrialPlan:
         manifest = directory.create(
             self.config, corpus=self.prepared.corpus.digest, pairs=len(self.prepared.corpus.pairs),
             pixels=self.prepared.corpus.pixels, precision=self.precision, threads=placement.threads,
-            workers=placement.most,
+            workers=placement.most, references=self.references,
         )  # fmt: skip
         directory.forget_failure()
         directory.mend(len(self.prepared.corpus.shards))
