@@ -168,8 +168,7 @@ class RunConfig(Protocol):
 
     @property
     def redraws(self) -> bool:
-        """Whether a student that died in its first training is drawn again. From He's draw it never was: a run that
-        is recorded under the same name must keep its bits."""
+        """Whether a student that dies in its first training is drawn again; from He's draw recorded runs never were."""
         return self.init == "identity" and self.start is None
 
     @property
@@ -210,8 +209,7 @@ class RunConfig(Protocol):
             "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
         if self.start is not None:  # then no weights are drawn
-            content = {name: value for name, value in content.items() if name not in ("init", "init_noise")}
-            content["start"] = start
+            content = {k: v for k, v in content.items() if k not in ("init", "init_noise")} | {"start": start}
         if self.restart == "round":
             del content["rounds"]
         for name in ("rho", "train", "validation", "test", *(READABLE - self.reads)):
