@@ -120,6 +120,7 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
     return (
         f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
+        + (f"; {prepared.passed_over}" if prepared.passed_over else "")
         + f"; storage {job.storage_path}; MLflow {without_password(job.tracking_uri)}"
     )
 
