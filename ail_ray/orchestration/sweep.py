@@ -15,7 +15,7 @@ from ail_ray.files import FileError, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.champion import crown
-from ail_ray.orchestration.cluster import check_shared, cluster, concurrency, first_answer
+from ail_ray.orchestration.cluster import cannot_start, check_shared, cluster, concurrency, first_answer
 from ail_ray.orchestration.comparison import pictures, table
 from ail_ray.orchestration.job import SweepJob, check, record_folder
 from ail_ray.orchestration.journal import asked_to_leave
@@ -75,7 +75,7 @@ def run_sweeps(
         ValueError: as `run_on_tune`.
     """
     first = next(iter(jobs.values()))
-    checked = [check(job) for job in jobs.values()]
+    checked = _checked(jobs)
     opened = list[_Opened]()
 
     def ended(number: int) -> None:
@@ -110,6 +110,20 @@ def run_sweeps(
         for each in opened:
             each.abandon()
         raise
+
+
+def _checked(jobs: Mapping[str, SweepJob]) -> list[tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]]:
+    """What `check` returns for each; ConfigError with all that keeps any of them from starting."""
+    first, checked = next(iter(jobs.values())), []
+    problems = cannot_start(first.placement, local=first.local)
+    for job in jobs.values():
+        try:
+            checked.append(check(job))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return checked
 
 
 def _named(name: str, say: Callable[[str], None], line: str) -> None:
