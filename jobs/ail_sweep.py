@@ -39,8 +39,8 @@ def main(arguments: list[str]) -> int:
     say(f"\n{trials_table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
     say(f"As one page: {shlex.join(['python', 'jobs/report.py', '--out', str(job.out_path)])}")
     uri = summary["tracking_uri"]
-    start = f"mlflow ui --backend-store-uri {uri}   (then open http://127.0.0.1:5000)"
-    say(f"Compare in MLflow: {uri if uri.startswith('http') else start}")
+    start = shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+    say(f"Compare in MLflow: {uri if uri.startswith('http') else f'{start}   (then open http://127.0.0.1:5000)'}")
     return int(any(trial["status"] == "failed" for trial in summary["trials"]))
 
 

@@ -28,7 +28,7 @@ from ail_ray.learning.inference import evaluate, mean_psnr
 from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.job import tracking_uri
-from ail_ray.orchestration.tracking import unusable, without_password
+from ail_ray.orchestration.tracking import database_file, unusable, without_password
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
@@ -47,8 +47,8 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
         ConfigError: the server or database at `uri` cannot be used, or has no champion for this scale.
     """
     held = None
-    kind, _, database = uri.partition(":///")
-    if kind != "sqlite" or Path(database).exists():  # MLflow would make one
+    database = database_file(uri)
+    if database is None or database.exists():  # MLflow would make one
         try:
             client = MlflowClient(tracking_uri=uri)
             if held := _champion(client, registered_name(scale)):

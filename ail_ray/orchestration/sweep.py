@@ -11,13 +11,13 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError, Interrupted
-from ail_ray.files import FileError, as_path, digest_of, write_json
+from ail_ray.files import FileError, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.champion import crown
-from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency, first_answer
+from ail_ray.orchestration.cluster import cannot_start, check_shared, cluster, concurrency, first_answer
 from ail_ray.orchestration.comparison import pictures, table
-from ail_ray.orchestration.job import SweepJob, check
+from ail_ray.orchestration.job import SweepJob, check, record_folder
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.monitor import Monitor
@@ -76,7 +76,7 @@ def run_sweeps(
         ValueError: as `run_on_tune`.
     """
     first = next(iter(jobs.values()))
-    checked = [check(job) for job in jobs.values()]
+    checked = _checked(jobs)
     opened = list[_Opened]()
 
     def ended(number: int) -> None:
@@ -85,7 +85,7 @@ def run_sweeps(
 
     tells = {name: say if len(jobs) == 1 else partial(_named, name, say) for name in jobs}
     for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
-        connect(job.tracking_uri, _artifacts(job))  # before the cluster is touched
+        connect(job.tracking_uri, record_folder(job.out_path))  # before the cluster is touched
         tells[name](_data(job, prepared))
     with nullcontext() if first.local else cluster():
         try:
@@ -113,6 +113,20 @@ def run_sweeps(
             raise
 
 
+def _checked(jobs: Mapping[str, SweepJob]) -> list[tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]]:
+    """What `check` returns for each; ConfigError with all that keeps any of them from starting."""
+    first, checked = next(iter(jobs.values())), []
+    problems = cannot_start(first.placement, local=first.local)
+    for job in jobs.values():
+        try:
+            checked.append(check(job))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return checked
+
+
 def _named(name: str, say: Callable[[str], None], line: str) -> None:
     say(f"{name}: {line}")
 
@@ -121,13 +135,9 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
     return (
         f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
+        + (f"; {prepared.passed_over}" if prepared.passed_over else "")
         + f"; storage {job.storage_path}; MLflow {without_password(job.tracking_uri)}"
     )
-
-
-def _artifacts(job: SweepJob) -> UPath:
-    """Where MLflow's artifacts go, if its database is a local file: beside it."""
-    return job.out_path if IN_JOB else as_path(".")
 
 
 def _data_built(
@@ -192,7 +202,7 @@ class _Opened:
         del protocol["rounds"]  # more rounds: the same sweep
         self.digest = digest_of([protocol, prepared.corpus.digest])
         self.tracker = Tracker(
-            job.tracking_uri, _artifacts(job), sweep=self.digest, name=sweep_title(name, job.sweep),
+            job.tracking_uri, record_folder(job.out_path), sweep=self.digest, name=sweep_title(name, job.sweep),
             note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
         )  # fmt: skip
         self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))

@@ -22,10 +22,12 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NAME,
     MLFLOW_RUN_NOTE,
 )
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, digest_of, is_local, slug
+from ail_ray.files import FileError, as_path, digest_of, is_local, slug, unwritable_file
 from ail_ray.imaging.pictures import UNREADABLE, as_webp
 from ail_ray.orchestration.notes import trial_note
 from ail_ray.orchestration.rundir import RunDirectory
@@ -204,11 +206,16 @@ def connect(uri: str, folder: UPath) -> tuple[MlflowClient, str]:
     Raises:
         ConfigError: the server or database cannot be reached.
     """
+    database = database_file(uri)
+    if database and (problems := unwritable_file(database)):
+        raise ConfigError(
+            [f"MLflow's database: {line}; stand elsewhere, or set MLFLOW_TRACKING_URI" for line in problems]
+        )
     try:
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name("ail_ray")
         if found is None:
-            location = str(folder / "mlartifacts") if uri.startswith("sqlite:") and is_local(folder) else None
+            location = (folder / "mlartifacts").as_uri() if database and is_local(folder) else None
             return client, str(client.create_experiment("ail_ray", artifact_location=location, tags=EXPERIMENT))
         for key, value in EXPERIMENT.items():
             if key not in found.tags:
@@ -216,6 +223,16 @@ def connect(uri: str, folder: UPath) -> tuple[MlflowClient, str]:
         return client, str(found.experiment_id)
     except Exception as error:  # whatever client, database driver or HTTP library raises
         raise ConfigError([unusable(uri, error)]) from error
+
+
+def database_file(uri: str) -> UPath | None:
+    """The SQLite file that an address means; None for a server, or a database that is no file."""
+    if not uri.startswith("sqlite"):
+        return None
+    with suppress(ArgumentError):
+        path = make_url(uri).database
+        return as_path(path) if path and path != ":memory:" else None
+    return None
 
 
 def unusable(uri: str, error: Exception) -> str:

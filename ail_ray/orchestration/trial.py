@@ -1,6 +1,7 @@
 """One AIL run: its run directory, its teacher's errors, its store, and one `TorchTrainer.fit()` over all rounds."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 from upath import UPath
 
-from ail_ray.errors import one_line
+from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, read_json, write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
@@ -82,7 +83,13 @@ class TrialPlan:
 
 
 def resolve_precision(asked: str, device: str) -> Precision:
-    """The precision asked for, or for `auto` the fastest on this device."""
+    """The precision asked for, or for `auto` the fastest on this device.
+
+    Raises:
+        ConfigError: the device is a GPU, Ray gave us one, and torch cannot use it.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError([f"gpu: torch {torch.__version__} on node {socket.gethostname()} cannot use its GPU"])
     return fastest(torch.device(device)) if asked == "auto" else asked  # type: ignore[return-value]
 
 
