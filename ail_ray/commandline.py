@@ -72,6 +72,12 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     return result
 
 
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    """The first value that is given for a flag, for a default that hangs on it; None without."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    return words[words.index(flag) + 1] if flag in words[:-1] else None
+
+
 def deliver(result: Any, path: str | None) -> None:
     """Write plain data as JSON to a file, to standard output for `-`, or not at all."""
     if path == "-":

@@ -17,3 +17,11 @@ class ConfigError(Exception):
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:  # it crosses process boundaries
         return type(self), (self.problems,)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The process was asked to leave by a signal, `number`, and leaves with everything committed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number

@@ -9,30 +9,31 @@ stopped. Results: DIR/summary.json, and every round in MLflow. Exit code 1: a tr
 """
 
 import shlex
-import sys
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.entry import GOES_ON, run, say
+
+from ail_ray.commandline import parse, refuse, value_of
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import PRESETS
+from ail_ray.learning.config import PRESETS, preset
 from ail_ray.orchestration.job import SweepJob, costs
 from ail_ray.reporting.tables import trials_table
 
 
 def main(arguments: list[str]) -> int:
     """Parse, run, print; returns the exit code."""
-    preset = arguments[0] if arguments and not arguments[0].startswith("-") else "demo"
-    if preset not in PRESETS:
-        refuse([f"{preset}: no such preset; there are {', '.join(PRESETS)}"])
-    options = arguments[1:] if arguments[:1] == [preset] else arguments
-    default = SweepJob(sweep=PRESETS[preset]())
-    job = parse(SweepJob, options, default=default, prog=f"ail_sweep.py {preset}", description=__doc__ or "")
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else "demo"
+    if name not in PRESETS:
+        refuse([f"{name}: no such preset; there are {', '.join(PRESETS)}"])
+    options = arguments[1:] if arguments[:1] == [name] else arguments
+    default = SweepJob(sweep=preset(name, value_of("--network", options) or "vdsr"))
+    job = parse(SweepJob, options, default=default, prog=f"ail_sweep.py {name}", description=__doc__ or "")
     try:
         if job.plan:
             say("\n".join(costs(job)))
             return 0
         from ail_ray.orchestration.sweep import run_sweep  # here: with Train, Tune and MLflow it takes seconds to load
 
-        summary = run_sweep(job, name=preset, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
+        summary = run_sweep(job, name=name, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
     except ConfigError as error:
         refuse(error.problems)
     say(f"\n{trials_table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
@@ -43,10 +44,5 @@ def main(arguments: list[str]) -> int:
     return int(any(trial["status"] == "failed" for trial in summary["trials"]))
 
 
-def say(line: str) -> None:
-    """Print at once: a job's log is read while it runs."""
-    print(line, flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, again=GOES_ON)

@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 
+from ail_ray.entry import run, say
+
 import torch
 
 from ail_ray.commandline import deliver, parse, refuse, undeliverable
@@ -51,12 +53,12 @@ def main(arguments: list[str]) -> int:
     problems += undeliverable(o.json)
     if problems:
         refuse(problems)
-    say = partial(print, file=sys.stderr if o.json == "-" else sys.stdout, flush=True)
-    say(f"{machine()['processor']}: {features()}")
+    tell = partial(say, file=sys.stderr if o.json == "-" else sys.stdout)
+    tell(f"{machine()['processor']}: {features()}")
     try:
         if o.check:
             return int(not check(o.gpu))
-        found = race(o.race, say=say) if o.race else measure(o.only, say)
+        found = race(o.race, say=tell) if o.race else measure(o.only, tell)
     except ConfigError as error:
         refuse(error.problems)
     deliver(found, o.json)
@@ -64,4 +66,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

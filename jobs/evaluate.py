@@ -6,7 +6,10 @@ python jobs/evaluate.py --model ail_out/runs/…/student.safetensors --sets samp
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
+
+from ail_ray.entry import run, say
 
 import torch
 
@@ -39,16 +42,14 @@ def main(arguments: list[str]) -> int:
     if problems := undeliverable(e.json):
         refuse(problems)
     try:
-        rows = benchmark(e.model, e.sets, e.scales, precision=e.precision, device=e.device, say=_say)
+        rows = benchmark(
+            e.model, e.sets, e.scales, precision=e.precision, device=e.device, say=partial(say, file=sys.stderr)
+        )
     except ConfigError as error:
         refuse(error.problems)
     deliver(rows, e.json)
     return 0
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

@@ -11,6 +11,8 @@ Started again, the same command fetches what is missing or damaged and nothing e
 import sys
 from dataclasses import dataclass
 
+from ail_ray.entry import GOES_ON, run, say
+
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.registry import check, default_folder, fetch, fetch_command, table
@@ -50,10 +52,5 @@ def main(arguments: list[str]) -> int:
     return int(bool(problems))
 
 
-def say(line: str) -> None:
-    """Print at once: a fetch takes minutes."""
-    print(line, flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, again=GOES_ON)

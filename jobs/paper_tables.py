@@ -10,12 +10,14 @@ docs/results/BUDGET/table_1.md, .json and figure_1.png. Exit code 1: a run faile
 """
 
 import shlex
-import sys
+
+from ail_ray.entry import GOES_ON, run, say
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.files import unwritable
-from ail_ray.reporting.paper import Study, plan, run
+from ail_ray.reporting import paper
+from ail_ray.reporting.paper import Study, plan
 from ail_ray.reporting.study import write
 
 
@@ -30,7 +32,7 @@ def main(arguments: list[str]) -> int:
         if study.plan:
             plan(study, say)
             return 0
-        results = run(study, command, say)
+        results = paper.run(study, command, say)
     except ConfigError as error:
         refuse(error.problems)
     write(study, results, command, say)
@@ -43,10 +45,5 @@ def main(arguments: list[str]) -> int:
     return int(bool(missing))
 
 
-def say(line: str) -> None:
-    """Print at once: a job's log is read while it runs."""
-    print(line, flush=True)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, again=GOES_ON)

@@ -7,8 +7,9 @@ The page needs no network and no other file. Exit code 2: there is nothing to re
 """
 
 import shlex
-import sys
 from dataclasses import dataclass
+
+from ail_ray.entry import run
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
@@ -42,4 +43,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

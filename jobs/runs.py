@@ -5,8 +5,9 @@ python jobs/runs.py --show 9923ddf8fbc0636f              one run, round by round
 python jobs/runs.py --storage s3://bucket/ail --prune --older 30 --failed        what could go; with --yes it goes
 """
 
-import sys
 from dataclasses import dataclass
+
+from ail_ray.entry import run
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import one_line
@@ -65,4 +66,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

@@ -7,7 +7,8 @@ set that is here. Exit code 1: the training failed; 2: nothing was started.
 """
 
 import shlex
-import sys
+
+from ail_ray.entry import GOES_ON, run, say
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
@@ -24,13 +25,13 @@ def main(arguments: list[str]) -> int:
     from ail_ray.orchestration.sweep import run_sweep  # here: with Train, Tune and MLflow it takes seconds to load
 
     try:
-        (trial,) = run_sweep(teacher.job(), name="teacher", command=command)["trials"]
+        (trial,) = run_sweep(teacher.job(), name="teacher", command=command, say=say)["trials"]
     except ConfigError as error:
         refuse(error.problems)
     if trial["status"] == "finished":
-        print(publish(trial, teacher.to_path, command), flush=True)
+        say(publish(trial, teacher.to_path, command))
     return int(trial["status"] != "finished")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, again=GOES_ON)

@@ -6,9 +6,10 @@
 No file is replaced: started again, it skips what is there. Exit code 1: a picture failed; 2: nothing was started.
 """
 
-import sys
 from dataclasses import dataclass
 from typing import Literal
+
+from ail_ray.entry import GOES_ON, run, say
 
 from tyro.conf import Positional
 
@@ -64,12 +65,12 @@ def main(arguments: list[str]) -> int:
     try:
         model, jobs = prepare(load, o.model, o.scale, o.images, o.out, o.format)
         if o.export:
-            print(export(model, o.out, o.export, o.scale, eight_bit=o.bytes, calibration=o.calibration), flush=True)
+            say(export(model, o.out, o.export, o.scale, eight_bit=o.bytes, calibration=o.calibration))
     except ConfigError as error:
         refuse(error.problems)
-    with progress(sum(job.pixels for job in jobs)) as (say, advance):
-        return int(enlarge_files(model, jobs, o.scale, say=say, advance=advance) > 0)
+    with progress(sum(job.pixels for job in jobs)) as (tell, advance):
+        return int(enlarge_files(model, jobs, o.scale, say=tell, advance=advance) > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main, again=GOES_ON)

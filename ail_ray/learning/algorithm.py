@@ -18,7 +18,10 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.importance import HISTOGRAM_BINS, histogram, summary
 from ail_ray.learning.inference import error_map, evaluate_all
 from ail_ray.learning.precision import Precision
-from ail_ray.learning.theta import EpochLog, TrainState, train_epoch
+from ail_ray.learning.theta import EpochLog, TrainState, silent_layers, train_epoch
+
+DRAWS = 10
+"""How often a student is drawn again before one that died is kept, and said to be dead."""
 
 
 class Importance(Protocol):
@@ -39,6 +42,12 @@ class Journal(Protocol):
 
     def resume(self, state: TrainState) -> tuple[int, int, int]:
         """Bring the state to the last commit; return its round, the epochs done of it, and the steps of the next."""
+
+    def attempts(self) -> int:
+        """How many students have died in their first training so far."""
+
+    def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
+        """Remember that the student died in an epoch of its first training, and forget the epochs of that round."""
 
     def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
         """Here the run may end, if its process has been asked to: with a state, after remembering that first."""
@@ -115,23 +124,40 @@ def theta_subproblem(run: Run, t: int, epochs: int = 0, steps: int = 0) -> float
 
     So many epochs, and steps of the next, are done already.
 
-    With all importance zero there is nothing to learn, and not even weight decay touches the student.
+    With all importance zero there is nothing to learn, and not even weight decay touches the student. One that dies in
+    the first round that trains is drawn again, where the configuration allows that, and the round begins anew.
     """
-    started = time.perf_counter()
-    if t == 0 and run.config.initialisation == "zeros":
+    started, e = time.perf_counter(), epochs
+    if t < run.config.first_trained:
         return 0.0
-    for e in range(epochs, run.config.epochs):
+    attempt = run.journal.attempts() if t == run.config.first_trained else 0
+    if attempt and e == steps == 0:
+        run.state.begin(run.config.drawn(attempt))
+    while e < run.config.epochs:
         log = train_epoch(
             run.state, run.bank, round=t, epoch=e, crops=run.crops, group=run.group, precision=run.precision,
-            done=steps if e == epochs else 0,
+            done=steps,
             after_step=lambda done, e=e: run.journal.may_leave(run.state, round=t, epoch=e, steps=done),  # type: ignore[misc]
         )  # fmt: skip
+        steps = 0
+        if t == run.config.first_trained and attempt < DRAWS and run.config.redraws and (silent := dead(run, t, e)):
+            run.journal.commit_death(t, e, silent)
+            attempt, e = attempt + 1, 0
+            run.state.begin(run.config.drawn(attempt))
+            continue
         run.journal.commit_epoch(log, run.state)
+        e += 1
     return time.perf_counter() - started
 
 
+def dead(run: Run, t: int, epoch: int) -> list[str]:
+    """The layers that keep the student from ever learning again; empty as long as it can."""
+    return silent_layers(run.state, run.bank, round=t, epoch=epoch, group=run.group, precision=run.precision)
+
+
 def measure(run: Run, t: int, counts: np.ndarray, seconds: dict[str, float]) -> dict[str, Any]:
-    """The record of a round: importance, validation and test rows (float32, or the run's float64), seconds."""
+    """The record of a round: importance, seconds, validation and test rows (in float32, or the run's float64), and
+    the layers that keep the student from ever learning again."""
     started = time.perf_counter()
     precision: Precision = "fp64" if run.precision == "fp64" else "fp32"
     rows = {
@@ -139,4 +165,5 @@ def measure(run: Run, t: int, counts: np.ndarray, seconds: dict[str, float]) -> 
         for name, sets in (("validation", run.validation), ("test", run.test))
     }
     seconds["evaluation"] = time.perf_counter() - started
-    return {"round": t, "importance": summary(counts), "seconds": seconds, **rows}
+    silent = dead(run, t, run.config.epochs)
+    return {"round": t, "importance": summary(counts), "seconds": seconds, "dead": silent, **rows}

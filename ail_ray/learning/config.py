@@ -7,8 +7,11 @@ their lists. Presets are functions. The defaults are the paper's (section 5.3 wi
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
@@ -17,8 +20,8 @@ from ail_ray.learning.models import NETWORKS, Network, build_model, depth_rule, 
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
-OFF: dict[str, Any] = {"restart": "round", "beta": 0.0, "start": None}
-"""Conditions beyond the paper's runs, where they are off: a digest names only those that are on."""
+OFF: dict[str, Any] = {"restart": "round", "beta": 0.0, "start": None, "init": "he", "init_noise": 0.25}
+"""Fields that were added later, with the value that runs had before: a digest names only what differs from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,11 @@ class Protocol:
     """Parts that corpus and importance are stored in; part of the result, unlike the number of workers."""
     precision: Literal["auto"] | Precision = "auto"
     """Arithmetic of training: fp32, bf16 (autocast), fp64, or bf16 where this device accelerates it."""
+    init: Literal["he", "identity"] = "he"
+    """The student's first weights: `he` draws them (He et al. 2015); `identity` lets every layer with as many maps out
+    as in begin by passing them on, which trains faster and hardly ever leaves a student that cannot learn."""
+    init_noise: float = 0.25
+    """With `identity`: share of He's draw that is added to it."""
     beta: float = 0.0
     """Eq. 10: weight of (T(x) - s)^2 in the loss, T the teacher: distillation, with rule `uniform` only; paper: 0.1."""
     start: str | None = None
@@ -107,6 +115,7 @@ class Protocol:
             ("learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "be positive"),
             ("weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "be 0 or more"),
             ("clip", self.clip, 0 < self.clip < math.inf, "be positive"),
+            ("init-noise", self.init_noise, 0 < self.init_noise < math.inf, "be positive"),
             ("beta", self.beta, 0 <= self.beta < math.inf, "be 0 or more"),
             ("shards", self.shards, 1 <= self.shards <= 100_000, "lie in 1..100000"),
         ]  # fmt: skip
@@ -146,7 +155,22 @@ class RunConfig(Protocol):
     def student(self) -> Network:
         """The student with fresh weights, drawn from torch's global generator."""
         scale = self.upsampling if self.upsampling > 1 else None
-        return build_model(self.network, width=self.student_width, depth=self.student_depth, scale=scale)
+        student = build_model(self.network, width=self.student_width, depth=self.student_depth, scale=scale)
+        if self.init == "identity":
+            student.start_from_identity(self.init_noise)
+        return student
+
+    def drawn(self, attempt: int = 0) -> Network:
+        """The student with its first weights, drawn from the run's seed; from seed and attempt where others died."""
+        words = np.random.SeedSequence([self.seed, attempt]).generate_state(1, np.uint64)
+        torch.manual_seed(int(words[0]) if attempt else self.seed)
+        return self.student()
+
+    @property
+    def redraws(self) -> bool:
+        """Whether a student that died in its first training is drawn again. From He's draw it never was: a run that
+        is recorded under the same name must keep its bits."""
+        return self.init == "identity" and self.start is None
 
     @property
     def initialisation(self) -> Literal["ones", "zeros", "random", "teacher"]:
@@ -161,9 +185,14 @@ class RunConfig(Protocol):
         return RULES[self.rule].reads | ({"teacher"} if self.beta > 0 else set())
 
     @property
+    def first_trained(self) -> int:
+        """The first round whose θ-subproblem trains: 0, or 1 where all importance is 0 before."""
+        return int(self.initialisation == "zeros")
+
+    @property
     def trained_rounds(self) -> int:
-        """Rounds whose θ-subproblem trains: all, but round 0 where all importance is 0."""
-        return self.rounds + (self.initialisation != "zeros")
+        """How many rounds train."""
+        return self.rounds + 1 - self.first_trained
 
     @property
     def error_passes(self) -> int:
@@ -180,7 +209,8 @@ class RunConfig(Protocol):
             "corpus": corpus, "evaluation": list(evaluation), "teacher": teacher, "initialisation": self.initialisation,
             "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
-        if self.start is not None:
+        if self.start is not None:  # then no weights are drawn
+            content = {name: value for name, value in content.items() if name not in ("init", "init_noise")}
             content["start"] = start
         if self.restart == "round":
             del content["rounds"]
@@ -220,7 +250,7 @@ class SweepConfig(Protocol):
         for name in ("lam", "teacher", "rule", "seed", *(() if self.width else ("rho",))):
             if not getattr(self, name):
                 found.append(f"{name} must have at least one value")
-        if self.width and self.rho not in ((), SweepConfig.rho):
+        if self.width and self.rho not in ((), SweepConfig.rho, _defaults(self.network).get("rho")):
             found.append(
                 f"width is instead of rho: give one, got width {_shown(self.width)} and rho {_shown(self.rho)}"
             )
@@ -278,7 +308,7 @@ def demo() -> SweepConfig:
     return SweepConfig(
         train=("sample",), validation=("sample-val",), test=(), depth=8, downsizes=(1.0, 0.5), shards=8,
         rounds=3, epochs=2, crops=2048, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
-        weight_decay=0.0, teacher=("vdsr", "none"), rule=("eq7", "uniform"),
+        weight_decay=0.0, init="identity", teacher=("vdsr", "none"), rule=("eq7", "uniform"),
     )  # fmt: skip
 
 
@@ -286,7 +316,7 @@ def mini() -> SweepConfig:
     """The 291 images less ten, in hours on a CPU: the paper's networks and rounds, a schedule for a small budget."""
     return SweepConfig(
         rounds=10, epochs=2, crops=18_000, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
-        weight_decay=0.0, rule=("eq7", "uniform"),
+        weight_decay=0.0, init="identity", rule=("eq7", "uniform"),
     )  # fmt: skip
 
 
@@ -296,6 +326,16 @@ def paper() -> SweepConfig:
 
 
 PRESETS = {"demo": demo, "mini": mini, "paper": paper}
+
+
+def preset(name: str, network: str = "vdsr") -> SweepConfig:
+    """A preset by name, for a network, with what that network wants otherwise (its class says it)."""
+    return replace(PRESETS[name](), **_defaults(network))
+
+
+def _defaults(network: str) -> dict[str, Any]:
+    """A network's name and what it wants otherwise; nothing for a name that is none."""
+    return {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
 
 
 def _searched_problems(rho: float, width: int | None, lam: float, rule: str, seed: int) -> list[str]:
@@ -317,6 +357,8 @@ def _network_problems(config: Protocol) -> list[str]:
     if config.network not in NETWORKS:
         return []
     found = []
+    if config.init != "identity" and config.init_noise != Protocol.init_noise:
+        found.append(f"init-noise goes with init identity, got init {config.init}")
     if config.depth is not None and config.depth not in NETWORKS[config.network].depths:
         found.append(f"depth must {depth_rule(config.network)}, got {config.depth}")
     if config.network == "fsrcnn" and len(config.scales) > 1:

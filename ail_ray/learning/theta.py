@@ -3,10 +3,11 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from ail_ray.files import as_tensor
 from ail_ray.imaging.bank import Bank, Crops
@@ -15,6 +16,9 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.models import Network, parameter_count
 from ail_ray.learning.precision import Precision, autocast, dtype_of
 from ail_ray.learning.weights import model_tensors
+
+PROBE = 64
+"""How many crops `silent_layers` looks at, or a batch if that is more."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -48,6 +52,11 @@ class TrainState:
         self.student, self.config = student, config
         self.sums = torch.zeros(2, dtype=torch.float64)  # over the epoch's steps so far: loss, squared error
         self.seconds = 0.0  # that they took; 0 between epochs
+        self.restart()
+
+    def begin(self, student: Network) -> None:
+        """Take over a student's weights and forget the optimizer."""
+        self.student.load_state_dict(student.state_dict())
         self.restart()
 
     def restart(self) -> None:
@@ -189,6 +198,46 @@ def train_epoch(
         round=round, epoch=epoch, loss=loss_mean, squared_error=error_mean,
         crops=steps * config.batch, seconds=seconds, workers=group.size,
     )  # fmt: skip
+
+
+def silent_layers(
+    state: TrainState, bank: Bank, *, round: int, epoch: int, group: Group, precision: Precision
+) -> list[str]:
+    """Which layer keeps a student from ever learning again; none of a student that can.
+
+    A rectified layer whose maps are negative everywhere puts nothing out. Then it gets no gradient, nor does any layer
+    before it or, without biases, behind it: the student is dead, and stays what it is.
+
+    Args:
+        round, epoch: of the crops that are looked at; all count alike, whatever their importance.
+
+    Returns:
+        Name of the first convolution without a positive output, the same on all workers; of all weights where there is
+        no such one.
+    """
+    batch = bank.crops(round=round, epoch=epoch, step=0, batch=max(PROBE, state.config.batch))
+    layers = {name: layer for name, layer in state.student.named_modules() if isinstance(layer, nn.Conv2d)}
+    positive, slope = torch.zeros(len(layers), dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+
+    def count(i: int) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: object, output: torch.Tensor) -> None:
+            positive[i] += float((output > 0).sum())
+
+        return hook
+
+    hooks = [layer.register_forward_hook(count(i)) for i, layer in enumerate(layers.values())]
+    try:
+        if len(batch.hr):
+            crops = replace(batch, importance=torch.ones_like(batch.importance), outputs=None)
+            loss, _ = weighted_loss(state.student, crops, precision)
+            slope += sum(float(g.abs().sum()) for g in torch.autograd.grad(loss, list(state.student.parameters())))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if group.sum(slope).item() > 0:
+        return []
+    silent = [name for name, total in zip(layers, group.sum(positive).tolist(), strict=True) if not total]
+    return silent[:1] or [name for name, _ in state.student.named_parameters()]
 
 
 def _to_blame(state: TrainState, bank: Bank, counters: dict[str, int], group: Group, precision: Precision) -> str:

@@ -15,6 +15,7 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune stays silent: the monitor speaks
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end `fit` as if all trials were over
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # a busy machine needs more than Ray's 60
 }
 if not os.environ.get("RAY_ADDRESS"):

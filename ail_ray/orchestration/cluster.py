@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +35,7 @@ def cluster() -> Iterator[None]:
     if address := os.environ.get("RAY_ADDRESS"):
         told = {"env_vars": {"RAY_API_SERVER_ADDRESS": address}}  # why: see start_own
         try:
-            ray.init(log_to_driver=False, logging_level=logging.WARNING, runtime_env=told)
+            _init(runtime_env=told)
         except (ValueError, ConnectionError, RuntimeError) as error:
             why = one_line(error)
             raise ConfigError([f"RAY_ADDRESS={address}: no cluster to connect to from here ({why})"]) from error
@@ -70,16 +72,28 @@ def _start(**options: Any) -> None:
     port = _free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
-    ray.init(
+    _init(
         address="local",
         _node_ip_address="127.0.0.1",
         dashboard_host="127.0.0.1",
         dashboard_port=port,
         include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
-        log_to_driver=False,
-        logging_level=logging.WARNING,
         **options,
     )
+
+
+def _init(**options: Any) -> None:
+    """Connect to Ray, or start one, quietly; SIGTERM remains ours.
+
+    Ray's own handlers, of which it sets two in Python and one in C++, would write a stack into the log and end the
+    process before it has recorded anything.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _free_port() -> int:

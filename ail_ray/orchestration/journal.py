@@ -1,35 +1,46 @@
 """The journal of Algorithm 1, kept in a run directory."""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
+from ail_ray.entry import STOPS, listen
+
+from ail_ray.errors import Interrupted
 from ail_ray.files import write_bytes
 from ail_ray.learning.group import Group
 from ail_ray.learning.theta import EpochLog, TrainState
-from ail_ray.orchestration.lease import Interrupted
 from ail_ray.orchestration.machine import peak_memory
 from ail_ray.orchestration.rundir import Place, RunDirectory
 
 
 @contextmanager
-def asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGTERM (a spot machine's notice) or Ctrl-C into a wish, which a run grants at its next step."""
-    asked = threading.Event()
+def asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
+    """Turn the first SIGTERM (a spot machine's notice) or Ctrl-C into a wish, which a run grants at its next step.
 
-    def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        say("asked to leave: at the next step, committed; the same command goes on from it (again: leave at once)")
+    Yields what tells the signal, 0 before there is one. A second one is what it was before this block.
+    """
+    asked = 0
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            before = handlers[number]
+            if callable(before):
+                before(number, frame)
+            raise Interrupted(number)
+        asked = number
+        with suppress(RuntimeError):  # the signal came in the middle of another line
+            say("stopping at the next step, with everything committed; a second Ctrl-C stops at once")
+
+    handlers = {number: signal.getsignal(number) for number in STOPS}
+    listen(ask)
     try:
-        yield asked.is_set
+        yield lambda: asked
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
@@ -43,13 +54,13 @@ class RunJournal:
         *,
         draw: Callable[[int], dict[str, bytes]],
         report: Callable[[dict[str, Any]], None],
-        asked: Callable[[], bool] = lambda: False,
+        asked: Callable[[], int] = lambda: 0,
     ) -> None:
         """
         Args:
             draw: makes this worker's pictures of a round, as PNG by file name.
             report: told of every committed round, on every worker.
-            asked: whether this process, which then is the run's only one, has been asked to leave.
+            asked: the signal that has asked this process to leave, which then is the run's only one; 0 for none.
         """
         self.directory, self.group, self.draw, self.report, self.asked = directory, group, draw, report, asked
 
@@ -70,10 +81,19 @@ class RunJournal:
         Raises:
             Interrupted: the process ends with it.
         """
-        if self.asked():
+        if number := self.asked():
             if state is not None:
                 self.directory.commit_steps(Place(round, epoch, steps), state.tensors())
-            raise Interrupted
+            raise Interrupted(number)
+
+    def attempts(self) -> int:
+        """As the manifest says."""
+        return len(self.directory.manifest().get("draws", []))
+
+    def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
+        """Rank 0 writes."""
+        if self.group.rank == 0:
+            self.directory.commit_death(round, epoch, silent)
 
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         """Rank 0 writes."""
@@ -89,5 +109,10 @@ class RunJournal:
         if self.group.rank == 0:
             system = {"memory_GB": peak_memory() / 1e9, "workers": self.group.size}
             record = self.directory.commit_round({**record, "system": system}, state)
+            if record["dead"]:
+                self.directory.note(
+                    f"the student is dead: {', '.join(record['dead'])} lets nothing through, so it can learn no more; "
+                    f"--init identity, another --seed or a smaller --learning-rate makes one that lives"
+                )
         self.group.barrier()
         self.report(record)

@@ -13,16 +13,10 @@ from typing import Any
 
 from upath import UPath
 
+from ail_ray.errors import Interrupted
 from ail_ray.files import FileError, create, is_local, read_json, write_bytes
 
 FORGOTTEN = 600.0  # seconds without renewal, with room for clocks that differ
-
-
-class Interrupted(SystemExit):
-    """The process was asked to leave, and leaves at a commit; its exit code is that of an ended process."""
-
-    def __init__(self) -> None:
-        super().__init__(143)
 
 
 class LeaseLostError(RuntimeError):
@@ -38,10 +32,10 @@ class Lease:
 
     RENEWED, DEAD = 10.0, 45.0  # seconds
 
-    def __init__(self, directory: UPath, asked: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, directory: UPath, asked: Callable[[], int] = lambda: 0) -> None:
         """
         Args:
-            asked: whether to leave instead of waiting on (raises `Interrupted`).
+            asked: the signal by which to leave instead of waiting on (raises `Interrupted`), 0 for none.
         """
         self.path, self.asked = directory / "lease.json", asked
         self.holder = uuid.uuid4().hex
@@ -76,8 +70,8 @@ class Lease:
                 time.sleep(0.5)  # another may just have done the same: the last one holds
                 if self.held_by() == self.holder:
                     break
-            if self.asked():
-                raise Interrupted
+            if number := self.asked():
+                raise Interrupted(number)
             time.sleep(0.2)
         self._renewal = threading.Thread(target=self._renew, daemon=True)
         self._renewal.start()

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ail_ray.entry import say
+
 from ail_ray.learning.config import parameters
 from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.lease import Lease
@@ -58,6 +60,12 @@ class Monitor:
         self._tell_incidents(plan)
         self._mirror(plan, status)
 
+    def abandon(self) -> None:
+        """The sweep was interrupted: MLflow is told of the trials that were worked on."""
+        for run, plan in self.plans.items():
+            if run not in self.status:
+                self._mirror(plan, "stopped")
+
     def trials(self) -> list[dict[str, Any]]:
         """What came of each trial, the best on the validation images first."""
         entries = [self._entry(plan, self.status.get(run, "failed")) for run, plan in self.plans.items()]
@@ -91,9 +99,9 @@ class Monitor:
                 self.tracker.finish(run_id, status, directory, plan.student)
             return run_id
         except Exception as error:  # an outage costs nothing: the next call sends what is missing
-            print(
+            say(
                 f"MLflow did not take the latest rounds, they are sent later: {without_password(str(error))}",
-                file=sys.stderr,
+                sys.stderr,
             )
             return None
 

@@ -31,13 +31,14 @@ def shown(monitors: Sequence[Monitor], *, asked: int, storage: UPath) -> Iterato
     Args:
         asked: trials of all sweeps.
     """
-    console = Console()  # without colours under NO_COLOR
+    # Without colours under NO_COLOR; a long line is left to the terminal, from which a path can then be copied whole.
+    console = Console(soft_wrap=True, highlight=False)
     if not sys.stdout.isatty() or console.is_dumb_terminal:
         yield
         return
     looks = 0.5 if is_local(storage) else 0.05  # a second: an object store bills them
     board = Board(monitors, asked)
-    with Live(get_renderable=board.table, console=console, refresh_per_second=looks, transient=True):
+    with Live(get_renderable=board.look, console=console, refresh_per_second=looks, transient=True):
         yield
 
 
@@ -48,6 +49,13 @@ class Board:
         self.monitors, self.asked, self.since = monitors, asked, time.monotonic()
         self.before: dict[Trial, float] = {}
         self.best: dict[Trial, float] = {}  # of trials that are over, which need no second look
+        self.seen: Table | Text = Text()
+
+    def look(self) -> Table | Text:
+        """The table as it is now; as it was seen last if the look fails, since it must not stop what it looks at."""
+        with suppress(Exception):
+            self.seen = self.table()
+        return self.seen
 
     def table(self) -> Table:
         """Trials that are worked on, with round, epoch, crops a second, best PSNR and time left; all of them below."""
@@ -61,7 +69,7 @@ class Board:
             if trial in self.best:
                 shares[trial] = 1.0
                 continue
-            with suppress(Exception):  # a look that fails must not stop what it looks at
+            with suppress(Exception):  # of one trial; the others have their rows
                 found, over = status(plan.directory), run in self.monitors[i].status
                 best[trial] = found.best
                 shares[trial] = 1.0 if over else (found.round + 1) / (plan.config.rounds + 1)
@@ -72,11 +80,13 @@ class Board:
                     table.add_row(*_row(found, RunDirectory(plan.directory)))
         done = sum(shares[trial] - self.before[trial] for trial in shares)
         left = (time.monotonic() - self.since) * (self.asked - sum(shares.values())) / done if done > 0 else 0.0
-        table.caption = ", ".join([
+        highest = max(best.values(), default=0.0)  # 0: nothing was measured yet
+        caption = ", ".join([
             f"{sum(len(m.status) for m in self.monitors)} of {self.asked} trials over",
-            *[f"best {max(best.values()):.2f} dB"] * any(best.values()),
-            *[f"{in_words(left)} left"] * (left > 0),
+            *([f"best {highest:.2f} dB"] if highest else []),
+            *([f"{in_words(left)} left"] if left > 0 else []),
         ])  # fmt: skip
+        table.caption = Text(caption, no_wrap=False, overflow="fold")
         return table
 
 

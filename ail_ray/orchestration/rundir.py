@@ -191,6 +191,19 @@ class RunDirectory:
         manifest["epochs"] = [*logs, log.as_dict()]
         self._commit_state(manifest, Place(log.round, log.epoch + 1), arrays)
 
+    def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
+        """Write that the student died in its first training; the round begins anew, with another draw."""
+        Lease(self.path).check(self.holder)
+        manifest = self.manifest()
+        manifest["draws"] = [*manifest.get("draws", []), {"round": round, "epoch": epoch, "silent": silent}]
+        manifest["places"] = [place for place in manifest["places"] if place[0] < round]
+        manifest["epochs"] = [entry for entry in manifest["epochs"] if entry["round"] < round]
+        manifest["incidents"].append(
+            f"draw {len(manifest['draws'])} of the student died in round {round}, epoch {epoch} "
+            f"({', '.join(silent)} lets nothing through); drawn again"
+        )
+        self.write_manifest(manifest)
+
     def commit_round(self, record: dict[str, Any], state: TrainState) -> dict[str, Any]:
         """Write record, student and state of a finished round, then the manifest; returns the whole record."""
         Lease(self.path).check(self.holder)

@@ -54,6 +54,7 @@ def title(config: RunConfig) -> str:
         f"teacher={Path(config.teacher).name}": "teacher" in config.reads,
         "one schedule": config.restart == "never",
         f"from {Path(config.start or '').name}": config.start is not None,
+        "init=he": config.init == "he" and config.start is None,
         f"seed={config.seed}": True,
     }
     return " ".join([f"{config.network}-f{config.student_width}", *(word for word, said in words.items() if said)])

@@ -1,6 +1,7 @@
 """How fast a worker is here, and what it holds: measured for seconds, or assumed for a GPU that is not here."""
 
 import multiprocessing
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -57,7 +58,8 @@ def company(others: int, config: RunConfig, precision: Precision) -> Iterator[No
     try:
         for _ in range(others):
             process = context.Process(target=_keep_training, args=arguments, daemon=True)
-            process.start()
+            with _deaf():
+                process.start()
             processes.append(process)
         deadline = time.monotonic() + COMPANY
         began = [training.acquire(timeout=max(0.0, deadline - time.monotonic())) for _ in processes]
@@ -73,6 +75,16 @@ def company(others: int, config: RunConfig, precision: Precision) -> Iterator[No
         for process in processes:
             process.kill()
             process.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes started in this block do not hear Ctrl-C, which a terminal sends to all: whoever began ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _keep_training(config: RunConfig, precision: Precision, threads: int, training: Semaphore) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, Interrupted
 from ail_ray.files import FileError, as_path, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
@@ -86,8 +86,8 @@ def run_sweeps(
     for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
         connect(job.tracking_uri, _artifacts(job))  # before the cluster is touched
         tells[name](_data(job, prepared))
-    try:
-        with nullcontext() if first.local else cluster():
+    with nullcontext() if first.local else cluster():
+        try:
             if not first.local:
                 check_shared(first.storage_path)
                 concurrency(first.placement, first.max_workers)
@@ -106,10 +106,10 @@ def run_sweeps(
                     name = digests[0] if len(digests) == 1 else digest_of(digests)
                     run_on_tune(sweeps, monitors, name=name, at_once=at_once, ended=ended)
             return [each.finish() for each in opened]
-    except BaseException:  # an interrupted sweep is not a running one
-        for each in opened:
-            each.abandon()
-        raise
+        except BaseException:  # an interrupted sweep is not a running one, and Ray may take its time to end
+            for each in opened:
+                each.abandon()
+            raise
 
 
 def _named(name: str, say: Callable[[str], None], line: str) -> None:
@@ -201,6 +201,7 @@ class _Opened:
         )
         self.monitor = Monitor(self.tracker, self.ledger, say)
         self.summary: dict[str, Any] | None = None
+        self.over = False
 
     def build(self, precision: Precision) -> Sweep:
         """Teachers and their maps: each once, whatever is there already kept."""
@@ -228,15 +229,18 @@ class _Opened:
             self.ledger.close("finished")
             self.summary = summary  # only now: what could not be written is not finished
             _send_results(self.tracker, self.summary, self.prepared, self.say)
+            self.over = True
         return self.summary
 
     def abandon(self) -> None:
-        """Record that it was interrupted, unless it is finished."""
+        """Record that it was interrupted, unless it is finished: here first, since MLflow may be slow."""
         if self.summary is None:
             with suppress(Exception):  # what ended it is what is to be heard of
                 self.ledger.close("stopped")
+        if not self.over:
             with suppress(Exception):
                 self.tracker.finish(self.tracker.parent, "stopped")
+                self.monitor.abandon()
 
 
 def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared, say: Callable[[str], None]) -> None:
@@ -263,6 +267,8 @@ def _run_here(sweep: Sweep, monitor: Monitor, ended: Callable[[], None]) -> None
     device = torch.device("cuda" if sweep.job.placement.gpu else "cpu")
     with asked_to_leave(monitor.say) as asked:
         for searched in proposals(sweep.job.sweep):
+            if number := asked():
+                raise Interrupted(number)
             plan = sweep.plan(searched)
             monitor.started(plan)
             failure = None

@@ -89,7 +89,7 @@ class RunError(RuntimeError):
 
 
 @contextmanager
-def _held(directory: RunDirectory, asked: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
+def _held(directory: RunDirectory, asked: Callable[[], int] = lambda: 0) -> Iterator[Lease]:
     """Hold the run. What ends the block before its time is recorded as the run's failure, while the run is held."""
     with Lease(directory.path, asked) as lease:
         try:
@@ -109,7 +109,7 @@ def run_local(
     device: torch.device,
     report: Callable[[dict[str, Any]], None],
     *,
-    asked: Callable[[], bool] = lambda: False,
+    asked: Callable[[], int] = lambda: 0,
     complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
 ) -> RunDirectory:
     """A run in this process, without Ray, into the same kind of run directory.
@@ -117,7 +117,7 @@ def run_local(
     Args:
         report: told of every committed round.
         complete: writes the result when all rounds are there.
-        asked: whether to leave at the next step, with everything committed (raises `Interrupted`).
+        asked: the signal by which to leave at the next step, all of it committed (raises `Interrupted`); 0 for none.
     """
     directory = RunDirectory(plan.directory)
     with _held(directory, asked) as lease:

@@ -76,13 +76,12 @@ def work(
     group: Group,
     device: torch.device,
     report: Callable[[dict[str, Any]], None],
-    asked: Callable[[], bool] = lambda: False,
+    asked: Callable[[], int] = lambda: 0,
 ) -> None:
     """Algorithm 1 on the shards `s` with `s mod size == rank`."""
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
-    torch.manual_seed(config.seed)
-    student = placed(load_model(a.start) if a.start else config.student(), a.precision, device)
+    student = placed(load_model(a.start) if a.start else config.drawn(), a.precision, device)
     state = TrainState(student, config)
     mine = {
         s: Shard(path, device, student.upsampling) for s, path in enumerate(a.shards) if s % group.size == group.rank

@@ -14,7 +14,7 @@ from upath import UPath
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, as_path, digest_of
 from ail_ray.imaging import datasets
-from ail_ray.learning.config import PRESETS, SweepConfig, demo
+from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.models import NETWORKS
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.cluster import IN_JOB
@@ -31,12 +31,27 @@ SEEDS = {"smoke": (0,), "mini": (0, 1, 2), "paper": (0, 1, 2)}
 """Seeds of each budget, unless others are asked for."""
 
 
-def smoke() -> SweepConfig:
-    """Whether everything runs: bundled photographs, seconds of training; the numbers mean nothing."""
-    return replace(demo(), depth=None, downsizes=(0.5,), shards=4, validation=(), rounds=1, epochs=1, crops=64)
+PAPER: dict[str, Any] = {
+    "train": ("T91", "BSDS200"), "validation": (), "test": SETS, "scales": (2,), "downsizes": (1.0, 0.7, 0.5),
+    "network": "vdsr", "depth": None, "mu0": 0.01, "alpha0": 100.0, "error_unit": "squared", "error_factor": 1.0,
+    "rounds": 10, "epochs": 50, "crops": None, "crop": 41, "batch": 128, "optimizer": "sgd", "learning_rate": 0.1,
+    "schedule": "step", "restart": "round", "weight_decay": 1e-4, "clip": 0.4, "shards": 16, "precision": "auto",
+    "init": "he", "init_noise": 0.25, "beta": 0.0, "start": None, "rho": (), "lam": (0.15,), "rule": ("eq7",),
+}  # fmt: skip
+"""The paper's budget, every value of it: the runs that are recorded must be found whatever becomes of the presets."""
 
+MINI = PAPER | {
+    "validation": ("BSDS200-val",), "epochs": 2, "crops": 18_000, "batch": 16, "optimizer": "adam",
+    "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0.0,
+}  # fmt: skip
+"""A CPU's hours."""
 
-BUDGETS = {"smoke": smoke, "mini": PRESETS["mini"], "paper": PRESETS["paper"]}
+SMOKE = MINI | {
+    "train": ("sample",), "validation": (), "downsizes": (0.5,), "shards": 4, "rounds": 1, "epochs": 1, "crops": 64,
+}  # fmt: skip
+"""Bundled photographs and seconds of training, to see that everything runs; the numbers mean nothing."""
+
+BUDGETS = {"smoke": SMOKE, "mini": MINI, "paper": PAPER}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +135,18 @@ class Study:
 
     def _sweep(self, method: Method, scales: tuple[int, ...]) -> SweepConfig:
         """A method at the study's budget, on as many crops of each scale, in as many rounds that train as others."""
-        base, measured = BUDGETS[self.budget](), MEASURED[self.budget]
+        base, measured = BUDGETS[self.budget], MEASURED[self.budget]
         if self.budget == "smoke" and not available(measured):
             measured = ("sample-val",)
         values = {**method.student, **method.condition}
         if method.from_zeros:
-            values["rounds"] = base.rounds + 1
+            values["rounds"] = base["rounds"] + 1
         if method.student["network"] == "fsrcnn":
-            values["crop"] = -(-base.crop // scales[0]) * scales[0]
-        return replace(
-            base, **{"teacher": (self.teacher,), **values}, scales=scales, test=measured,
-            seed=method.seeds(self.all_seeds), crops=base.crops and base.crops * len(scales),
-        )  # fmt: skip
+            values["crop"] = -(-base["crop"] // scales[0]) * scales[0]
+        return SweepConfig(**base | {"teacher": (self.teacher,), **values} | {
+            "scales": scales, "test": measured, "seed": method.seeds(self.all_seeds),
+            "crops": base["crops"] and base["crops"] * len(scales),
+        })  # fmt: skip
 
     def job(self, sweep: SweepConfig, folder: str = "paper") -> SweepJob:
         """As the sweep's own command would have it, its summary in a folder of the storage path."""

@@ -1,6 +1,8 @@
 """Algorithm 1 in one process: the order of its calls, the rise of W, controls, extension, and a stop anywhere."""
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from tiny_run import TINY, MemoryImportance, MemoryJournal, StoppedError, fresh_
 from ail_ray.imaging.bank import Bank, Shard
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning import algorithm
-from ail_ray.learning.algorithm import adaptive_importance_learning
+from ail_ray.learning.algorithm import Run, adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate
-from ail_ray.learning.theta import train_epoch
+from ail_ray.learning.models import Network
+from ail_ray.learning.theta import TrainState, silent_layers, train_epoch
 
 Arrays = dict[str, np.ndarray]
 
@@ -229,3 +232,102 @@ def test_every_round_is_measured(shards: dict[int, Shard]) -> None:
         assert record["test"] == []
         assert set(record["seconds"]) == {"theta", "evaluation"} | ({"importance"} if record["round"] else set())
     torch.testing.assert_close(state.student.layers[0].weight, run.state.student.layers[0].weight)
+
+
+def dying(deaths: int, monkeypatch: pytest.MonkeyPatch) -> tuple[RunConfig, list[int]]:
+    """A configuration whose first so many students are dead from the start, and the attempts that were drawn."""
+    config, drawn = tiny(init="identity", rounds=1, weight_decay=0.0), list[int]()
+    draw = RunConfig.drawn
+
+    def drawn_or_dead(self: RunConfig, attempt: int = 0) -> Network:
+        drawn.append(attempt)
+        student = draw(self, attempt)
+        if attempt < deaths:
+            with torch.no_grad():
+                student.layers[1].weight.copy_(-student.layers[1].weight.abs())  # type: ignore[operator, index, union-attr]
+        return student
+
+    monkeypatch.setattr(RunConfig, "drawn", drawn_or_dead)
+    return config, drawn
+
+
+def begun(shards: dict[int, Shard], config: RunConfig, **there: Any) -> Run:
+    """A run with its first draw, as a worker begins it."""
+    run = tiny_run(shards, config, **there)
+    run.state.begin(config.drawn())
+    return run
+
+
+def test_a_student_that_dies_is_drawn_again(shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, drawn = dying(2, monkeypatch)
+    run = begun(shards, config)
+    adaptive_importance_learning(run)
+    journal = run.journal
+    assert isinstance(journal, MemoryJournal)
+    assert drawn == [0, 1, 2]
+    assert [call for call in journal.calls if call[0] == "death"] == [("death", 0, 0)] * 2
+    assert journal.deaths == [["layers.1"]] * 2
+    assert [record["dead"] for record in journal.records] == [[], []]
+    alive = tiny_run(shards, config)
+    alive.state.begin(config.drawn(2))
+    adaptive_importance_learning(alive)
+    assert_same_bits(journal.students[-1], alive.journal.students[-1])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("stop", range(1, 8))
+def test_a_run_that_died_and_was_killed_ends_with_the_same_bits(
+    shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    config, _ = dying(2, monkeypatch)
+    whole = begun(shards, config)
+    adaptive_importance_learning(whole)
+    calls = list[tuple[Any, ...]]()
+    journal, importance = MemoryJournal(calls, stop_after=stop), MemoryImportance(config, shards, calls)
+    try:
+        adaptive_importance_learning(begun(shards, config, journal=journal, importance=importance))
+    except StoppedError:
+        adaptive_importance_learning(begun(shards, config, journal=journal, importance=importance))
+    assert_same_bits(journal.students[-1], whole.journal.students[-1])  # type: ignore[attr-defined]
+    assert len(journal.deaths) == 2
+
+
+def test_a_student_from_zeros_is_drawn_again_in_the_first_round_that_trains(
+    shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, drawn = dying(1, monkeypatch)
+    run = begun(shards, replace(config, teacher="none"))
+    adaptive_importance_learning(run)
+    assert drawn == [0, 1]
+    assert [call for call in run.journal.calls if call[0] == "death"] == [("death", 1, 0)]  # type: ignore[attr-defined]
+    assert [bool(record["dead"]) for record in run.journal.records] == [True, False]  # type: ignore[attr-defined]
+
+
+def test_a_dead_student_of_he_is_named_and_kept(shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, drawn = dying(1, monkeypatch)
+    run = begun(shards, replace(config, init="he"))
+    before = {name: value.clone() for name, value in run.state.student.state_dict().items()}
+    adaptive_importance_learning(run)
+    assert drawn == [0]
+    assert [record["dead"] for record in run.journal.records] == [["layers.1"]] * 2  # type: ignore[attr-defined]
+    after = run.state.student.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before), "nothing moved: so it will never learn"
+
+
+def test_drawing_again_has_an_end(shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, drawn = dying(1000, monkeypatch)
+    run = begun(shards, replace(config, rounds=0))
+    adaptive_importance_learning(run)
+    assert drawn == list(range(algorithm.DRAWS + 1))
+    assert run.journal.records[-1]["dead"] == ["layers.1"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("network", ["vdsr", "drrn"])
+@pytest.mark.parametrize("init", ["he", "identity"])
+def test_a_living_student_has_no_silent_layer(shards: dict[int, Shard], network: str, init: str) -> None:
+    config = tiny(network=network, init=init, scales=(2,), depth=None, width=8)
+    run = tiny_run(shards, config)
+    state = TrainState(config.drawn(), config)
+    bank = run.bank
+    for s, shard in shards.items():
+        bank.weigh(s, np.zeros(shard.pixels, np.float16))  # importance does not count
+    assert silent_layers(state, bank, round=0, epoch=0, group=Group(), precision="fp32") == []

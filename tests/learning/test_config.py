@@ -6,9 +6,10 @@ from dataclasses import fields, replace
 from typing import Any, get_args
 
 import pytest
+import torch
 
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import PRESETS, RunConfig, SweepConfig, demo, mini, paper, parameters
+from ail_ray.learning.config import PRESETS, RunConfig, SweepConfig, demo, mini, paper, parameters, preset
 from ail_ray.learning.importance import Rule
 
 OTHER: dict[str, Any] = {
@@ -16,7 +17,7 @@ OTHER: dict[str, Any] = {
     "error_factor": 2.0, "epochs": 49, "crops": 1000, "crop": 40, "batch": 64, "optimizer": "adam",
     "learning_rate": 0.2, "schedule": "cosine", "weight_decay": 0.0, "clip": 0.3, "shards": 8, "precision": "bf16",
     "rho": 0.75, "width": 14, "lam": 0.1, "teacher": "random", "rule": "uniform", "seed": 1, "restart": "never",
-    "start": "weights.safetensors",
+    "start": "weights.safetensors", "init": "identity",
 }  # fmt: skip
 """Another value for everything that changes the result."""
 
@@ -121,7 +122,11 @@ def test_the_control_is_run_once_for_every_lam_and_teacher() -> None:
 
 
 def test_every_field_is_judged() -> None:
-    assert {field.name for field in fields(RunConfig)} == OTHER.keys() | WITHOUT_EFFECT.keys() | {"network", "beta"}
+    assert {field.name for field in fields(RunConfig)} == OTHER.keys() | WITHOUT_EFFECT.keys() | {
+        "network",
+        "beta",
+        "init_noise",
+    }
 
 
 def test_the_digest_changes_with_all_that_changes_the_result() -> None:
@@ -176,6 +181,35 @@ def test_runs_of_older_versions_keep_their_names() -> None:
     assert digest(RunConfig()) == "9f770c6df28bd51c"
     assert digest(RunConfig(teacher="none")) == "4ecc2ea8bf1c9da9"
     assert digest(RunConfig(rule="uniform")) == "0aa63ae854c07127"
+
+
+def test_a_field_that_was_added_enters_a_name_only_where_it_differs_from_what_was_before() -> None:
+    assert digest(RunConfig(init="he")) == digest(RunConfig())
+    names = {digest(RunConfig(init="identity", init_noise=noise)) for noise in (0.25, 0.1)}
+    assert len(names | {digest(RunConfig())}) == 3
+    assert problems(RunConfig, init_noise=0.1) == ["init-noise goes with init identity, got init he"]
+    assert problems(RunConfig, init="identity", init_noise=0.0) == ["init-noise must be positive, got 0.0"]
+
+
+def test_given_weights_are_not_drawn() -> None:
+    given = RunConfig(start="weights.safetensors")
+    assert digest(replace(given, init="identity", init_noise=0.1), start="w") == digest(given, start="w")
+    assert [c.redraws for c in (RunConfig(), RunConfig(init="identity"), replace(given, init="identity"))] == [
+        False, True, False,
+    ]  # fmt: skip
+
+
+def test_the_first_weights_follow_from_seed_and_attempt() -> None:
+    def drawn(seed: int, attempt: int = 0) -> torch.Tensor:
+        return RunConfig(init="identity", depth=3, seed=seed).drawn(attempt).state_dict()["layers.1.weight"]
+
+    torch.manual_seed(0)
+    he = RunConfig(depth=3).student().state_dict()["layers.1.weight"]
+    torch.testing.assert_close(drawn(0), 0.25 * he + torch.nn.init.dirac_(torch.empty_like(he)), rtol=0, atol=1e-7)
+    asked = list(itertools.product((0, 1), (0, 1, 2)))
+    draws = [drawn(*each) for each in asked]
+    assert all(torch.equal(draw, drawn(*each)) for draw, each in zip(draws, asked, strict=True)), "whenever it is asked"
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(draws, 2))
 
 
 def test_one_schedule_spans_a_fixed_number_of_rounds() -> None:
@@ -240,6 +274,7 @@ def test_presets_are_what_they_say() -> None:
     assert demo().train == ("sample",)
     assert len(list(demo().grid())) == 3
     assert len(list(mini().grid())) == len(list(paper().grid())) == 2
+    assert [sweep().init for sweep in (demo, mini, paper)] == ["identity", "identity", "he"]
     run = next(iter(paper().grid()))
     paper_values = {
         "student_width": 13, "student_depth": 20, "rounds": 10, "epochs": 50, "batch": 128, "crop": 41, "lam": 0.15,
@@ -247,3 +282,13 @@ def test_presets_are_what_they_say() -> None:
         "weight_decay": 1e-4, "clip": 0.4, "downsizes": (1.0, 0.7, 0.5), "validation": (),
     }  # fmt: skip
     assert {name: getattr(run, name) for name in paper_values} == paper_values
+
+
+def test_a_network_has_its_own_say_in_a_preset() -> None:
+    for name, network in itertools.product(PRESETS, ("vdsr", "drrn", "nonesuch")):
+        changed = {"network": network} if network != "nonesuch" else {}
+        assert preset(name, network) == replace(PRESETS[name](), **changed)
+    for scale in (2, 3, 4):
+        small = replace(preset("mini", "fsrcnn"), scales=(scale,))
+        assert [run.student_width for run in small.grid()] == [56, 56], "it is small by design"
+    assert replace(preset("mini", "fsrcnn"), width=(30,)).width == (30,), "a width overrides its rho"

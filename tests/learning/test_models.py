@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ail_ray.imaging.images import degrade, enlarge
 from ail_ray.learning.models import (
     DRRN,
     FSRCNN,
@@ -169,3 +170,42 @@ def test_fresh_weights_follow_he() -> None:
         # 9216 draws: the sample deviation lies within 3 % of the true one (4 of its own deviations)
         assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / (9 * 32)), rel=0.03)
     assert model.layers[-1].weight.std().item() == pytest.approx(math.sqrt(2 / 9), rel=0.2)
+
+
+def test_a_start_from_the_identity_passes_maps_on() -> None:
+    for name, inner in (("vdsr", ["layers.1", "layers.2"]), ("drrn", ["block.0", "block.1"])):
+        torch.manual_seed(0)
+        model = build_model(name, width=5, depth=4)
+        drawn = {key: value.clone() for key, value in model.state_dict().items()}
+        model.start_from_identity(0.25)
+        for key, weight in model.state_dict().items():
+            expected = 0.25 * drawn[key]
+            if key.removesuffix(".weight") in inner:
+                for channel in range(5):
+                    expected[channel, channel, 1, 1] += 1
+            torch.testing.assert_close(weight, expected, rtol=0, atol=1e-7)
+
+
+def test_a_network_of_one_map_keeps_its_draw() -> None:
+    model = build_model("vdsr", width=1, depth=4)
+    drawn = {key: value.clone() for key, value in model.state_dict().items()}
+    model.start_from_identity(0.25)
+    assert all(torch.equal(drawn[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("scale", "within"), [(2, 1e-5), (3, 0.04), (4, 0.06)])
+def test_an_fsrcnn_starts_as_bicubic_interpolation(scale: int, within: float) -> None:
+    """Up to what nine taps leave of the kernel; the border is what a deconvolution makes of it."""
+    torch.manual_seed(0)
+    model = build_model("fsrcnn", scale=scale)
+    torch.nn.init.zeros_(model.deconvolution.weight)  # type: ignore[union-attr, arg-type]
+    model.start_from_identity(1e-9)
+    waves = torch.sin(torch.arange(48) / 5)[:, None] * torch.cos(torch.arange(48) / 7) / 2 + 0.5
+    small = degrade((waves * 255).round().to(torch.uint8).numpy(), scale)
+    with torch.no_grad():
+        enlarged = model(torch.from_numpy(small)[None, None].float())[0, 0]
+    inner = slice(3 * scale, -3 * scale)
+    error = (enlarged - torch.from_numpy(enlarge(small, scale)))[inner, inner].abs().max()
+    assert error < within
+    flat = model(torch.full((1, 1, 9, 9), 0.5)).detach()[0, 0]
+    torch.testing.assert_close(flat[inner, inner], torch.full_like(flat[inner, inner], 0.5), rtol=0, atol=1e-5)

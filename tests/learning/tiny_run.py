@@ -75,11 +75,21 @@ class MemoryJournal:
     logs: list[EpochLog] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     students: list[dict[str, np.ndarray]] = field(default_factory=list)
+    deaths: list[list[str]] = field(default_factory=list)
 
     def resume(self, state: TrainState) -> tuple[int, int, int]:
         if self.arrays is not None:
             state.load(self.arrays)
         return self.place
+
+    def attempts(self) -> int:
+        return len(self.deaths)
+
+    def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
+        self.deaths.append(silent)
+        self.logs = [log for log in self.logs if log.round < round]
+        self.arrays, self.place = (self.arrays if round else None), (round, 0, 0)
+        self._committed(("death", round, epoch))
 
     def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
         if state is not None and (round, epoch, steps) == self.leave_at:
@@ -96,9 +106,12 @@ class MemoryJournal:
         self._commit(("round", record["round"]), state, (record["round"] + 1, 0, 0))
 
     def _commit(self, call: tuple[Any, ...], state: TrainState, place: tuple[int, int, int]) -> None:
-        self.calls.append(call)
         self.arrays = {name: array.copy() for name, array in state.tensors().items()}
         self.place = place
+        self._committed(call)
+
+    def _committed(self, call: tuple[Any, ...]) -> None:
+        self.calls.append(call)
         if self.stop_after is not None:
             self.stop_after -= 1
             if self.stop_after == 0:

@@ -54,6 +54,7 @@ def record(t: int, psnr: float = 30.0) -> dict[str, Any]:
     return {
         "round": t, "importance": {"mean": 0.5, "saturated": 0.25}, "seconds": {"evaluation": 0.1},
         "validation": [{"set": "val", "scale": 2, "psnr": psnr, "ssim": 0.9, "images": 1}], "test": [],
+        "dead": [],
     }  # fmt: skip
 
 
@@ -191,6 +192,32 @@ def test_the_journal_draws_commits_then_reports(directory: RunDirectory) -> None
     write_tensors(directory.importance_path(0, 0), {"importance": np.zeros(9, np.float16)})
     journal.commit_round(record(0), state(0))
     assert heard == [(0, 0, ["a.png", "b.png"])]
+
+
+def test_a_death_takes_back_the_round_and_is_told(directory: RunDirectory) -> None:
+    whole_round(directory, 0)
+    write_tensors(directory.importance_path(1, 0), {"importance": np.full(9, 0.1, np.float16)})
+    directory.commit_epoch(log(1, 0), state(10).tensors())
+    journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda record: None)
+    assert journal.attempts() == 0
+    journal.commit_death(1, 1, ["layers.3"])
+    assert journal.attempts() == 1, "as another process would read it"
+    assert journal.resume(state(0)) == (1, 0, 0), "the round begins anew"
+    assert directory.manifest()["draws"] == [{"round": 1, "epoch": 1, "silent": ["layers.3"]}]
+    assert directory.manifest()["epochs"] == []
+    assert directory.incidents() == [
+        "draw 1 of the student died in round 1, epoch 1 (layers.3 lets nothing through); drawn again"
+    ]
+
+
+def test_a_student_that_stays_dead_is_told_once(directory: RunDirectory) -> None:
+    journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda record: None)
+    for t in (0, 1):
+        write_tensors(directory.importance_path(t, 0), {"importance": np.zeros(9, np.float16)})
+        journal.commit_round({**record(t), "dead": ["layers.3"]}, state(t))
+    (line,) = directory.incidents()
+    assert line.startswith("the student is dead: layers.3 lets nothing through")
+    assert [each["dead"] for each in directory.records()] == [["layers.3"]] * 2
 
 
 def test_finalising_again_changes_nothing(directory: RunDirectory) -> None:

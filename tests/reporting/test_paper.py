@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from ail_ray.reporting.tables import comparison, comparison_markdown, complexity
 from jobs import paper_tables, train_teacher
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+RECORDED = REPOSITORY / "docs" / "results" / "mini" / "runs"
 
 
 def test_the_papers_numbers_are_all_there() -> None:
@@ -198,10 +199,8 @@ def tiny_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The budget `smoke`, but of seconds, and no image sets but those bundled."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "none"))
-    monkeypatch.setattr(paper, "BUDGETS", {"smoke": lambda: SweepConfig(
-        train=("sample",), validation=(), test=(), scales=(2,), downsizes=(0.25,), rounds=1, epochs=1, crops=8, batch=4,
-        shards=2, optimizer="adam", learning_rate=3e-3, schedule="cosine", depth=6,
-    )})  # fmt: skip
+    smaller = {"downsizes": (0.25,), "crops": 8, "batch": 4, "shards": 2, "weight_decay": 1e-4, "depth": 6}
+    monkeypatch.setattr(paper, "BUDGETS", {"smoke": paper.SMOKE | smaller})
     return tmp_path
 
 
@@ -352,3 +351,25 @@ def test_a_table_of_the_docs_comes_from_the_runs_beside_it(
     written = json.loads((folder / f"table_{number}.json").read_text())
     assert rows
     assert (written["rows"], written["missing"]) == (json.loads(json.dumps(rows)), missing)
+
+
+def test_a_budget_states_every_value_itself() -> None:
+    """Whatever becomes of presets and defaults: a study finds its runs again."""
+    stated_elsewhere = {"teacher", "seed"} | {"width", "search", "samples", "asha"}
+    for budget in paper.BUDGETS.values():
+        assert budget.keys() == {field.name for field in fields(SweepConfig)} - stated_elsewhere
+
+
+def test_the_recorded_runs_are_found(
+    data_dir: Path, teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIL_DATA_DIR", str(data_dir))
+    recorded = {path.name for path in RECORDED.iterdir()}
+    found = set()
+    for numbers, seeds in (((1, 2), (0, 1, 2)), ((8,), (0,))):
+        study = Study(
+            tables=numbers, budget="mini", scales=(2,), seeds=seeds, teacher=str(teacher_path), collect=True,
+            storage=str(tmp_path),
+        )  # fmt: skip
+        found |= {run.path.name for each in study.experiments() for run in study.checked(each.sweep)[1].values()}
+    assert recorded - found == {"d203623dec2b3e80", "a8865e6175dcfca4"}, "the longest run, which no table has"

@@ -1,0 +1,128 @@
+"""How every job begins, speaks and ends: at a terminal, in a pipe that somebody closes, and when it is told to stop.
+
+Jobs import this file first, and it imports nothing slow: from then on Ctrl-C ends the job without a traceback.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import IO, NoReturn
+
+from ail_ray.errors import Interrupted
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR, CLEAR_LINE = b"\x1b[?25h", b"\r\x1b[2K"
+GOES_ON = "the same command goes on from there"
+STARTS_AGAIN = "the same command starts again"
+
+
+def say(line: str, file: IO[str] | None = None) -> None:
+    """Print a line at once, since a job's log is read while it runs; on standard output by default.
+
+    Raises:
+        Interrupted: nobody reads on, which ends the job as a signal would and is no failure of what it was doing.
+    """
+    try:
+        print(line, file=file, flush=True)
+    except BrokenPipeError:
+        raise Interrupted(signal.SIGPIPE) from None
+
+
+def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoReturn:
+    """Call a job's main function with the words of the command line, and exit with the code that it returns.
+
+    Ctrl-C and SIGTERM raise KeyboardInterrupt in it. What it then has to record it records; afterwards the cursor is
+    back, one line says how to go on, and the exit code is 130 or 143. Whoever sends a second one does not wait for
+    that. Where the reader of a pipe has gone, the job ends without a word, with 141 as a shell would say. A character
+    that standard output cannot show is replaced.
+
+    Args:
+        again: what the same command does after an interruption.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the job
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
+        getattr(sys, name).reconfigure(errors="replace")
+    stop = _Stop()
+    listen(stop)
+    code: int | str | None
+    try:
+        try:
+            code = main(sys.argv[1:])
+        except SystemExit as leaving:  # after --help, or a refusal
+            code = leaving.code
+        sys.stdout.flush()
+    except BaseException as error:
+        number = stop.number or (error.number if isinstance(error, Interrupted) else _number(error))
+        if not number:
+            raise
+        code = 128 + number
+        if number in STOPS:
+            _last_word(f"stopped; {again}")
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            if _abandoned(stream):  # or Python, as it ends, would write what is left and complain
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+class _Stop:
+    """The signal that has asked the job to stop, 0 while none has; a second one is granted at once."""
+
+    number = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            _leave(number, frame)
+        self.number = number
+        raise Interrupted(number)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End this process here and now; whatever it started sees that it has gone."""
+    _last_word("stopped at once")
+    os._exit(128 + number)
+
+
+def listen(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let a handler hear the signals, but for those that whoever started the job wants ignored, as `nohup` does."""
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _number(error: BaseException) -> int:
+    """The signal that an error of somebody else stands for; 0 for any other error."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    gone = isinstance(error, BrokenPipeError) and any(map(_abandoned, (sys.stdout, sys.stderr)))
+    return signal.SIGPIPE if gone else 0
+
+
+def _abandoned(stream: IO[str]) -> bool:
+    """Whether a stream is a pipe whose reader has gone."""
+    look = select.poll()
+    look.register(stream.fileno(), 0)  # errors are always looked for
+    return bool(look.poll(0))
+
+
+def _last_word(line: str) -> None:
+    """A line on standard error by itself, the cursor back: a terminal has just shown `^C`, perhaps below a table."""
+    with contextlib.suppress(OSError):
+        if os.isatty(1) and _moves_cursor():
+            os.write(1, SHOW_CURSOR)
+        os.write(2, (CLEAR_LINE if os.isatty(2) and _moves_cursor() else b"") + f"{line}\n".encode())
+
+
+def _moves_cursor() -> bool:
+    return os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+if Path(sys.argv[0]).absolute().parent.name == "jobs" and multiprocessing.parent_process() is None:
+    listen(_leave)  # until `run` is called there is nothing that could be recorded
