@@ -30,6 +30,11 @@ class Network(nn.Module):
         super().__init__()
         self.width, self.depth, self.upsampling = width, depth, upsampling
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU if it has none."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
     @classmethod
     def thinned(cls, rho: float) -> int:
         """Feature maps that are left of the full network's, at least 1."""
