@@ -11,15 +11,16 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, as_path, digest_of, write_json
+from ail_ray.files import FileError, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.champion import crown
-from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency, first_answer
+from ail_ray.orchestration.cluster import check_shared, cluster, concurrency, first_answer
 from ail_ray.orchestration.comparison import pictures, table
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.mlflow_store import connect, page_of, without_password
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.placement import Placement
@@ -36,7 +37,7 @@ from ail_ray.orchestration.prepare import (
 from ail_ray.orchestration.progress import shown
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
-from ail_ray.orchestration.tracking import TABLE, Tracker, connect, without_password
+from ail_ray.orchestration.tracking import TABLE, Tracker
 from ail_ray.orchestration.trial import complete_with_onnx, resolve_precision, run_local
 from ail_ray.orchestration.tuning import Sweep, run_on_tune
 
@@ -84,7 +85,7 @@ def run_sweeps(
 
     tells = {name: say if len(jobs) == 1 else partial(_named, name, say) for name in jobs}
     for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
-        connect(job.tracking_uri, _artifacts(job))  # before the cluster is touched
+        connect(job.tracking_uri)  # before the cluster is touched
         tells[name](_data(job, prepared))
     try:
         with nullcontext() if first.local else cluster():
@@ -122,11 +123,6 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
         + f"; storage {job.storage_path}; MLflow {without_password(job.tracking_uri)}"
     )
-
-
-def _artifacts(job: SweepJob) -> UPath:
-    """Where MLflow's artifacts go, if its database is a local file: beside it."""
-    return job.out_path if IN_JOB else as_path(".")
 
 
 def _data_built(
@@ -191,7 +187,7 @@ class _Opened:
         del protocol["rounds"]  # more rounds: the same sweep
         self.digest = digest_of([protocol, prepared.corpus.digest])
         self.tracker = Tracker(
-            job.tracking_uri, _artifacts(job), sweep=self.digest, name=sweep_title(name, job.sweep),
+            job.tracking_uri, sweep=self.digest, name=sweep_title(name, job.sweep),
             note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
         )  # fmt: skip
         self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
@@ -222,6 +218,7 @@ class _Opened:
             summary = {
                 "trials": self.monitor.trials(), "sweep": self.digest, "mlflow_run_id": self.tracker.parent,
                 "tracking_uri": without_password(self.job.tracking_uri),
+                "mlflow_page": page_of(self.tracker.experiment, self.digest),
             }  # fmt: skip
             write_json(self.job.out_path / "summary.json", summary)
             self.ledger.close("finished")
