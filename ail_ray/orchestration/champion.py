@@ -14,6 +14,7 @@ import mlflow.onnx
 import numpy as np
 import onnx
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -28,7 +29,7 @@ from ail_ray.learning.inference import evaluate, mean_psnr
 from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.job import tracking_uri
-from ail_ray.orchestration.tracking import database_file, unusable, without_password
+from ail_ray.orchestration.mlflow_store import folder_of, unusable, without_password
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
@@ -47,7 +48,7 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
         ConfigError: the server or database at `uri` cannot be used, or has no champion for this scale.
     """
     held = None
-    database = database_file(uri)
+    database = database_of(uri)
     if database is None or database.exists():  # MLflow would make one
         try:
             client = MlflowClient(tracking_uri=uri)
@@ -119,7 +120,9 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
-    return as_path(client.download_artifacts(str(held.run_id), f"{FOLDER}/{WEIGHTS}", folder))
+    uri = client.tracking_uri
+    place = folder_of(uri, client.get_run(str(held.run_id)).info.artifact_uri)
+    return as_path(download_artifacts(f"{place}/{FOLDER}/{WEIGHTS}", dst_path=folder, tracking_uri=uri))
 
 
 def _psnr(trial: dict[str, Any], scale: int) -> float:

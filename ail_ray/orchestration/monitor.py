@@ -8,13 +8,15 @@ from ail_ray.entry import say
 
 from ail_ray.learning.config import parameters
 from ail_ray.learning.inference import mean_psnr
+from ail_ray.orchestration.comparison import Reached, by_round
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.mlflow_store import without_password
 from ail_ray.orchestration.notes import student_cost, trial_params
 from ail_ray.orchestration.references import Rows, below_bicubic
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import describe, title
-from ail_ray.orchestration.tracking import Tracker, without_password
+from ail_ray.orchestration.tracking import Tracker, compared_by
 from ail_ray.orchestration.trial import TrialPlan
 
 
@@ -27,6 +29,7 @@ class Monitor:
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}
         self._told: dict[str, int] = {}
+        self._curves: dict[str, list[tuple[float, float]]] = {}  # by round the time and the PSNR in dB
         self._incidents: dict[str, int] = {}
 
     def started(self, plan: TrialPlan) -> None:
@@ -105,6 +108,8 @@ class Monitor:
             run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config), rounds)
             if status:
                 self.tracker.finish(run_id, status, directory, plan.student)
+            self._curves[directory.path.name] = [(r["time"], compared_by(r)) for r in directory.records(rounds)]
+            self.tracker.compare(self._reached())
             return run_id
         except Exception as error:  # an outage costs nothing: the next call sends what is missing
             say(
@@ -112,6 +117,17 @@ class Monitor:
                 sys.stderr,
             )
             return None
+
+    def _reached(self) -> list[Reached]:
+        """What the trials have reached together by round, as far as none of them can still change it."""
+        if len(self.plans) < self.ledger.content["asked"]:
+            return []
+        curves = {run: self._curves.get(run, []) for run in self.plans}
+        known = min(
+            [len(curves[run]) for run in self.plans if run not in self.status],
+            default=max(map(len, curves.values())),
+        )
+        return by_round([(parameters(plan.config), curves[run]) for run, plan in self.plans.items()], known - 1)
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.champion import crown
 from ail_ray.orchestration.cluster import cannot_start, check_shared, cluster, concurrency, first_answer
 from ail_ray.orchestration.comparison import pictures, table
-from ail_ray.orchestration.job import SweepJob, check, record_folder
+from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.mlflow_store import connect, page_of, without_password
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.placement import Placement
@@ -37,7 +38,7 @@ from ail_ray.orchestration.progress import shown
 from ail_ray.orchestration.references import references
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
-from ail_ray.orchestration.tracking import TABLE, Tracker, connect, without_password
+from ail_ray.orchestration.tracking import TABLE, Tracker
 from ail_ray.orchestration.trial import complete_with_onnx, resolve_precision, run_local
 from ail_ray.orchestration.tuning import Sweep, run_on_tune
 
@@ -85,7 +86,7 @@ def run_sweeps(
 
     tells = {name: say if len(jobs) == 1 else partial(_named, name, say) for name in jobs}
     for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
-        connect(job.tracking_uri, record_folder(job.out_path))  # before the cluster is touched
+        connect(job.tracking_uri)  # before the cluster is touched
         tells[name](_data(job, prepared))
     with nullcontext() if first.local else cluster():
         try:
@@ -202,7 +203,7 @@ class _Opened:
         del protocol["rounds"]  # more rounds: the same sweep
         self.digest = digest_of([protocol, prepared.corpus.digest])
         self.tracker = Tracker(
-            job.tracking_uri, record_folder(job.out_path), sweep=self.digest, name=sweep_title(name, job.sweep),
+            job.tracking_uri, sweep=self.digest, name=sweep_title(name, job.sweep),
             note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
         )  # fmt: skip
         self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
@@ -242,6 +243,7 @@ class _Opened:
                 "trials": self.monitor.trials(), "sweep": self.digest, "references": self.monitor.references,
                  "mlflow_run_id": self.tracker.parent,
                 "tracking_uri": without_password(self.job.tracking_uri),
+                "mlflow_page": page_of(self.tracker.experiment, self.digest),
             }  # fmt: skip
             write_json(self.job.out_path / "summary.json", summary)
             self.ledger.close("finished")

@@ -19,16 +19,15 @@ import ray
 import torch
 from conftest import TinyFiles, as_options
 from ray.exceptions import GetTimeoutError
-from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration import sweep
 from ail_ray.orchestration.cluster import NO_GPU, cannot_start, cluster, concurrency, first_answer, start_own
 from ail_ray.orchestration.job import SweepJob
+from ail_ray.orchestration.mlflow_store import connect
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import OnCluster
-from ail_ray.orchestration.tracking import connect
 from ail_ray.orchestration.trial import resolve_precision
 from jobs.ail_sweep import main
 
@@ -204,7 +203,7 @@ def no_new_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_databas
     (tmp_path / "out" / "sweep.json").write_text("the record")
     yield
     assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
-    client, experiment = connect(uri, UPath(tmp_path))
+    client, experiment = connect(uri)
     assert client.search_runs([experiment]) == []
 
 

@@ -13,8 +13,8 @@ from upath import UPath
 from ail_ray.errors import ConfigError
 from ail_ray.orchestration import job
 from ail_ray.orchestration.champion import fetch_champion
-from ail_ray.orchestration.job import record_folder, tracking_uri
-from ail_ray.orchestration.tracking import connect, database_file
+from ail_ray.orchestration.job import tracking_uri
+from ail_ray.orchestration.mlflow_store import connect, database_of
 from jobs.ail_sweep import main
 
 ODD = ["plain", "q?a=b", "half#way", "100%25 'sure' \"yes\"", "me@corp:é\\"]
@@ -31,8 +31,8 @@ def test_a_record_lies_where_the_user_stands(
     monkeypatch.chdir(here)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     uri = tracking_uri(UPath("ail_out"))
-    assert database_file(uri) == UPath(here / "mlflow.db")
-    client, experiment = connect(uri, record_folder(UPath("ail_out")))
+    assert database_of(uri) == Path(here / "mlflow.db")
+    client, experiment = connect(uri)
     run = client.create_run(experiment).info.run_id
     client.log_text(run, "a picture", "images/a b.txt")
     (written,) = (here / "mlartifacts").rglob("a b.txt")
@@ -60,7 +60,7 @@ def test_the_printed_commands_can_be_pasted(
     assert report[-2:] == ["--out", str(here / "ail_out")]
     mlflow_ui = shlex.split(printed["Compare in MLflow"])
     assert mlflow_ui[:3] == ["mlflow", "ui", "--backend-store-uri"]
-    assert database_file(mlflow_ui[3]) == UPath(here / "mlflow.db")
+    assert database_of(mlflow_ui[3]) == Path(here / "mlflow.db")
 
 
 def test_a_plain_folder_has_the_address_that_it_always_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,5 +90,5 @@ def test_a_database_that_cannot_be_written_is_refused_with_what_to_do(
     remedy = r"not writable; stand elsewhere, or set MLFLOW_TRACKING_URI$"
     for folder in (tmp_path, tmp_path / "inside"):
         with pytest.raises(ConfigError, match=rf"^MLflow's database: {folder}(/mlflow.db)?: {remedy}"):
-            connect(job.sqlite_uri(UPath(folder / "mlflow.db")), UPath(folder))
+            connect(job.sqlite_uri(UPath(folder / "mlflow.db")))
     shutil.rmtree(tmp_path / "inside")
