@@ -51,7 +51,7 @@ def by_round(trials: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float]
             and min(len(curve), len(plain or ())) > t
         ]
         gains = [curve[t][1] - plain[t][1] for curve, plain in pairs if plain]
-        metrics = {PSNR: best} | ({f"{PSNR}_above_control": sum(gains) / len(gains)} if gains else {})
+        metrics = {PSNR: best} | ({"dB/gain": sum(gains) / len(gains)} if gains else {})
         reached.append((max(curve[t][0] for _, curve in trials if len(curve) > t), metrics))
     return reached
 

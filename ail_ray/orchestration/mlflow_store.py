@@ -26,7 +26,7 @@ from ail_ray.files import as_path, unwritable_file
 
 NAME = "ail_ray"
 SWEEP = "ail.sweep"
-PSNR = "evaluation/PSNR_dB"  # what trials are compared by; sorted before the importance, as the pages of MLflow do
+PSNR = "dB/PSNR"  # what trials are compared by; before the importance, since the pages of MLflow are sorted
 FILES = "mlartifacts"
 TAGS = {
     "mlflow.experimentKind": "custom_model_development",  # else the UI takes it for one about language models

@@ -101,7 +101,7 @@ class Tracker:
             for t, (stamp, _) in enumerate(rounds[sent + 1 :], sent + 1):
                 self._log(run_id, t, stamp, measured(rows))
             self.finish(run_id, "finished")
-        flat = {f"{PSNR}_{_short(name)}": compared_by(rows) for name, rows in self.references.items()}
+        flat = {f"dB/{_short(name)}": compared_by(rows) for name, rows in self.references.items()}
         sent = self._sent(self.parent)
         for t, (stamp, reached) in enumerate(rounds[sent + 1 :], sent + 1):
             self._log(self.parent, t, stamp, {**reached, **flat})
@@ -224,7 +224,7 @@ def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """A round record as MLflow metrics: `evaluation/ importance/ theta/ time/ system/`, units in the names.
+    """A round record as MLflow metrics: `dB/ importance/ ssim/ theta/ time/ system/`, units in the names.
 
     MLflow's pages sort what is before the slash, and what is after it: the PSNR that trials are compared by is first.
     """
@@ -247,7 +247,7 @@ def measured(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float
     for group, short in (("validation", "val"), ("test", "test")):
         for row in rows[group]:
             name = f"{short}_{_short(row['set'])}_x{row['scale']}"
-            metrics |= {f"{PSNR}_{name}": row["psnr"], f"evaluation/SSIM_{name}": row["ssim"]}
+            metrics |= {f"dB/{name}": row["psnr"], f"ssim/{name}": row["ssim"]}
     return metrics
 
 

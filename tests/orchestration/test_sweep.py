@@ -80,7 +80,7 @@ def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.info.status == "FINISHED"
         assert history(client, run_id, "importance/mean") == [0, 1]
-        assert history(client, run_id, "val/val_x2_psnr_dB") == [0, 1]
+        assert history(client, run_id, "dB/val_val_x2") == [0, 1]
         assert {"student.safetensors", "config.json"} <= {file.path for file in client.list_artifacts(run_id)}
         assert run.data.params.keys() >= {"width", "teacher", "rule", "seed", "student", "student_weights"}
         assert "None" not in run.data.params.values()

@@ -1,10 +1,12 @@
 """Run directories mirrored into MLflow: everything once, whatever is repeated, restarted or away for a while."""
 
 import math
+import re
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,11 @@ from upath import UPath
 
 from ail_ray.files import write_bytes, write_json
 from ail_ray.imaging.pictures import as_png
-from ail_ray.learning.config import ConfigError, RunConfig
+from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
 from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.mlflow_store import without_password
 from ail_ray.orchestration.monitor import Monitor
+from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.tracking import Tracker, metrics_of
@@ -68,10 +71,10 @@ def track(tmp_path: Path, empty_database: bytes) -> Callable[..., Tracker]:
     """Connects as a job does when it starts."""
     (tmp_path / "mlflow.db").write_bytes(empty_database)
 
-    def connect(sweep: str = "sweep-1", note: str = "`the command`") -> Tracker:
+    def connect(sweep: str = "sweep-1", note: str = "`the command`", **more: Any) -> Tracker:
         return Tracker(
             f"sqlite:///{tmp_path / 'mlflow.db'}", sweep=sweep, name="mini", note=note,
-            params={"epochs": 3}, datasets=DATASETS,
+            params={"epochs": 3}, datasets=DATASETS, **more,
         )  # fmt: skip
 
     return connect
@@ -259,14 +262,17 @@ def test_a_server_that_goes_away_is_said_without_its_password(
 def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
     assert set(metrics_of(record(0))) == {
         "importance/mean", "importance/saturated", "importance/p50", "time/theta_s", "time/evaluation_s",
-        "system/memory_GB", "system/workers", "val/val_x2_psnr_dB", "val/val_x2_ssim",
-        "test/Set5_x3_psnr_dB", "test/Set5_x3_ssim",
+        "system/memory_GB", "system/workers", "dB/PSNR",
+        "dB/val_val_x2", "ssim/val_val_x2",
+        "dB/test_Set5_x3", "ssim/test_Set5_x3",
     }  # fmt: skip
     metrics = metrics_of(record(1))
     assert set(metrics) - set(metrics_of(record(0))) == {
         "theta/loss", "theta/squared_error", "theta/patches_per_s",
     }  # fmt: skip
-    assert metrics["test/Set5_x3_psnr_dB"] == 32.0
+    assert metrics["dB/test_Set5_x3"] == 32.0
+    assert metrics["dB/PSNR"] == 31.0  # of the validation images
+    assert metrics_of(record(1) | {"validation": []})["dB/PSNR"] == 32.0
     assert metrics["theta/patches_per_s"] == 100.0
     assert all(math.isfinite(value) for value in metrics.values())
 
@@ -274,7 +280,7 @@ def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
 def test_what_mlflow_would_refuse_in_a_name_is_left_out_of_it() -> None:
     named = record(0)
     named["validation"][0]["set"] = "photos (1)"
-    assert {"val/photos-1_x2_psnr_dB", "val/photos-1_x2_ssim"} <= set(metrics_of(named))
+    assert {"dB/val_photos-1_x2", "ssim/val_photos-1_x2"} <= set(metrics_of(named))
 
 
 def test_a_finished_run_that_goes_on_gets_its_new_student(
@@ -319,3 +325,124 @@ def test_what_compares_the_trials_replaces_itself(track: Callable[..., Tracker])
     assert parent.info.status == "FINISHED"
     # As `log_table` marks them, for the UI to show a table.
     assert parent.data.tags["mlflow.loggedArtifacts"] == '[{"path": "trials.json", "type": "table"}]'
+
+
+REFERENCES = {
+    "bicubic": {"validation": [{"set": "val", "scale": 2, "psnr": 29.5, "ssim": 0.8}], "test": []},
+    "teacher=vdsr": {"validation": [{"set": "val", "scale": 2, "psnr": 33.0, "ssim": 0.95}], "test": []},
+}
+REACHED = [
+    (1_700_000_000.0 + 60 * t, {"dB/PSNR": best, "dB/gain": 0.25 * t}) for t, best in enumerate((30.0, 31.5, 31.5))
+]
+
+
+def curve(tracker: Tracker, run_id: str, metric: str) -> list[tuple[int, float]]:
+    return [(step, value) for step, value, _ in rounds_sent(tracker, run_id, metric)]
+
+
+def test_a_parent_has_what_its_trials_reached_and_flat_lines_to_compare_it_with(track: Callable[..., Tracker]) -> None:
+    for last in (1, 2, 3, 3):  # the last is the same command again
+        tracker = track(references=REFERENCES)
+        tracker.compare(REACHED[:last])
+    assert curve(tracker, tracker.parent, "dB/PSNR") == [(0, 30.0), (1, 31.5), (2, 31.5)]
+    assert curve(tracker, tracker.parent, "dB/gain") == [(0, 0.0), (1, 0.25), (2, 0.5)]
+    assert curve(tracker, tracker.parent, "dB/bicubic") == [(0, 29.5), (1, 29.5), (2, 29.5)]
+    assert curve(tracker, tracker.parent, "dB/teacher-vdsr") == [(0, 33.0), (1, 33.0), (2, 33.0)]
+    rows = {run.info.run_name: run for run in runs(tracker) if run.info.run_id != tracker.parent}
+    assert set(rows) == {"bicubic", "teacher=vdsr"}
+    for name, psnr in (("bicubic", 29.5), ("teacher=vdsr", 33.0)):  # in the chart of the trials
+        assert curve(tracker, rows[name].info.run_id, "dB/PSNR") == [(0, psnr), (1, psnr), (2, psnr)]
+        assert rows[name].data.tags["mlflow.parentRunId"] == tracker.parent
+        assert rows[name].info.status == "FINISHED"
+
+
+def test_rounds_that_an_older_version_sent_are_sent_under_their_new_names(
+    track: Callable[..., Tracker], directory: RunDirectory
+) -> None:
+    for t in range(2):
+        commit(directory, t)
+    tracker = track()
+    run_id = tracker.mirror(directory, "a trial", PARAMS, rounds=0)
+    tracker.client.delete_tag(run_id, "ail.last_round_2")
+    tracker.client.set_tag(run_id, "ail.last_round", "1")
+    assert track().mirror(directory, "a trial", PARAMS) == run_id
+    assert curve(tracker, run_id, "dB/PSNR") == [(0, 30.0), (1, 31.0)]
+    assert rounds_sent(tracker, run_id) == expected(1)  # one that kept its name is not there twice
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+@pytest.mark.parametrize("deleted", ["parent", "child", "both"])
+def test_what_somebody_deleted_is_there_again(
+    track: Callable[..., Tracker], directory: RunDirectory, deleted: str, restarted: bool
+) -> None:
+    tracker = track()
+    commit(directory, 0)
+    child = tracker.mirror(directory, "a trial", PARAMS)
+    tracker.compare(REACHED[:1])
+    for run_id in [tracker.parent] * (deleted != "child") + [child] * (deleted != "parent"):
+        tracker.client.delete_run(run_id)
+    commit(directory, 1)
+    tracker = track() if restarted else tracker
+    child = tracker.mirror(directory, "a trial", PARAMS)
+    tracker.compare(REACHED[:2])
+    assert {run.info.run_id for run in runs(tracker)} == {tracker.parent, child}  # none that is deleted
+    assert tracker.client.get_run(child).data.tags["mlflow.parentRunId"] == tracker.parent
+    assert rounds_sent(tracker, child) == expected(1)
+    assert curve(tracker, tracker.parent, "dB/PSNR") == [(0, 30.0), (1, 31.5)]
+
+
+def test_a_run_that_is_gone_for_good_is_made_anew_with_all_its_rounds(
+    track: Callable[..., Tracker], directory: RunDirectory
+) -> None:
+    tracker = track()
+    commit(directory, 0)
+    gone = [tracker.mirror(directory, "a trial", PARAMS), tracker.parent]
+    store = tracker.client._tracking_client.store
+    for run_id in gone:  # as `mlflow gc` does
+        tracker.client.delete_run(run_id)
+        store._hard_delete_run(run_id)
+    commit(directory, 1)
+    with pytest.raises(MlflowException):  # told as an outage is
+        tracker.mirror(directory, "a trial", PARAMS)
+    again = track()
+    child = again.mirror(directory, "a trial", PARAMS)
+    assert child not in gone
+    assert again.client.get_run(child).data.tags["mlflow.parentRunId"] == again.parent
+    assert rounds_sent(again, child) == expected(1)
+
+
+def test_what_is_longer_than_mlflow_takes_is_clipped_and_counted(
+    track: Callable[..., Tracker], directory: RunDirectory, tmp_path: Path
+) -> None:
+    folders = tuple(f"{tmp_path}/{'a photographer of birds ' * 3}{i:03}" for i in range(130))
+    sweep = SweepConfig(train=folders, teacher=tuple(f"teacher-{i:03}" for i in range(130)), width=(8, 13))
+    name, note = sweep_title("mini", sweep), sweep_note(sweep, f"python jobs/ail_sweep.py {' '.join(folders)}")
+    pair = SimpleNamespace(content="0")
+    corpus = SimpleNamespace(pairs=[pair] * 130, digest="0123456789abcdef", pixels=10**7)
+    inputs = datasets(sweep, SimpleNamespace(corpus=corpus, validation=[], test=[]))  # type: ignore[arg-type]
+    tracker = Tracker(
+        f"sqlite:///{tmp_path / 'mlflow.db'}", sweep="long", name=name, note=note, params=sweep_params(sweep),
+        datasets=inputs,
+    )  # fmt: skip
+    commit(directory, 0)
+    long = record(0)
+    long["validation"][0]["set"] = "s" * 250
+    write_json(directory.record_path(0), long)
+    write_bytes(directory.record_path(0).with_suffix("") / f"{'s' * 240}-x2-0.png", picture(0))
+    child = tracker.client.get_run(tracker.mirror(directory, "t" * 400, {"teacher": "v" * 9000}))
+    parent = tracker.client.get_run(tracker.parent)
+    assert re.fullmatch(r"mini: vdsr ×2, width 8 13, teacher teacher-000 .* and 12\d more", parent.info.run_name)
+    assert re.search(r"Trained on .*birds 000, .* and 12\d more; rounds", parent.data.tags["mlflow.note.content"])
+    assert re.search(r"…? and \d+ characters more`", parent.data.tags["mlflow.note.content"])
+    assert re.search(r"000 .* and 12\d more$", parent.data.params["train"])
+    for run in (parent, child):
+        assert len(run.info.run_name) <= 250
+        assert max(map(len, run.data.params.values())) <= 500
+        assert max(map(len, run.data.tags.values())) <= 5000
+        (read,) = (each.dataset for each in run.inputs.dataset_inputs)
+        assert re.search(r"000\+.* and 12\d more$", read.name)
+        assert len(read.name) <= 250
+        assert len(read.source) <= 65_535
+    assert max(map(len, child.data.metrics)) <= 250
+    assert child.data.params["teacher"].endswith(" characters more")
+    assert len(images(tracker, child.info.run_id, 0)) == 4  # two pictures, as PNG and WebP

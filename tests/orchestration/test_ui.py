@@ -167,7 +167,7 @@ def test_the_list_shows_the_sweep_its_trials_and_their_data(page: Page, experime
 def test_four_runs_compare_by_what_was_searched(page: Page, experiment: str, site: Site) -> None:
     runs = json.dumps([trial["mlflow_run_id"] for trial in site.summary["trials"]])
     page.open(f'compare-runs?runs={runs}&experiments=["{experiment}"]', "Comparing 4 Runs", *NAMES, "not read")
-    page.shows("Parallel Coordinates Plot", "rule", "width", "student_weights", "val/val_x2_psnr_dB", "theta/loss")
+    page.shows("Parallel Coordinates Plot", "rule", "width", "student_weights", "dB/val_val_x2", "theta/loss")
     page.find("//*[contains(@class, 'js-plotly-plot')]//*[name()='svg']")
 
 
