@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -13,6 +14,7 @@ from typing import Any, NoReturn, TypeVar, get_args, get_origin
 import tyro
 from rich.console import Console
 from rich.progress import Progress
+from rich.table import Table
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, unwritable_file, write_json
@@ -104,6 +106,18 @@ def progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int]
             lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True),
             lambda done: bar.advance(task, done),
         )
+
+
+LEFT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "title_justify": "left"}
+"""How a table of rich is laid out to be read as lines."""
+
+
+def as_lines(table: Table) -> list[str]:
+    """A table as lines: no wider than the terminal where standard output is one, else each row on one line."""
+    written = StringIO()
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    Console(file=written, width=width, color_system=None).print(table)
+    return [line.rstrip() for line in written.getvalue().splitlines()]
 
 
 def refuse(problems: Sequence[str]) -> NoReturn:

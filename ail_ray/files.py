@@ -83,7 +83,12 @@ def unwritable(folder: UPath) -> list[str]:
 
 def unwritable_file(path: UPath) -> list[str]:
     """What keeps a file from being written, by its name and its folder."""
-    return [f"{path}: a folder, not a file"] if is_local(path) and path.is_dir() else unwritable(path.parent)
+    if is_local(path) and path.exists():
+        if path.is_dir():
+            return [f"{path}: a folder, not a file"]
+        if not os.access(str(path), os.W_OK):
+            return [f"{path}: not writable"]
+    return unwritable(path.parent)
 
 
 def create(path: UPath, data: bytes) -> bool:

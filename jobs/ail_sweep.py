@@ -26,7 +26,7 @@ from ail_ray.entry import GOES_ON, run, say
 
 from ail_ray.commandline import parse, refuse, value_of
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import PRESETS, preset
+from ail_ray.learning.presets import PRESETS, preset
 from ail_ray.orchestration.job import SweepJob, costs
 from ail_ray.reporting.tables import trials_table
 
@@ -45,16 +45,16 @@ def main(arguments: list[str]) -> int:
         if job.plan:
             say("\n".join(costs(job)))
             return 0
-        from ail_ray.orchestration.sweep import run_sweep  # here: with Train, Tune and MLflow it takes seconds to load
+        # Here: with Train, Tune and MLflow they take seconds to load.
+        from ail_ray.orchestration.mlflow_store import opened_by
+        from ail_ray.orchestration.sweep import run_sweep
 
         summary = run_sweep(job, name=name, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
     except ConfigError as error:
         refuse(error.problems)
     say(f"\n{trials_table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
     say(f"As one page: {shlex.join(['python', 'jobs/report.py', '--out', str(job.out_path)])}")
-    uri = summary["tracking_uri"]
-    start = f"mlflow ui --backend-store-uri {uri}   (then open http://127.0.0.1:5000)"
-    say(f"Compare in MLflow: {uri if uri.startswith('http') else start}")
+    say(f"Compare in MLflow: {opened_by(summary['tracking_uri'], summary['mlflow_page'])}")
     return int(any(trial["status"] == "failed" for trial in summary["trials"]))
 
 

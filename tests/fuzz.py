@@ -32,8 +32,9 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, digest_of
 from ail_ray.imaging.datasets import DatasetError
 from ail_ray.imaging.images import ImageError, image_size, luma, read_image
-from ail_ray.learning.config import PRESETS, RunConfig
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.models import VDSR
+from ail_ray.learning.presets import PRESETS
 from ail_ray.learning.weights import load_model, model_tensors
 from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.prepare import plan_data

@@ -160,7 +160,7 @@ def _sums(rank: int, size: int, meet: str, found: str) -> None:
 def over_trials(folder: UPath) -> Iterator[Phase]:
     """What the sweep's driver does for the rounds of many trials: it reads their records and sends them to MLflow."""
     tracker = Tracker(
-        f"sqlite:///{folder / 'mlflow.db'}", folder, sweep="scaling", name="scaling", note="", params={}
+        f"sqlite:///{folder / 'mlflow.db'}", sweep="scaling", name="scaling", note="", params={}
     )  # fmt: skip
     sizes, seconds = [1, 10, 50], []
     for n in sizes:

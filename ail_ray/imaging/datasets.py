@@ -10,16 +10,20 @@ no known copyright restrictions: coins (Brooklyn Museum). No scene is in both se
 
 import hashlib
 import os
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import skimage
 from upath import UPath
 
-from ail_ray.files import AnyPath, as_path
+from ail_ray.files import AnyPath, as_path, is_local
 from ail_ray.imaging.registry import CACHE, default_folder, fetch_command, registered
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+EVERY_FOLDER = "/**"
+"""At the end of a set's name: the folders inside its folder belong to it too, however deep they lie."""
 
 SAMPLES = {
     "sample": (
@@ -45,6 +49,21 @@ class ImageSet:
 
     name: str
     paths: tuple[UPath, ...]
+    passed_over: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    """What else lies in its folder, and how often: `folder`, or the suffix of files that are no images."""
+
+
+def passed_over(sets: Iterable[ImageSet]) -> str:
+    """What was left out of some image sets because it is no image, in words; nothing if nothing was."""
+    kinds: Counter[str] = Counter()
+    for images in dict.fromkeys(sets):
+        kinds.update(dict(images.passed_over))
+    folders = kinds.pop("folder", 0)
+    said = [f"{count} {kind}" for kind, count in kinds.most_common()]
+    if folders:
+        inside = "1 folder inside" if folders == 1 else f"{folders} folders inside"
+        said = [f"{inside} (a name that ends in {EVERY_FOLDER} enters them)", *said]
+    return f"passed over: {', '.join(said)}" if said else ""
 
 
 def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
@@ -52,13 +71,13 @@ def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
 
     Args:
         name: `sample`, `sample-val`, `BSDS200-val`; or a folder of `data_dir`; or a path (`~` expanded)
-            or an address such as `s3://bucket/folder`.
+            or an address such as `s3://bucket/folder`. Either may end in `/**`, which enters the folders inside.
         data_dir: folder or address of the named sets, by default the environment's AIL_DATA_DIR and, for what that
             lacks, the folder that sets are fetched to without it.
 
     Returns:
-        The set's image files, known by their suffix, sorted by name; folders inside are not entered. A set
-        given by its path is named after its last folder.
+        The set's image files, known by their suffix, sorted by name (with `/**`, by their path below the folder);
+        without `/**` folders inside are not entered. A set given by its path is named after its last folder.
 
     Raises:
         DatasetError: no such set (the message lists those there are), no images in it, a public set with fewer or
@@ -66,9 +85,12 @@ def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
     """
     if name in SAMPLES:
         return ImageSet(name, _exactly(name, as_path(Path(skimage.__file__).parent / "data"), SAMPLES[name]))
-    if "/" in name:
-        return _folder(name)
+    folder = name.removesuffix(EVERY_FOLDER)
+    if "/" in folder:
+        return _folder(folder, enter=folder != name)
     known, where = _named_folders(data_dir)
+    if folder != name:
+        return _folder(known.get(folder, folder), enter=True)
     public = "BSDS200" if name == "BSDS200-val" else name
     fetched_by = fetch_command([public], known[public].parent if public in known else data_dir or default_folder())
     if name == "BSDS200-val" and public in known:
@@ -102,29 +124,54 @@ def _named_folders(data_dir: AnyPath | None) -> tuple[dict[str, UPath], str]:
         return known, str(error)
 
 
-def _folder(address: AnyPath) -> ImageSet:
-    images = _images(address)
+def _folder(address: AnyPath, *, enter: bool = False) -> ImageSet:
+    images, left_out = _listed(address, enter=enter)
     if not images:
-        raise DatasetError(f"{address}: no images in this folder (looked for {' '.join(SUFFIXES)})")
-    return ImageSet(images[0].parent.name or str(address), images)
+        also = passed_over([ImageSet("", (), left_out)])
+        where = "in this folder or in one inside it" if enter else "in this folder"
+        raise DatasetError(f"{address}: no images {where} (looked for {' '.join(SUFFIXES)}){also and '; '}{also}")
+    root = as_path(address) if enter else images[0].parent
+    return ImageSet(root.name or str(address), images, left_out)
 
 
 def _complete(name: str, folder: UPath, fetched_by: str) -> ImageSet:
     """A named folder; one that is named like a public set has to have as many images."""
-    count, expected = len(_images(folder)), len(registered().get(name, ()))
+    count, expected = len(_listed(folder)[0]), len(registered().get(name, ()))
     if expected and count != expected:
         remedy = f"complete it with {fetched_by}" if count < expected else "remove what is not its own, or rename it"
         raise DatasetError(f"image set {name}: {folder} has {count} images, the set has {expected}; {remedy}")
     return _folder(folder)
 
 
-def _images(address: AnyPath) -> tuple[UPath, ...]:
-    return tuple(
-        path
-        for path in _contents(address)
-        # A leading dot: the shadow files that macOS leaves beside images.
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+def _listed(address: AnyPath, *, enter: bool = False) -> tuple[tuple[UPath, ...], tuple[tuple[str, int], ...]]:
+    """The images of a folder, and how much of each other kind lies beside them."""
+    others = Counter[str]()
+    images = tuple(_images(address, others, enter=enter))
+    return images, tuple(others.most_common())
+
+
+def _images(
+    address: AnyPath, others: Counter[str], *, enter: bool = False, above: tuple[UPath, ...] = ()
+) -> Iterator[UPath]:
+    """Image files of a folder by name, those of each folder inside where it stands; what else there is is counted.
+
+    Args:
+        above: folders that were entered on the way here: a link back to one of them is not followed.
+    """
+    contents = _contents(address)
+    folder = as_path(address)
+    above = (*above, folder.resolve() if is_local(folder) else folder)
+    for path in contents:
+        if path.name.startswith("."):  # the shadow files that macOS leaves beside images
+            continue
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
+        elif not path.is_dir():
+            others[path.suffix.lower() or "without a suffix"] += 1
+        elif not enter:
+            others["folder"] += 1
+        elif not is_local(path) or path.resolve() not in above:
+            yield from _images(path, others, enter=True, above=above)
 
 
 def _exactly(name: str, folder: UPath, files: tuple[str, ...], remedy: str = "") -> tuple[UPath, ...]:

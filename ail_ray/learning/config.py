@@ -1,13 +1,13 @@
 """One AIL run and one sweep, as frozen dataclasses that refuse bad values when they are made.
 
 `Protocol` holds what all trials of a sweep share, `RunConfig` adds the searched values of one run, `SweepConfig`
-their lists. Presets are functions. The defaults are the paper's (section 5.3 with its slips mended).
+their lists. The defaults are the paper's (section 5.3 with its slips mended).
 """
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
-from ail_ray.learning.models import NETWORKS, Network, build_model, depth_rule, resolved_width
+from ail_ray.learning.models import NETWORKS, Network, build_model, depth_rule, network_defaults, resolved_width
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
@@ -29,8 +29,7 @@ class Protocol:
     """Data, budget and optimisation: what every trial of a sweep has in common."""
 
     train: tuple[str, ...] = ("T91", "BSDS200")
-    """Sets to train on: names of folders in $AIL_DATA_DIR, paths or addresses (s3://, gs://) of folders, or `sample`,
-    photographs that come with the program. `clips/**` also takes the images of the folders inside `clips`."""
+    """Sets to train on: folders in $AIL_DATA_DIR, paths, addresses; `sample` is bundled, 'clips/**' enters folders."""
     validation: tuple[str, ...] = ("BSDS200-val",)
     """Sets on which trials are compared. Images that are in them are left out of training."""
     test: tuple[str, ...] = ("Set5", "Set14")
@@ -66,8 +65,7 @@ class Protocol:
     learning_rate: float = 0.1
     """Highest learning rate of a schedule."""
     schedule: Literal["step", "cosine"] = "step"
-    """`step` divides the learning rate by ten after every fifth of the schedule; `cosine` raises it over the first 3 %
-    of the schedule and lowers it to zero along a cosine."""
+    """`step` divides the rate by ten after every fifth; `cosine` raises it over the first 3 % and lowers it to 0."""
     restart: Literal["round", "never"] = "round"
     """`round` begins the schedule and the optimizer anew in every round; `never` has one schedule over all rounds."""
     weight_decay: float = 1e-4
@@ -75,8 +73,7 @@ class Protocol:
     clip: float = 0.4
     """Largest norm that the gradient of the summed squared error may have; a larger one is scaled down."""
     shards: int = 16
-    """Number of parts in which training pairs and importance are stored. Another number gives another result, which
-    another number of workers does not."""
+    """Number of parts that images and importance are stored in. Unlike the number of workers, it changes the result."""
     precision: Literal["auto"] | Precision = "auto"
     """Arithmetic of training. `auto` is bf16 (by autocast) where the device accelerates that, and fp32 elsewhere."""
     init: Literal["he", "identity"] = "he"
@@ -85,8 +82,7 @@ class Protocol:
     init_noise: float = 0.25
     """With --init identity: factor of the random weights (He et al. 2015) that are added to the identity."""
     beta: float = 0.0
-    """Weight of the squared difference between student and teacher in the loss (distillation, Eq. 10). The paper takes
-    0.1. It needs --rule uniform."""
+    """Distillation (Eq. 10): weight of (teacher - student)^2 in the loss, 0.1 in the paper; for --rule uniform only."""
     start: str | None = None
     """Weights (.safetensors) from which the student starts, instead of fresh ones."""
 
@@ -172,8 +168,7 @@ class RunConfig(Protocol):
 
     @property
     def redraws(self) -> bool:
-        """Whether a student that died in its first training is drawn again. From He's draw it never was: a run that
-        is recorded under the same name must keep its bits."""
+        """Whether a student that dies in its first training is drawn again; from He's draw recorded runs never were."""
         return self.init == "identity" and self.start is None
 
     @property
@@ -214,8 +209,7 @@ class RunConfig(Protocol):
             "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
         if self.start is not None:  # then no weights are drawn
-            content = {name: value for name, value in content.items() if name not in ("init", "init_noise")}
-            content["start"] = start
+            content = {k: v for k, v in content.items() if k not in ("init", "init_noise")} | {"start": start}
         if self.restart == "round":
             del content["rounds"]
         for name in ("rho", "train", "validation", "test", *(READABLE - self.reads)):
@@ -232,8 +226,7 @@ class SweepConfig(Protocol):
     width: tuple[int, ...] = ()
     """Number of feature maps in every layer, instead of --rho."""
     lam: tuple[float, ...] = (0.15,)
-    """Lambda: the most by which a pixel's importance rises in one round (Eq. 7); the rule `hard-first` lowers its
-    threshold by this share of mu0 in every round."""
+    """Lambda of Eq. 7: the most by which the importance of a pixel rises in one round."""
     teacher: tuple[str, ...] = ("vdsr",)
     """Network whose errors decide the importance of round 0: `vdsr` (comes with the program), the name of a file in
     $AIL_TEACHER_DIR, or a path. `none` starts with importance 0 everywhere, `random` with random importance."""
@@ -244,11 +237,9 @@ class SweepConfig(Protocol):
     seed: tuple[int, ...] = (0,)
     """Seeds for the draws of weights, crops and random importance."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    """`grid` trains every combination of the values given. `random` and `optuna` draw --samples combinations, and take
-    several values of rho, width or lam as the ends of a range."""
+    """`grid` trains every combination of values; `random` and `optuna` draw some, with rho, width and lam as ranges."""
     samples: int = 8
-    """Number of combinations that `random` and `optuna` draw. Where `uniform` is among the rules, `random` draws the
-    other rules, and trains a control for every width and seed that it has drawn."""
+    """Number of draws. If `uniform` is a rule, `random` trains it in addition, for every width and seed drawn."""
     asha: bool = False
     """Stop trials that are behind others after the same number of rounds (asynchronous successive halving)."""
 
@@ -257,7 +248,7 @@ class SweepConfig(Protocol):
         for name in ("lam", "teacher", "rule", "seed", *(() if self.width else ("rho",))):
             if not getattr(self, name):
                 found.append(f"{name} must have at least one value")
-        if self.width and self.rho not in ((), SweepConfig.rho, _defaults(self.network).get("rho")):
+        if self.width and self.rho not in ((), SweepConfig.rho, network_defaults(self.network).get("rho")):
             found.append(
                 f"width is instead of rho: give one, got width {_shown(self.width)} and rho {_shown(self.rho)}"
             )
@@ -308,41 +299,6 @@ def identity(config: RunConfig) -> tuple[Any, ...]:
 def described(config: Protocol) -> dict[str, Any]:
     """A configuration as plain data, without the conditions that are off."""
     return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
-
-
-def demo() -> SweepConfig:
-    """Bundled photographs, no downloads, minutes on a laptop: with a teacher, without one, and the control."""
-    return SweepConfig(
-        train=("sample",), validation=("sample-val",), test=(), depth=8, downsizes=(1.0, 0.5), shards=8,
-        rounds=3, epochs=2, crops=2048, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
-        weight_decay=0.0, init="identity", teacher=("vdsr", "none"), rule=("eq7", "uniform"),
-    )  # fmt: skip
-
-
-def mini() -> SweepConfig:
-    """The 291 images less ten, in hours on a CPU: the paper's networks and rounds, a schedule for a small budget."""
-    return SweepConfig(
-        rounds=10, epochs=2, crops=18_000, batch=16, optimizer="adam", learning_rate=3e-3, schedule="cosine",
-        weight_decay=0.0, init="identity", rule=("eq7", "uniform"),
-    )  # fmt: skip
-
-
-def paper() -> SweepConfig:
-    """The paper's protocol for a cluster with GPUs: all 291 images, no validation, 10 rounds of 50 epochs of SGD."""
-    return SweepConfig(validation=(), rule=("eq7", "uniform"))
-
-
-PRESETS = {"demo": demo, "mini": mini, "paper": paper}
-
-
-def preset(name: str, network: str = "vdsr") -> SweepConfig:
-    """A preset by name, for a network, with what that network wants otherwise (its class says it)."""
-    return replace(PRESETS[name](), **_defaults(network))
-
-
-def _defaults(network: str) -> dict[str, Any]:
-    """A network's name and what it wants otherwise; nothing for a name that is none."""
-    return {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
 
 
 def _searched_problems(rho: float, width: int | None, lam: float, rule: str, seed: int) -> list[str]:

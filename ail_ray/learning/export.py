@@ -94,9 +94,8 @@ def compare(model: Network, written: bytes, images: EvaluationImages) -> Differe
     """Run an ONNX model (on one thread of this CPU) and its network over whole images."""
     session, (given,) = _session(written)
     eight_bit, largest, decibels = given.type == "tensor(uint8)", 0.0, np.zeros(2)
-    device = next(model.parameters()).device
     for hr, inputs in zip(images.hr, images.inputs(model.upsampling), strict=True):
-        expected = super_resolve(model, as_tensor(inputs).to(device), "fp32").cpu().numpy()
+        expected = super_resolve(model, as_tensor(inputs).to(model.device), "fp32").cpu().numpy()
         sr = session.run(None, {INPUT: _fed(inputs, eight_bit)})[0][0, 0]
         if eight_bit:
             expected, sr = to_uint8(expected).astype(np.float32) / 255, sr.astype(np.float32) / 255

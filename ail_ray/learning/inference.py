@@ -110,8 +110,7 @@ def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "f
     """A super-resolved image as it is measured and shown: from `EvaluationImages.inputs`, (H, W) uint8."""
     if model is None:
         return to_uint8(inputs)
-    device = next(model.parameters()).device
-    return to_uint8(super_resolve(model, as_tensor(inputs).to(device), precision).float().cpu().numpy())
+    return to_uint8(super_resolve(model, as_tensor(inputs).to(model.device), precision).float().cpu().numpy())
 
 
 def evaluate_all(

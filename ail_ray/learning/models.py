@@ -30,6 +30,11 @@ class Network(nn.Module):
         super().__init__()
         self.width, self.depth, self.upsampling = width, depth, upsampling
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are; the CPU if it has none."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
     @classmethod
     def thinned(cls, rho: float) -> int:
         """Feature maps that are left of the full network's, at least 1."""
@@ -214,6 +219,11 @@ def build_model(
     if scale is None:
         raise ValueError("fsrcnn upsamples by itself: name the scale, 2, 3 or 4")
     return FSRCNN(width, depth, scale)
+
+
+def network_defaults(network: str) -> dict[str, Any]:
+    """A network's name and what it wants otherwise; nothing for a name that is none."""
+    return {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
 
 
 def depth_rule(name: str) -> str:

@@ -1,15 +1,15 @@
 """Pictures enlarged by a student: luma through the network, chroma and alpha bicubic, tile by tile.
 
 A tile is cut with so much around it that none of its pixels can tell: the tiles together are the picture that the
-network makes of the whole, and memory does not grow with what the network computes in between.
+network makes of the whole, and memory does not grow with what the network computes in between. The order in which a
+processor adds numbers up hangs on where in a tile a pixel stands, so that one next to a tie may be rounded the other
+way, by one grey level.
 """
 
 import math
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,12 +24,15 @@ from ail_ray.imaging.colour import LONGEST_SIDE, SUFFIX, Format, encoded, pixels
 from ail_ray.imaging.images import ImageError, enlarge
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.models import Network
-from ail_ray.learning.precision import Precision
+from ail_ray.learning.precision import Precision, placed
 
 TILE = 512
 """Side of a tile at most, pixels as the network reads them."""
 CUBIC = 3
-"""Low-resolution pixels around a tile that its bicubic enlargement looks at, and one more."""
+"""Low-resolution pixels around a part of a picture that its bicubic enlargement looks at, and one more."""
+
+Span = tuple[int, int]
+"""The first row or column of a part of a picture, and the one behind its last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ def prepare(
         problems.append(f"scale must be 2, 3 or 4, got {scale}")
     network = None
     try:
-        network = load(model, scale).to("cuda" if torch.cuda.is_available() else "cpu")
+        network = placed(load(model, scale), "fp32", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     except ConfigError as error:
         problems += error.problems
     except FileError as error:
@@ -141,28 +144,25 @@ def upscale(
     """Enlarge an image of mode L, LA, RGB, RGBA or I;16, of any size; the result has the same mode.
 
     Args:
-        model: serves this scale; best with its weights as `load_model` gives them (see `_steady`).
+        model: serves this scale; several times faster on a CPU if it is `placed`.
         tile: side of a tile at most, pixels as the network reads them.
         advance: told the enlarged pixels of each tile when it is done.
     """
     model.eval()
     grid = 1 if model.upsampling > 1 else scale  # pixels that the network reads for each of the image's
-    margin = math.ceil(model.radius / grid) + CUBIC
+    reach = math.ceil(model.radius / grid)
     (width, height), enlarged = image.size, Image.new(image.mode, (image.width * scale, image.height * scale))
-    for top, bottom in _parts(height, max(1, tile // grid)):
-        for left, right in _parts(width, max(1, tile // grid)):
-            up, leftward = max(0, top - margin), max(0, left - margin)
-            window = image.crop((leftward, up, min(width, right + margin), min(height, bottom + margin)))
-            pixels = np.asarray(window)
+    for rows in _parts(height, max(1, tile // grid)):
+        for columns in _parts(width, max(1, tile // grid)):
+            part, read = (rows, columns), (_around(rows, reach, height), _around(columns, reach, width))
+            (up, down), (left, right) = seen = _around(read[0], CUBIC, height), _around(read[1], CUBIC, width)
+            pixels = np.asarray(image.crop((left, up, right, down)))
             y, *others = planes(pixels)
-            inputs = as_tensor(y if model.upsampling > 1 else enlarge(y, scale))
-            with _steady(model):
-                sr = super_resolve(model, inputs.to(next(model.parameters()).device), precision).cpu().numpy()
-            rows = slice((top - up) * scale, (bottom - up) * scale)
-            columns = slice((left - leftward) * scale, (right - leftward) * scale)
-            done = [plane[rows, columns] for plane in (sr, *(enlarge(plane, scale) for plane in others))]
-            enlarged.paste(Image.fromarray(pixels_of(done, pixels.dtype)), (left * scale, top * scale))
-            advance(done[0].size)
+            inputs = as_tensor((y if model.upsampling > 1 else enlarge(y, scale))[_within(read, seen, grid)])
+            sr = super_resolve(model, inputs.to(model.device), precision).cpu().numpy()[_within(part, read, scale)]
+            done = [sr, *(enlarge(plane, scale)[_within(part, seen, scale)] for plane in others)]
+            enlarged.paste(Image.fromarray(pixels_of(done, pixels.dtype)), (columns[0] * scale, rows[0] * scale))
+            advance(sr.size)
     return enlarged
 
 
@@ -195,24 +195,22 @@ def _job(source: UPath, scale: int, folder: UPath, format: Format | None) -> Job
     return Job(source=source, target=target, format=kind, pixels=height * width)
 
 
-def _parts(length: int, most: int) -> Iterator[tuple[int, int]]:
-    """A length in parts of about the same size, `most` at most: none so small that torch would compute it otherwise."""
+def _parts(length: int, most: int) -> Iterator[Span]:
+    """A length in parts of about the same size, `most` at most."""
     count = math.ceil(length / most)
     for i in range(count):
         yield length * i // count, length * (i + 1) // count
 
 
-@contextmanager
-def _steady(model: Network) -> Iterator[None]:
-    """Give a pixel the same bits wherever in a window it stands, as far as torch on a CPU can.
+def _around(part: Span, margin: int, length: int) -> Span:
+    """A part and so much on either side of it, as far as the length goes."""
+    return max(0, part[0] - margin), min(length, part[1] + margin)
 
-    oneDNN's convolutions do so for weights in torch's own layout (not channels-last); its deconvolution does not,
-    torch's own does.
-    """
-    if model.upsampling == 1:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the switch speaks of Intel's GPUs when it is first used
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
+
+def _within(part: tuple[Span, Span], whole: tuple[Span, Span], scale: int) -> tuple[slice, slice]:
+    """Where rows and columns lie in an array of a larger part of the picture, enlarged by the scale."""
+    rows, columns = (
+        slice((inner[0] - outer[0]) * scale, (inner[1] - outer[0]) * scale)
+        for inner, outer in zip(part, whole, strict=True)
+    )
+    return rows, columns

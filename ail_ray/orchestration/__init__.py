@@ -18,7 +18,9 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would end `fit` as if all trials were over
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",  # a busy machine needs more than Ray's 60
 }
-if not os.environ.get("RAY_ADDRESS"):
+NO_CLUSTER = ("", "local")
+"""Values of RAY_ADDRESS that name no cluster: a sweep starts a Ray of its own then."""
+if os.environ.get("RAY_ADDRESS", "") in NO_CLUSTER:
     # Keeps a Ray of our own on the loopback, on Linux too; without it, it listens on every address of the machine.
     SETTINGS["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 for _name, _value in SETTINGS.items():

@@ -14,6 +14,7 @@ import mlflow.onnx
 import numpy as np
 import onnx
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -28,7 +29,7 @@ from ail_ray.learning.inference import evaluate, mean_psnr
 from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.job import tracking_uri
-from ail_ray.orchestration.tracking import unusable, without_password
+from ail_ray.orchestration.mlflow_store import folder_of, unusable, without_password
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
@@ -47,8 +48,8 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
         ConfigError: the server or database at `uri` cannot be used, or has no champion for this scale.
     """
     held = None
-    kind, _, database = uri.partition(":///")
-    if kind != "sqlite" or Path(database).exists():  # MLflow would make one
+    database = database_of(uri)
+    if database is None or database.exists():  # MLflow would make one
         try:
             client = MlflowClient(tracking_uri=uri)
             if held := _champion(client, registered_name(scale)):
@@ -78,7 +79,10 @@ def crown(client: MlflowClient, trials: Sequence[dict[str, Any]], validation: di
     """
     lines = []
     for scale, files in validation.items():
-        results = {i: _psnr(trial, scale) for i, trial in enumerate(trials) if trial["status"] == "finished"}
+        finished = {i: _psnr(trial, scale) for i, trial in enumerate(trials) if trial["status"] == "finished"}
+        results = {i: psnr for i, psnr in finished.items() if not trials[i].get("below_bicubic")}
+        if finished and not results:
+            lines.append(f"no student is the champion for ×{scale}: all ended at or below bicubic interpolation")
         if results:
             best = max(results, key=lambda i: results[i])
             lines += _challenge(client, scale, files, trials[best], results[best])
@@ -116,7 +120,9 @@ def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
-    return as_path(client.download_artifacts(str(held.run_id), f"{FOLDER}/{WEIGHTS}", folder))
+    uri = client.tracking_uri
+    place = folder_of(uri, client.get_run(str(held.run_id)).info.artifact_uri)
+    return as_path(download_artifacts(f"{place}/{FOLDER}/{WEIGHTS}", dst_path=folder, tracking_uri=uri))
 
 
 def _psnr(trial: dict[str, Any], scale: int) -> float:

@@ -10,16 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import grpc
 import ray
+import torch
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
+from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
 from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import is_local, write_bytes
+from ail_ray.orchestration import NO_CLUSTER
 from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 
 T = TypeVar("T")
+ANSWER = 5.0  # seconds in which a head that is there has answered
 SOON = 15.0  # seconds: a node that is there has answered by then
+NO_GPU = "gpu: torch finds none on this machine; leave --gpu out, or send the sweep to a cluster that has some"
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
 
 
@@ -32,19 +40,65 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if address := os.environ.get("RAY_ADDRESS"):
-        told = {"env_vars": {"RAY_API_SERVER_ADDRESS": address}}  # why: see start_own
-        try:
-            _init(runtime_env=told)
-        except (ValueError, ConnectionError, RuntimeError) as error:
-            why = one_line(error)
-            raise ConfigError([f"RAY_ADDRESS={address}: no cluster to connect to from here ({why})"]) from error
-    else:
+    if own_ray():
         start_own()
+    else:
+        _join()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def own_ray() -> bool:
+    """Whether a sweep starts a Ray of its own: RAY_ADDRESS names no cluster."""
+    return os.environ.get("RAY_ADDRESS", "") in NO_CLUSTER
+
+
+def cannot_start(placement: Placement, *, local: bool) -> list[str]:
+    """A line for what keeps trials from running here, or on the cluster named by RAY_ADDRESS, before anything starts.
+
+    Whether a cluster has GPUs is not asked here: its head often has none, and nodes that have may yet come.
+    """
+    if local or (own_ray() and not ray.is_initialized()):
+        return [] if not placement.gpu or torch.cuda.is_available() else [NO_GPU]
+    if ray.is_initialized():
+        return []
+    try:
+        _check_answers(os.environ["RAY_ADDRESS"])
+    except (ValueError, ConnectionError) as error:
+        return [_no_cluster(error)]
+    return []
+
+
+def _join() -> None:
+    """Connect to the cluster named by RAY_ADDRESS; ConfigError if there is none."""
+    told = {"env_vars": {"RAY_API_SERVER_ADDRESS": os.environ["RAY_ADDRESS"]}}  # why: see start_own
+    try:
+        _init(runtime_env=told)
+    except (ValueError, ConnectionError, RuntimeError) as error:
+        raise ConfigError([_no_cluster(error)]) from error
+
+
+def _no_cluster(error: Exception) -> str:
+    remedy = "name the head's HOST:PORT, or unset it for a Ray of this machine's own"
+    return f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no cluster to connect to from here ({one_line(error)}); {remedy}"
+
+
+def _check_answers(address: str) -> None:
+    """See that a Ray answers at an address; Ray itself would go on asking for nine minutes.
+
+    Raises:
+        ConnectionError: none does; ValueError: it is no address.
+    """
+    scheme, _, place = address.rpartition("://")
+    if scheme in ("", "ray"):  # Ray refuses all others at once
+        place = place if scheme else canonicalize_bootstrap_address_or_die(place)
+        with init_grpc_channel(place, GLOBAL_GRPC_OPTIONS) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=ANSWER)
+            except grpc.FutureTimeoutError:
+                raise ConnectionError(f"no Ray answered at {place} in {ANSWER:.0f} seconds") from None
 
 
 def start_own(**options: Any) -> None:
@@ -69,6 +123,7 @@ def start_own(**options: Any) -> None:
 
 
 def _start(**options: Any) -> None:
+    os.environ.pop("RAY_ADDRESS", None)  # `local` is no address to the processes that inherit it
     port = _free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each

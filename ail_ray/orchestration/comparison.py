@@ -11,14 +11,49 @@ from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from ail_ray.learning.inference import mean_psnr
+from ail_ray.orchestration.mlflow_store import PSNR
 from ail_ray.orchestration.notes import SYMBOLS
 
 Trial = dict[str, Any]  # as in a sweep's summary
+Reached = tuple[float, dict[str, float]]
 TEXT = 0.06  # of an axis' length, what a written number takes
+TICK = 0.12  # of the distance of the smallest and the largest, what a written size takes
+IMPORTANCE, RESTARTED, ONE_SCHEDULE = "with importance", "w = 1, restarted every round", "w = 1, one schedule"
+KINDS = {IMPORTANCE: "o", RESTARTED: "s", ONE_SCHEDULE: "D"}  # markers
+
+
+def by_round(trials: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float]]]], last: int) -> list[Reached]:
+    """What a sweep has reached after each of its rounds 0 to `last`: the time, and metrics in dB by name.
+
+    They are the best PSNR of a trial until then, and what the trials of this round have more than their controls: the
+    mean of the differences to the control of the same width and seed, absent where there is no such pair.
+
+    Args:
+        trials: of each the searched values, and round by round its time (seconds of the epoch) and its PSNR in dB.
+    """
+    control = {
+        (values["width"], values["seed"]): curve
+        for values, curve in trials
+        if values["rule"] == "uniform" and values["teacher"] is None
+    }
+    reached = []
+    for t in range(last + 1):
+        best = max(psnr for _, curve in trials for _, psnr in curve[: t + 1])
+        pairs = [
+            (curve, plain)
+            for values, curve in trials
+            if (plain := control.get((values["width"], values["seed"]))) not in (None, curve)
+            and min(len(curve), len(plain or ())) > t
+        ]
+        gains = [curve[t][1] - plain[t][1] for curve, plain in pairs if plain]
+        metrics = {PSNR: best} | ({f"{PSNR}_above_control": sum(gains) / len(gains)} if gains else {})
+        reached.append((max(curve[t][0] for _, curve in trials if len(curve) > t), metrics))
+    return reached
 
 
 def table(trials: Sequence[Trial]) -> bytes:
@@ -72,8 +107,15 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
     axis = figure.subplots()
     places = list(zip(weights, decibels, strict=True))
     front = [places[i] for i in pareto_front(places)]
-    axis.step(*zip(*front, strict=True), where="post", color="0.6", linestyle="--", label="Pareto front", zorder=1)
-    points = axis.scatter(weights, decibels, c=work, s=60, zorder=2)
+    edge = [*front, (max(weights), front[-1][1])]  # to where the largest is: what costs more and is no better is below
+    said = "Pareto front" if len(front) > 1 else "Pareto front: flat, no larger student is better"
+    axis.step(*zip(*edge, strict=True), where="post", color="0.6", linestyle="--", label=said, zorder=1)
+    norm = Normalize(min(work), max(work))
+    kinds = [_kind(trial) for trial in trials]
+    for kind, marker in KINDS.items():
+        if chosen := [i for i, k in enumerate(kinds) if k == kind]:
+            x, y, c = ([values[i] for i in chosen] for values in (weights, decibels, work))
+            points = axis.scatter(x, y, c=c, s=60, marker=marker, norm=norm, label=kind, zorder=2)
     for trial, weight, psnr in zip(trials, weights, decibels, strict=True):
         if (weight, psnr) in front:
             rho, width = (trial["parameters"][name] for name in ("rho", "width"))
@@ -81,12 +123,27 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
             axis.annotate(text, (weight, psnr), xytext=(6, -12), textcoords="offset points", fontsize="small")
     figure.colorbar(points, label="multiply-accumulates at 256×256, 10⁹")
     axis.set(xscale="log", xlabel="weights of the student", ylabel="validation PSNR, dB")
-    axis.xaxis.set(
-        major_locator=LogLocator(subs=(1, 3)), major_formatter=EngFormatter(sep=""), minor_locator=NullLocator()
-    )
     axis.margins(x=0.2, y=0.1)
-    axis.legend(loc="lower right")
+    axis.xaxis.set(
+        major_locator=FixedLocator(_ticks(weights)), major_formatter=EngFormatter(sep=""), minor_locator=NullLocator()
+    )
+    figure.legend(loc="outside upper left", ncols=2, fontsize="small")  # inside it would hide students
     return figure
+
+
+def _kind(trial: Trial) -> str:
+    """How a trial was trained: with importance, or as which kind of control."""
+    plain = trial["parameters"]["rule"] == "uniform" and trial["parameters"]["teacher"] is None
+    return IMPORTANCE if not plain else ONE_SCHEDULE if "one schedule" in trial["name"] else RESTARTED
+
+
+def _ticks(weights: Sequence[int]) -> list[int]:
+    """The sizes that there are, without those too near to the one below to be written beside it."""
+    ticks = list[int]()
+    for weight in sorted(set(weights)):
+        if not ticks or weight / ticks[-1] > (max(weights) / min(weights)) ** TICK:
+            ticks.append(weight)
+    return ticks
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

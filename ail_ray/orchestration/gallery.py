@@ -97,7 +97,7 @@ class Gallery:
             for small, bicubic in zip(images.small, images.bicubic, strict=True)
         ]
         if teacher is not None:
-            model = placed(load_model(teacher), self.precision, next(self.state.student.parameters()).device)
+            model = placed(load_model(teacher), self.precision, self.state.student.device)
             for candidates, inputs in zip(made, images.inputs(model.upsampling), strict=True):
                 candidates["teacher"] = predict(model.eval(), inputs, self.precision)
         return made

@@ -8,7 +8,7 @@ from pathlib import Path
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, unwritable
+from ail_ray.files import as_path, is_local, unwritable
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration.cluster import IN_JOB
 from ail_ray.orchestration.placement import Placement
@@ -78,7 +78,22 @@ class SweepJob:
 
 def tracking_uri(out: UPath) -> str:
     """MLFLOW_TRACKING_URI, else a database where the user stands (in a submitted job: in the out folder)."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(out if IN_JOB else as_path('.')) / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(record_folder(out) / "mlflow.db")
+
+
+def record_folder(out: UPath) -> UPath:
+    """Where MLflow's database and artifacts lie unless a server has them: a local folder that stays."""
+    if not IN_JOB:
+        return as_path(".")
+    return out if is_local(out) else as_path("~/ail_out")
+
+
+def sqlite_uri(database: UPath) -> str:
+    """The address of a SQLite file, any character in whose path SQLAlchemy takes as it is."""
+    path = str(database)
+    escaped = path.replace("%", "%25").replace("?", "%3F")
+    # With the driver named, MLflow leaves the path alone; without, it makes a folder named like the escaped one.
+    return f"sqlite:///{path}" if escaped == path else f"sqlite+pysqlite:///{escaped}"
 
 
 def relative_in_job(**paths: str | None) -> list[str]:

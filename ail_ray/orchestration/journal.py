@@ -13,7 +13,8 @@ from ail_ray.files import write_bytes
 from ail_ray.learning.group import Group
 from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.orchestration.machine import peak_memory
-from ail_ray.orchestration.rundir import Place, RunDirectory
+from ail_ray.orchestration.manifest import Place
+from ail_ray.orchestration.rundir import RunDirectory
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
         with suppress(RuntimeError):  # the signal came in the middle of another line
             say("stopping at the next step, with everything committed; a second Ctrl-C stops at once")
 
-    handlers = {number: signal.getsignal(number) for number in STOPS}
+    handlers = {int(number): signal.getsignal(number) for number in STOPS}
     listen(ask)
     try:
         yield lambda: asked

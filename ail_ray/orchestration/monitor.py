@@ -8,12 +8,15 @@ from ail_ray.entry import say
 
 from ail_ray.learning.config import parameters
 from ail_ray.learning.inference import mean_psnr
+from ail_ray.orchestration.comparison import Reached, by_round
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.mlflow_store import without_password
 from ail_ray.orchestration.notes import student_cost, trial_params
+from ail_ray.orchestration.references import Rows, below_bicubic
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import describe, title
-from ail_ray.orchestration.tracking import Tracker, without_password
+from ail_ray.orchestration.tracking import Tracker, compared_by
 from ail_ray.orchestration.trial import TrialPlan
 
 
@@ -22,9 +25,11 @@ class Monitor:
 
     def __init__(self, tracker: Tracker, ledger: Ledger, say: Callable[[str], None]) -> None:
         self.tracker, self.ledger, self.say = tracker, ledger, say
+        self.references: dict[str, Rows] = {}  # what the trials are held against, by name; once that is measured
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}
         self._told: dict[str, int] = {}
+        self._curves: dict[str, list[tuple[float, float]]] = {}  # by round the time and the PSNR in dB
         self._incidents: dict[str, int] = {}
 
     def started(self, plan: TrialPlan) -> None:
@@ -32,10 +37,12 @@ class Monitor:
         directory = RunDirectory(plan.directory)
         self.plans[directory.path.name] = plan
         self._told[directory.path.name] = directory.last_round
-        going_on = f", going on after round {directory.last_round}" if directory.last_round >= 0 else ""
+        begun, over = directory.last_round >= 0, directory.last_round >= plan.config.rounds
+        how = "is finished already" if over else "started"
+        going_on = f", going on after round {directory.last_round}" if begun and not over else ""
         self._incidents.setdefault(directory.path.name, len(directory.incidents()))
         self.ledger.began(title(plan.config), plan.directory, plan.config)
-        self.say(f"[{title(plan.config)}] started{going_on} ({directory.path.name})")
+        self.say(f"[{title(plan.config)}] {how}{going_on} ({directory.path.name})")
         if holder := Lease(plan.directory).worker():
             self.say(f"[{title(plan.config)}] waits for {holder}, which works on the same run")
 
@@ -58,6 +65,9 @@ class Monitor:
             self.ledger.failed(plan.directory, failure)
             self.say(f"[{title(plan.config)}] failed: {failure}")
         self._tell_incidents(plan)
+        records = directory.records(plan.config.rounds)
+        if records and below_bicubic(records[-1], self.references):
+            self.say(f"[{title(plan.config)}] ends at or below bicubic interpolation: this student is of no use")
         self._mirror(plan, status)
 
     def abandon(self) -> None:
@@ -80,6 +90,7 @@ class Monitor:
             "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
             "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
+            "below_bicubic": below_bicubic(last, self.references),
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
 
@@ -97,6 +108,8 @@ class Monitor:
             run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config), rounds)
             if status:
                 self.tracker.finish(run_id, status, directory, plan.student)
+            self._curves[directory.path.name] = [(r["time"], compared_by(r)) for r in directory.records(rounds)]
+            self.tracker.compare(self._reached())
             return run_id
         except Exception as error:  # an outage costs nothing: the next call sends what is missing
             say(
@@ -104,6 +117,17 @@ class Monitor:
                 sys.stderr,
             )
             return None
+
+    def _reached(self) -> list[Reached]:
+        """What the trials have reached together by round, as far as none of them can still change it."""
+        if len(self.plans) < self.ledger.content["asked"]:
+            return []
+        curves = {run: self._curves.get(run, []) for run in self.plans}
+        known = min(
+            [len(curves[run]) for run in self.plans if run not in self.status],
+            default=max(map(len, curves.values())),
+        )
+        return by_round([(parameters(plan.config), curves[run]) for run, plan in self.plans.items()], known - 1)
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What MLflow tells people of a sweep and of its trials: names, the question, few parameters, the data."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,17 @@ SYMBOLS = {"rho": "ρ", "lam": "λ"}
 
 def sweep_title(name: str, sweep: SweepConfig) -> str:
     """A sweep as a person would name it: `demo: vdsr ×2, λ 0.1 0.15, rule eq7 uniform`."""
-    what = [f"{sweep.network} ×{','.join(map(str, sweep.scales))}", *_searched(sweep, " ")]
+    what = [f"{sweep.network} ×{','.join(map(str, sweep.scales))}", *_searched(sweep, " ", 60)]
     return f"{name}: {', '.join(what)}"
 
 
 def sweep_note(sweep: SweepConfig, command: str) -> str:
     """The question that a sweep asks, how it is answered, and the command that asks it again, as Markdown."""
-    task, searched = f"{sweep.network} ×{','.join(map(str, sweep.scales))}", ", ".join(_searched(sweep, " or "))
+    task, searched = f"{sweep.network} ×{','.join(map(str, sweep.scales))}", ", ".join(_searched(sweep, " or ", 300))
     question = f"What makes the best {task}: {searched}?" if searched else f"How good does this {task} become?"
     lines = [
         f"**Question.** {question}",
-        f"**Command.** `{command}`",
+        f"**Command.** `{clipped(command, 2000)}`",
         f"**Protocol.** Trained on {_listed(sweep.train)}; rounds 0 to {sweep.rounds}; epochs a round: {sweep.epochs}; "
         f"compared on {_listed(sweep.validation) or 'nothing'}; only recorded: {_listed(sweep.test) or 'nothing'}.",
     ]
@@ -48,7 +48,7 @@ def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
     """What was searched, and what of the protocol its numbers depend on most; the rest is in its files."""
     protocol = ("network", "scales", "train", "validation", "test", "epochs", "crops", "learning_rate", "search")
     values = axes(sweep) | {name: getattr(sweep, name) for name in protocol}
-    shown = {key: " ".join(map(str, v)) if isinstance(v, tuple) else v for key, v in values.items()}
+    shown = {key: some(list(map(str, v)), " ", 500) if isinstance(v, tuple) else v for key, v in values.items()}
     return {key: value for key, value in shown.items() if value not in ("", None)}
 
 
@@ -77,8 +77,8 @@ def datasets(sweep: SweepConfig, prepared: Prepared) -> list[DatasetInput]:
         "pairs": len(corpus.pairs),
         "pixels": corpus.pixels,
     }
-    source = {"sets": sweep.train, "downsizes": sweep.downsizes, "scales": sweep.scales}
-    name = "+".join(Path(folder).name for folder in sweep.train)
+    source = {"sets": some(sweep.train, ", ", 50_000), "downsizes": sweep.downsizes, "scales": sweep.scales}
+    name = some([Path(folder).name for folder in sweep.train], "+", 250)
     return [
         _dataset("training", name, corpus.digest, source, images),
         *_evaluation("validation", prepared.validation),
@@ -103,16 +103,37 @@ def _dataset(context: str, name: str, digest: str, source: dict[str, Any], profi
     )
 
 
-def _searched(sweep: SweepConfig, between: str) -> list[str]:
-    """What has more than one value, such as `λ 0.1 or 0.15`, or the range that it is drawn from: `λ 0.1..0.3`."""
+def some(words: Sequence[str], between: str, longest: int) -> str:
+    """Words joined; if that takes more than `longest` characters, the first of them and how many there are more."""
+    text = between.join(words)
+    for n in range(min(len(words), longest) - 1, 0, -1):
+        if len(text) <= longest:
+            break
+        text = f"{between.join(words[:n])} and {len(words) - n} more"
+    return clipped(text, longest)
+
+
+def clipped(text: str, longest: int) -> str:
+    """A text, or its beginning and how much is not shown, in at most `longest` characters."""
+    if len(text) <= longest:
+        return text
+    kept = longest - 40
+    return f"{text[:kept]}… and {len(text) - kept} characters more"
+
+
+def _searched(sweep: SweepConfig, between: str, longest: int) -> list[str]:
+    """What has more than one value, such as `λ 0.1 or 0.15`, or the range that it is drawn from: `λ 0.1..0.3`.
+
+    Values that take more than `longest` characters are counted from there on.
+    """
     words = []
     for name, values in axes(sweep).items():
         if len(values) > 1:
-            joined = between.join(Path(str(value)).name for value in values)
+            joined = some([Path(str(value)).name for value in values], between, longest)
             drawn = sweep.search != "grid" and is_range(name, values)
             words.append(f"{SYMBOLS.get(name, name)} {f'{min(values)}..{max(values)}' if drawn else joined}")
     return words
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(Path(name).name for name in names)
+    return some([Path(name).name for name in names], ", ", 500)

@@ -91,6 +91,8 @@ class Prepared:
     corpus: Corpus
     validation: tuple[EvaluationFile, ...]
     test: tuple[EvaluationFile, ...]
+    passed_over: str = ""
+    """What lies beside the images and is none, in words."""
 
     @property
     def shard_paths(self) -> list[UPath]:
@@ -144,8 +146,9 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return Prepared(
-        storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"])
-    )
+        storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"]),
+        passed_over=datasets.passed_over(images for found in sets.values() for images in found),
+    )  # fmt: skip
 
 
 def _twins(measured: Iterable[datasets.ImageSet]) -> list[str]:

@@ -15,8 +15,9 @@ from rich.text import Text
 from upath import UPath
 
 from ail_ray.files import is_local
+from ail_ray.orchestration.manifest import Place
 from ail_ray.orchestration.monitor import Monitor
-from ail_ray.orchestration.rundir import Place, RunDirectory
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import Status, in_words, status
 
 Trial = tuple[int, str]

@@ -14,7 +14,7 @@ failure.json                         why the last attempt cannot go on
 
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,26 +40,9 @@ from ail_ray.learning.theta import EpochLog, TrainState
 from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.machine import machine, versions
+from ail_ray.orchestration.manifest import Place, check
 
 FORMAT = 2
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """How far a run is: the round it is in, the epochs of that round done, and the steps of the next epoch."""
-
-    round: int
-    epochs: int
-    steps: int = 0
-
-    def __post_init__(self) -> None:
-        if not all(type(number) is int and 0 <= number < 10**9 for number in (self.round, self.epochs, self.steps)):
-            raise ValueError(f"not a place in a run: {self}")
-
-    @property
-    def file(self) -> str:
-        """Name of the state there; made of numbers only, so it leads nowhere else."""
-        return f"round-{self.round:03d}-epoch-{self.epochs:02d}-step-{self.steps:06d}.safetensors"
 
 
 class OtherFormatError(FileError):
@@ -81,15 +64,17 @@ class RunDirectory:
 
         Args:
             config: of the run; its `rounds` may exceed the recorded ones, which extends the run.
-            resolved: plain data: corpus and teacher digests, precision, threads, workers.
+            resolved: plain data: corpus and teacher digests, precision, threads, workers, references.
 
         Raises:
             FileError: the directory was written by another format, or its manifest is damaged.
         """
         if (self.path / "manifest.json").exists():
             manifest = self.manifest()
-            if manifest["config"]["rounds"] < config.rounds:
-                manifest["config"]["rounds"] = config.rounds
+            rounds = max(manifest["config"]["rounds"], config.rounds)
+            references = manifest.get("references") or resolved.get("references", {})  # older runs have none
+            if (manifest["config"]["rounds"], manifest.get("references", {})) != (rounds, references):
+                manifest["config"]["rounds"], manifest["references"] = rounds, references
                 self.write_manifest(manifest)
             return manifest
         manifest = {
@@ -124,7 +109,7 @@ class RunDirectory:
         if manifest.pop("sha256", None) != digest_of(manifest, length=64):
             raise FileError(f"{self.path / name}: damaged, its content differs from its checksum")
         try:
-            _check(manifest)
+            check(manifest)
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"{self.path / name}: damaged, not a manifest ({type(error).__name__}: {error})") from None
         return manifest
@@ -346,18 +331,3 @@ class RunDirectory:
         for folder in (self.path / "importance").iterdir():
             if folder.name not in kept:
                 remove_tree(folder)
-
-
-def _check(manifest: dict[str, Any]) -> None:
-    """Whoever writes on the storage path could write a checksum too: look at all that this program relies on."""
-    counts = [manifest["config"]["rounds"], manifest["config"]["epochs"], manifest["last_round"] + 1,
-              manifest["threads"], manifest["workers"]]  # fmt: skip
-    if not all(type(count) is int and 0 <= count < 10**6 for count in counts):
-        raise ValueError(f"counts {counts}")
-    for place in manifest["places"]:
-        Place(*place)
-    if not all(isinstance(text, str) for text in (manifest["run"], manifest["precision"], *manifest["incidents"])):
-        raise ValueError("texts that are none")
-    for log in manifest["epochs"]:
-        if not all(isinstance(log[name], int | float) for name in ("round", "epoch", "seconds", "crops")):
-            raise ValueError("an epoch without its numbers")

@@ -1,19 +1,23 @@
 """The runs on a storage path: how far each is, what one measured, and which files nobody needs any more."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
 from upath import UPath
 
+from ail_ray.commandline import LEFT, as_lines
 from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, remove_tree
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.references import Rows, below_bicubic
 from ail_ray.orchestration.rundir import RunDirectory
 
 SETTLED = 86_400.0  # seconds
@@ -33,6 +37,9 @@ class Status:
     seconds_left: float  # 0 when it is over
     age: float  # seconds since the last commit
     reason: str  # why it failed or cannot be read
+    data: str = "of unknown data"  # what it was trained and compared on
+    below_bicubic: bool = False
+    references: Mapping[str, Rows] = field(default_factory=dict)  # bicubic and teacher on its evaluation images
 
     @property
     def works(self) -> bool:
@@ -64,7 +71,7 @@ def describe(record: dict[str, Any]) -> str:
     """One line about a round, fit for a log."""
     rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*record["validation"], *record["test"])]
     importance = record["importance"]
-    speed = f", {record['patches_per_second']:.0f} patches/s" if record.get("patches_per_second") else ""
+    speed = f", {record['patches_per_second']:.0f} crops/s" if record.get("patches_per_second") else ""
     return (
         f"round {record['round']}: {', '.join(rows)}; importance mean {importance['mean']:.3f}, "
         f"saturated {100 * importance['saturated']:.1f} %{speed}"
@@ -98,20 +105,41 @@ def status(path: UPath) -> Status:
         run=path.name, name=title(config), corpus=manifest["corpus"], state=state, round=len(records) - 1,
         rounds=config.rounds, best=max((mean_psnr(r["validation"] or r["test"]) for r in records), default=0.0),
         seconds_left=0.0 if finished or not rounds else median(rounds) * (config.rounds + 1 - len(records)),
-        age=time.time() - times[-1], reason="" if finished else failure or "",
+        age=time.time() - times[-1], reason="" if finished else failure or "", data=_data(config),
+        below_bicubic=bool(records) and below_bicubic(records[-1], manifest.get("references", {})),
+        references={
+            name if name == "bicubic" else f"teacher={Path(config.teacher).name}": rows
+            for name, rows in manifest.get("references", {}).items()
+        },
     )  # fmt: skip
 
 
+def _data(config: RunConfig) -> str:
+    """Sets and scales by name; numbers of runs that differ in them cannot be compared."""
+    train, compared = (
+        "+".join(Path(name).name for name in s) for s in (config.train, config.validation or config.test)
+    )
+    return f"trained on {train}, compared on {compared or 'nothing'}, ×{','.join(map(str, config.scales))}"
+
+
 def table(found: list[Status]) -> Iterator[str]:
-    """The runs as lines."""
-    yield f"{'run':18}{'state':14}{'round':>8}{'best':>10}{'left':>9}{'commit':>9}  trial"
+    """The runs as lines, under the data that they can be compared on, with what they are held against there."""
+    groups: dict[str, list[Status]] = {}
     for s in found:
-        best, state = f"{s.best:.2f} dB" if s.best else "-", "working" if s.works else s.state
-        left, age = in_words(s.seconds_left) if s.seconds_left else "-", in_words(s.age) if s.age < 1e9 else "-"
-        of = f"{s.round} of {s.rounds}" if s.rounds or s.name else "-"
-        yield f"{s.run:18}{state:14}{of:>8}{best:>10}{left:>9}{age:>9}  {s.name or s.reason}"
-        if s.name and s.reason:
-            yield f"{'':18}{s.reason}"
+        groups.setdefault(s.data, []).append(s)
+    for data, runs in groups.items():
+        table = Table("run", "state", "round", "best", "left", "commit", "trial", title=data, **LEFT)
+        for s in runs:
+            state = "working" if s.works else f"{s.state}, at or below bicubic" if s.below_bicubic else s.state
+            of = f"{s.round if s.round >= 0 else '-'} of {s.rounds}" if s.name else "-"
+            table.add_row(
+                s.run, state, of, f"{s.best:.2f} dB" if s.best else "-",
+                in_words(s.seconds_left) if s.seconds_left else "-", in_words(s.age) if s.age < 1e9 else "-",
+                Text("\n".join(filter(None, (s.name, s.reason)))),
+            )  # fmt: skip
+        for name, rows in {name: rows for s in runs for name, rows in s.references.items()}.items():
+            table.add_row(Text(name), "", "", f"{mean_psnr(rows['validation'] or rows['test']):.2f} dB")
+        yield from as_lines(table)
 
 
 def rounds(path: UPath) -> Iterator[str]:

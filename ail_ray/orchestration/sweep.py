@@ -11,15 +11,16 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError, Interrupted
-from ail_ray.files import FileError, as_path, digest_of, write_json
+from ail_ray.files import FileError, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.champion import crown
-from ail_ray.orchestration.cluster import IN_JOB, check_shared, cluster, concurrency, first_answer
+from ail_ray.orchestration.cluster import cannot_start, check_shared, cluster, concurrency, first_answer
 from ail_ray.orchestration.comparison import pictures, table
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.mlflow_store import connect, page_of, without_password
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.placement import Placement
@@ -34,9 +35,10 @@ from ail_ray.orchestration.prepare import (
     teacher_maps,
 )  # fmt: skip
 from ail_ray.orchestration.progress import shown
+from ail_ray.orchestration.references import references
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
-from ail_ray.orchestration.tracking import TABLE, Tracker, connect, without_password
+from ail_ray.orchestration.tracking import TABLE, Tracker
 from ail_ray.orchestration.trial import complete_with_onnx, resolve_precision, run_local
 from ail_ray.orchestration.tuning import Sweep, run_on_tune
 
@@ -75,7 +77,7 @@ def run_sweeps(
         ValueError: as `run_on_tune`.
     """
     first = next(iter(jobs.values()))
-    checked = [check(job) for job in jobs.values()]
+    checked = _checked(jobs)
     opened = list[_Opened]()
 
     def ended(number: int) -> None:
@@ -84,7 +86,7 @@ def run_sweeps(
 
     tells = {name: say if len(jobs) == 1 else partial(_named, name, say) for name in jobs}
     for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
-        connect(job.tracking_uri, _artifacts(job))  # before the cluster is touched
+        connect(job.tracking_uri)  # before the cluster is touched
         tells[name](_data(job, prepared))
     with nullcontext() if first.local else cluster():
         try:
@@ -112,6 +114,20 @@ def run_sweeps(
             raise
 
 
+def _checked(jobs: Mapping[str, SweepJob]) -> list[tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]]:
+    """What `check` returns for each; ConfigError with all that keeps any of them from starting."""
+    first, checked = next(iter(jobs.values())), []
+    problems = cannot_start(first.placement, local=first.local)
+    for job in jobs.values():
+        try:
+            checked.append(check(job))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return checked
+
+
 def _named(name: str, say: Callable[[str], None], line: str) -> None:
     say(f"{name}: {line}")
 
@@ -120,13 +136,9 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
     return (
         f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
+        + (f"; {prepared.passed_over}" if prepared.passed_over else "")
         + f"; storage {job.storage_path}; MLflow {without_password(job.tracking_uri)}"
     )
-
-
-def _artifacts(job: SweepJob) -> UPath:
-    """Where MLflow's artifacts go, if its database is a local file: beside it."""
-    return job.out_path if IN_JOB else as_path(".")
 
 
 def _data_built(
@@ -191,7 +203,7 @@ class _Opened:
         del protocol["rounds"]  # more rounds: the same sweep
         self.digest = digest_of([protocol, prepared.corpus.digest])
         self.tracker = Tracker(
-            job.tracking_uri, _artifacts(job), sweep=self.digest, name=sweep_title(name, job.sweep),
+            job.tracking_uri, sweep=self.digest, name=sweep_title(name, job.sweep),
             note=sweep_note(job.sweep, command), params=sweep_params(job.sweep), datasets=datasets(job.sweep, prepared),
         )  # fmt: skip
         self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
@@ -215,14 +227,23 @@ class _Opened:
             if found is not None
         }  # fmt: skip
         start = self.start and (self.start[0], shared_weights(self.start[1], job.storage_path))
-        return Sweep(job=job, prepared=self.prepared, precision=precision, teachers=teachers, start=start)
+        self.monitor.references = references(
+            self.prepared, teachers, device="cuda" if p.gpu else "cpu", threads=p.threads, everywhere=everywhere,
+            say=self.tell,
+        )  # fmt: skip
+        return Sweep(
+            job=job, prepared=self.prepared, precision=precision, teachers=teachers, start=start,
+            references=self.monitor.references,
+        )  # fmt: skip
 
     def finish(self) -> dict[str, Any]:
         """Sum up, once: write `summary.json`, close the record, send MLflow what compares the trials."""
         if self.summary is None:
             summary = {
-                "trials": self.monitor.trials(), "sweep": self.digest, "mlflow_run_id": self.tracker.parent,
+                "trials": self.monitor.trials(), "sweep": self.digest, "references": self.monitor.references,
+                 "mlflow_run_id": self.tracker.parent,
                 "tracking_uri": without_password(self.job.tracking_uri),
+                "mlflow_page": page_of(self.tracker.experiment, self.digest),
             }  # fmt: skip
             write_json(self.job.out_path / "summary.json", summary)
             self.ledger.close("finished")

@@ -1,11 +1,11 @@
 """Run directories mirrored into MLflow: one parent run per sweep, one child per trial, one step per round.
 
-Only the sweep's driver writes. A run is found by the digests of its sweep and of itself, and a tag on it remembers
-the last round sent, so the same record is never sent twice and an outage only delays.
+The parent has what the trials have reached together, and what they are compared with are its children too: bicubic
+interpolation, the teacher. Only the sweep's driver writes. A run is found by the digests of its sweep and of itself,
+and a tag on it remembers the last round sent, so the same record is never sent twice and an outage only delays.
 """
 
 import json
-import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
-from mlflow.entities import DatasetInput, Metric, Param, Run, RunTag
+from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, Run, RunTag, ViewType
 from mlflow.utils.mlflow_tags import (
     MLFLOW_LOGGED_ARTIFACTS,
     MLFLOW_LOGGED_IMAGES,
@@ -25,20 +24,23 @@ from mlflow.utils.mlflow_tags import (
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, digest_of, is_local, slug
+from ail_ray.files import FileError, digest_of, slug
 from ail_ray.imaging.pictures import UNREADABLE, as_webp
-from ail_ray.orchestration.notes import trial_note
+from ail_ray.learning.inference import mean_psnr
+from ail_ray.orchestration.mlflow_store import PSNR, SWEEP, connect, unusable
+from ail_ray.orchestration.notes import clipped, trial_note
 from ail_ray.orchestration.rundir import RunDirectory
 
-SWEEP, RUN, LAST_ROUND, RESULT = "ail.sweep", "ail.run", "ail.last_round", "ail.result"
+RUN, RESULT = "ail.run", "ail.result"
+LAST_ROUND = "ail.last_round_2"  # the first one counted rounds that were sent under other names
 NOTE = "ail.note"  # digest of the description as it was written last
 RESULTS = ("student.safetensors", "config.json")  # of a run
 TABLE = "trials.json"
-EXPERIMENT = {
-    "mlflow.experimentKind": "custom_model_development",  # else the UI takes it for one about language models
-    MLFLOW_RUN_NOTE: "Small super-resolution networks trained by adaptive importance learning. One run a sweep, and "
-    "nested in it one a trial; a step is a round. The best student of all is the model `ail-ray-x2` (×3, ×4).",
-}
+LONGEST = {"name": 250, "value": 500, "text": 5000, "part": 150}
+"""Characters that MLflow takes, older servers too, of a run's name, a parameter, a tag, a part of a metric's name."""
+
+References = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+"""Rows of `validation` and `test` by what made them: `bicubic`, `teacher=vdsr`."""
 
 
 class Tracker:
@@ -47,54 +49,63 @@ class Tracker:
     def __init__(
         self,
         uri: str,
-        folder: UPath,
         *,
         sweep: str,
         name: str,
         note: str,
         params: Mapping[str, Any],
         datasets: Sequence[DatasetInput] = (),
+        references: References | None = None,
     ) -> None:
         """Find or open the sweep's parent run.
 
         Args:
-            uri, folder: as `connect`.
+            uri: as `connect`.
             sweep: digest of the sweep; name, note (Markdown) and params describe it to people.
             datasets: what all its trials read.
+            references: what the trials are compared with.
 
         Raises:
-            ConfigError: the server or database cannot be reached.
+            ConfigError: as `connect`.
         """
         self.sweep, self.note, self.datasets, self._children = sweep, note, list(datasets), dict[str, str]()
-        self.client, self.experiment = connect(uri, folder)
+        self.references: References = references or {}
+        self._compared = 0  # rounds, by this process
+        self.client, self.experiment = connect(uri)
         try:
-            self.parent = self._find_or_create(
-                f"tags.`{SWEEP}` = '{sweep}' and tags.`{RUN}` = 'parent'", name,
-                {SWEEP: sweep, RUN: "parent"}, params, note,
-            )  # fmt: skip
+            self.parent = self._find_or_create("parent", name, {}, params, note)
         except Exception as error:  # whatever client, database driver or HTTP library raises
             raise ConfigError([unusable(uri, error)]) from error
 
     def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any], rounds: int = 10**9) -> str:
         """Send what is missing of a run: parameters once, then the rounds asked for; returns its MLflow id."""
-        run = directory.path.name
-        if run not in self._children:
-            self._children[run] = self._find_or_create(
-                f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{run}'", name,
-                {SWEEP: self.sweep, RUN: run, LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}, params,
-                trial_note(name, run, self.note), started=_begun(directory),
-            )  # fmt: skip
-        run_id = self._children[run]
-        sent = int(self.client.get_run(run_id).data.tags[LAST_ROUND])
+        run_id, sent = self._child(
+            directory.path.name, name, params, trial_note(name, directory.path.name, self.note), _begun(directory)
+        )
         for record in directory.records(rounds)[sent + 1 :]:
-            t, stamp = record["round"], int(record["time"] * 1000)
+            t = record["round"]
             self._send(run_id, _step_images(directory, t), "images")
-            self.client.log_batch(
-                run_id,
-                metrics=[Metric(key, value, stamp, t) for key, value in metrics_of(record).items()],
-                tags=[RunTag(LAST_ROUND, str(t)), RunTag(RESULT, "running"), RunTag(MLFLOW_LOGGED_IMAGES, "True")],
-            )
+            self._log(run_id, t, record["time"], metrics_of(record), {RESULT: "running", MLFLOW_LOGGED_IMAGES: "True"})
         return run_id
+
+    def compare(self, rounds: Sequence[tuple[float, Mapping[str, float]]]) -> None:
+        """Send what is missing of what the trials have reached together: of each round the time, and metrics in dB.
+
+        Beside it goes what they are compared with, in every round the same: to the parent, and as runs of their own,
+        which are lines in the charts of the trials. What was sent of a round stays, whatever becomes of a trial later.
+        """
+        if len(rounds) == self._compared:
+            return
+        for name, rows in self.references.items():
+            run_id, sent = self._child(f"reference {name}", name, {}, f"{self.note}\n\n**Compared with.** {name}.")
+            for t, (stamp, _) in enumerate(rounds[sent + 1 :], sent + 1):
+                self._log(run_id, t, stamp, measured(rows))
+            self.finish(run_id, "finished")
+        flat = {f"{PSNR}_{_short(name)}": compared_by(rows) for name, rows in self.references.items()}
+        sent = self._sent(self.parent)
+        for t, (stamp, reached) in enumerate(rounds[sent + 1 :], sent + 1):
+            self._log(self.parent, t, stamp, {**reached, **flat})
+        self._compared = len(rounds)
 
     def finish(
         self, run_id: str, status: str, directory: RunDirectory | None = None, student: UPath | None = None
@@ -117,30 +128,67 @@ class Tracker:
         self.client.set_tag(self.parent, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": TABLE, "type": "table"}]))
         self.finish(self.parent, "failed" if failed else "finished")
 
+    def _child(
+        self, run: str, name: str, params: Mapping[str, Any], note: str, started: float | None = None
+    ) -> tuple[str, int]:
+        """The id of a run within the sweep and the last round sent of it; one that somebody deleted is restored."""
+        if run not in self._children:
+            tags = {LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}
+            self._children[run] = self._find_or_create(run, name, tags, params, note, started)
+        try:
+            return self._children[run], self._sent(self._children[run])
+        except Exception:
+            del self._children[run]  # it may be gone for good: the next call looks again
+            raise
+
+    def _sent(self, run_id: str) -> int:
+        """The last round that was sent of a run, -1 for none."""
+        run = self.client.get_run(run_id)
+        if run.info.lifecycle_stage == LifecycleStage.DELETED:
+            self.client.restore_run(run_id)
+        return int(run.data.tags.get(LAST_ROUND, -1))
+
+    def _log(
+        self, run_id: str, t: int, stamp: float, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a round, and with it that it was sent."""
+        tags = {LAST_ROUND: str(t), **(tags or {})}
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(key, value, int(stamp * 1000), t) for key, value in metrics.items()],
+            tags=[RunTag(*tag) for tag in tags.items()],
+        )
+
     def _find_or_create(
         self,
-        query: str,
+        kind: str,
         name: str,
         tags: dict[str, str],
         params: Mapping[str, Any],
         note: str,
-        *,
         started: float | None = None,
     ) -> str:
-        found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
+        note, name = clipped(note, LONGEST["text"]), clipped(name, LONGEST["name"])
+        query = f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{kind}'"
+        everywhere = self.client.search_runs([self.experiment], query, run_view_type=ViewType.ALL)
+        # One that was deleted is used again, unless another has taken its place.
+        found: list[Run] = sorted(everywhere, key=lambda run: run.info.lifecycle_stage == LifecycleStage.DELETED)
         if found:
             run = found[0]
+            if run.info.lifecycle_stage == LifecycleStage.DELETED:
+                self.client.restore_run(run.info.run_id)
             self.client.update_run(run.info.run_id, status="RUNNING")
         else:
-            tags = {**tags, MLFLOW_RUN_NAME: name}
-            run = self.client.create_run(self.experiment, int((started or time.time()) * 1000), tags, name)
-        run_id = str(run.info.run_id)
-        there = run.data.tags.get(MLFLOW_RUN_NOTE)
-        ours = there is None or run.data.tags.get(NOTE) == digest_of(there)  # not what somebody has written since
-        tags = {MLFLOW_RUN_NOTE: note, NOTE: digest_of(note)} if ours and there != note else {}
-        missing = [Param(key, str(value)) for key, value in params.items() if key not in run.data.params]
-        if missing or tags:  # all of a new run's; those that an outage has kept back
-            self.client.log_batch(run_id, params=missing, tags=[RunTag(*tag) for tag in tags.items()])
+            made = {SWEEP: self.sweep, RUN: kind, MLFLOW_RUN_NAME: name, **tags}
+            run = self.client.create_run(self.experiment, int((started or time.time()) * 1000), made, name)
+        run_id, there = str(run.info.run_id), run.data.tags.get(MLFLOW_RUN_NOTE)
+        changed = {key: tags[key] for key in (MLFLOW_PARENT_RUN_ID,) if run.data.tags.get(key) != tags.get(key)}
+        if there != note and (there is None or run.data.tags.get(NOTE) == digest_of(there)):
+            changed |= {MLFLOW_RUN_NOTE: note, NOTE: digest_of(note)}  # not over what somebody has written since
+        values = {key: clipped(str(value), LONGEST["value"]) for key, value in params.items()}
+        missing = [Param(key, value) for key, value in values.items() if key not in run.data.params]
+        if missing or changed:  # all of a new run's; those that an outage has kept back
+            self.client.log_batch(run_id, params=missing, tags=[RunTag(*tag) for tag in changed.items()])
         if self.datasets and not (run.inputs and run.inputs.dataset_inputs):
             self.client.log_inputs(run_id, self.datasets)
         return run_id
@@ -169,21 +217,20 @@ def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
     files = dict[str, bytes]()
     for path in directory.pictures(t):
         png = path.read_bytes()
-        name = f"pictures~{slug(path.stem)}+step+{t}+timestamp+{t}+{directory.path.name}"  # ~ stands for /
+        name = f"pictures~{_short(path.stem)}+step+{t}+timestamp+{t}+{directory.path.name}"  # ~ stands for /
         with suppress(*UNREADABLE):  # a damaged one is left out, the round is sent
             files |= {f"{name}.png": png, f"{name}+compressed.webp": as_webp(png)}
     return files
 
 
 def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """A round record as MLflow metrics: `theta/ importance/ val/ test/ time/ system/`, units in the names."""
-    metrics = {f"importance/{name}": value for name, value in record["importance"].items()}
+    """A round record as MLflow metrics: `evaluation/ importance/ theta/ time/ system/`, units in the names.
+
+    MLflow's pages sort what is before the slash, and what is after it: the PSNR that trials are compared by is first.
+    """
+    metrics = measured(record) | {f"importance/{name}": value for name, value in record["importance"].items()}
     metrics |= {f"time/{name}_s": value for name, value in record["seconds"].items()}
     metrics |= {f"system/{name}": value for name, value in record.get("system", {}).items()}  # older ones lack it
-    for group, rows in (("val", record["validation"]), ("test", record["test"])):
-        for row in rows:
-            name = f"{group}/{slug(row['set'])}_x{row['scale']}"  # a folder's name may hold what MLflow refuses
-            metrics |= {f"{name}_psnr_dB": row["psnr"], f"{name}_ssim": row["ssim"]}
     for name, key in (
         ("loss", "loss"),
         ("squared_error", "squared_error"),
@@ -194,36 +241,22 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
     return metrics
 
 
-def connect(uri: str, folder: UPath) -> tuple[MlflowClient, str]:
-    """A client, and the id of the experiment of all sweeps; it and its database are made if they are not there.
-
-    Args:
-        uri: the tracking server or database.
-        folder: where artifacts go if the database is a local file; a server has its own place for them.
-
-    Raises:
-        ConfigError: the server or database cannot be reached.
-    """
-    try:
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name("ail_ray")
-        if found is None:
-            location = str(folder / "mlartifacts") if uri.startswith("sqlite:") and is_local(folder) else None
-            return client, str(client.create_experiment("ail_ray", artifact_location=location, tags=EXPERIMENT))
-        for key, value in EXPERIMENT.items():
-            if key not in found.tags:
-                client.set_experiment_tag(found.experiment_id, key, value)
-        return client, str(found.experiment_id)
-    except Exception as error:  # whatever client, database driver or HTTP library raises
-        raise ConfigError([unusable(uri, error)]) from error
+def measured(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+    """Rows of `validation` and `test` as metrics, and the mean PSNR that trials are compared by."""
+    metrics = {PSNR: compared_by(rows)} if rows["validation"] or rows["test"] else {}
+    for group, short in (("validation", "val"), ("test", "test")):
+        for row in rows[group]:
+            name = f"{short}_{_short(row['set'])}_x{row['scale']}"
+            metrics |= {f"{PSNR}_{name}": row["psnr"], f"evaluation/SSIM_{name}": row["ssim"]}
+    return metrics
 
 
-def unusable(uri: str, error: Exception) -> str:
-    """Why MLflow cannot be used, in a line that holds no password."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"MLflow at {without_password(uri)} cannot be used: {without_password(reason)[:300]}"
+def compared_by(rows: Mapping[str, Any]) -> float:
+    """dB, mean over the validation sets, over the test sets if there are none."""
+    return mean_psnr(rows["validation"] or rows["test"])
 
 
-def without_password(text: str) -> str:
-    """An address, or a text with addresses in it, without their users and passwords."""
-    return re.sub(r"(?<!sqlite)://\S+@", "://", text)
+def _short(name: str) -> str:
+    """A name, such as a folder's, without what MLflow refuses in names, and no longer than it takes."""
+    name = slug(name)
+    return name if len(name) <= LONGEST["part"] else f"{name[: LONGEST['part'] - 12]}--{name[-10:]}"

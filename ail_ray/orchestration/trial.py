@@ -1,10 +1,11 @@
 """One AIL run: its run directory, its teacher's errors, its store, and one `TorchTrainer.fit()` over all rounds."""
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer
 from upath import UPath
 
-from ail_ray.errors import one_line
+from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, read_json, write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
@@ -22,6 +23,7 @@ from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.lease import Lease, LeaseLostError
 from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 from ail_ray.orchestration.prepare import TEACHER, Prepared, run_path
+from ail_ray.orchestration.references import Rows
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.store import ImportanceStore
 from ail_ray.orchestration.worker import Assignment, train_worker, work
@@ -43,6 +45,7 @@ class TrialPlan:
     precision: Precision
     outputs: UPath | None = None  # the teacher's, for distillation
     start: tuple[str, UPath] | None = None  # digest and path of the weights that the student starts from
+    references: dict[str, Rows] = field(default_factory=dict)  # `bicubic`, and `teacher` if there is one
 
     @property
     def directory(self) -> UPath:
@@ -60,7 +63,7 @@ class TrialPlan:
         manifest = directory.create(
             self.config, corpus=self.prepared.corpus.digest, pairs=len(self.prepared.corpus.pairs),
             pixels=self.prepared.corpus.pixels, precision=self.precision, threads=placement.threads,
-            workers=placement.most,
+            workers=placement.most, references=self.references,
         )  # fmt: skip
         directory.forget_failure()
         directory.mend(len(self.prepared.corpus.shards))
@@ -80,7 +83,13 @@ class TrialPlan:
 
 
 def resolve_precision(asked: str, device: str) -> Precision:
-    """The precision asked for, or for `auto` the fastest on this device."""
+    """The precision asked for, or for `auto` the fastest on this device.
+
+    Raises:
+        ConfigError: the device is a GPU, Ray gave us one, and torch cannot use it.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError([f"gpu: torch {torch.__version__} on node {socket.gethostname()} cannot use its GPU"])
     return fastest(torch.device(device)) if asked == "auto" else asked  # type: ignore[return-value]
 
 

@@ -12,9 +12,11 @@ from ray.tune.schedulers import ASHAScheduler
 from upath import UPath
 
 from ail_ray.files import FileError, read_json, write_json
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.orchestration.job import SweepJob
 from ail_ray.orchestration.prepare import Prepared
+from ail_ray.orchestration.references import Rows
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals, search_space
 from ail_ray.orchestration.trial import RunError, TrialPlan, complete_with_onnx, run_on_ray
@@ -33,6 +35,7 @@ class Sweep:
     precision: Precision
     teachers: dict[str, tuple[str, UPath]]  # by name: digest of the weights, folder of errors (of outputs if β > 0)
     start: tuple[str, UPath] | None  # digest and path of the weights that students start from
+    references: dict[str, Rows]  # what students are held against, by name
 
     def plan(self, searched: Mapping[str, Any]) -> TrialPlan:
         """The trial with these searched values."""
@@ -43,8 +46,14 @@ class Sweep:
         errors, outputs = (None, maps) if config.beta > 0 else (maps, None)
         return TrialPlan(
             config=config, prepared=self.prepared, teacher=teacher, errors=errors, precision=self.precision,
-            outputs=outputs, start=self.start,
+            outputs=outputs, start=self.start, references=self._references(config) ,
         )  # fmt: skip
+
+    def _references(self, config: RunConfig) -> dict[str, Rows]:
+        """Bicubic interpolation, and the run's own teacher if it has one."""
+        own = {"bicubic": "bicubic", f"teacher={Path(config.teacher).name}": "teacher"}
+        names = own if "teacher" in config.reads else {"bicubic": "bicubic"}
+        return {name: self.references[key] for key, name in names.items() if key in self.references}
 
 
 def run_on_tune(

@@ -23,9 +23,10 @@ from upath import UPath
 
 from ail_ray.files import FileError, as_path, read_json, write_json
 from ail_ray.imaging.bank import Bank, Shard
-from ail_ray.learning.config import RunConfig, mini
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest, placed
+from ail_ray.learning.presets import mini
 from ail_ray.learning.theta import TrainState, train_epoch
 from ail_ray.orchestration.cluster import cluster
 from ail_ray.orchestration.placement import Placement

@@ -13,13 +13,14 @@ import torch
 
 from ail_ray.files import as_path
 from ail_ray.imaging.bank import Bank, Shard
-from ail_ray.learning.config import RunConfig, demo
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.export import INPUT, to_onnx
 from ail_ray.learning.group import Group
 from ail_ray.learning.importance import next_importance
 from ail_ray.learning.inference import error_map, super_resolve
 from ail_ray.learning.models import build_model
 from ail_ray.learning.precision import Precision, fastest, placed
+from ail_ray.learning.presets import demo
 from ail_ray.learning.theta import TrainState, train_epoch, weighted_loss
 from ail_ray.orchestration.prepare import build_data, plan_data
 from ail_ray.reporting.released import released_step

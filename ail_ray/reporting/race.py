@@ -22,12 +22,13 @@ from matplotlib.figure import Figure
 from ail_ray.files import as_path
 from ail_ray.imaging.bank import Bank, Shard
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.learning.config import RunConfig, mini
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.importance import first_importance, next_importance
 from ail_ray.learning.inference import error_map, evaluate
 from ail_ray.learning.models import Network
 from ail_ray.learning.precision import fastest, placed
+from ail_ray.learning.presets import mini
 from ail_ray.learning.theta import TrainState, learning_rate, schedule_progress, train_epoch
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.prepare import build_data, find_teacher, plan_data

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
+from rich.text import Text
 from scipy.special import stdtrit
 
+from ail_ray.commandline import LEFT, as_lines
 from ail_ray.imaging import datasets
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import benchmark, predict
@@ -30,15 +33,31 @@ COMPLEXITY: dict[str, tuple[str, int, str, str, float | None]] = {
 
 
 def trials_table(summary: dict[str, Any]) -> str:
-    """The trials as a Markdown table, the best first."""
-    rows = ["| trial | rounds | status | validation | test |", "|---|---|---|---|---|"]
+    """The trials, the best first, and what they are held against: a line each, PSNR in dB and SSIM for every set."""
+    references = summary.get("references", {})
+    measured = [*summary["trials"], *references.values()]
+    sets = dict.fromkeys(
+        (g, row["set"], row["scale"]) for g in ("validation", "test") for m in measured for row in m[g]
+    )
+    table = Table(**LEFT)
+    table.add_column("trial", overflow="fold")
+    table.add_column("rounds", justify="right")
+    table.add_column("status")
+    for _, name, scale in sets:
+        table.add_column(f"{name} ×{scale}, dB SSIM", justify="right")
+
+    def cells(rows: dict[str, Any]) -> list[str]:
+        found = {(g, row["set"], row["scale"]): row for g in ("validation", "test") for row in rows[g]}
+        shown = [found.get(key) for key in sets]
+        return [f"{row['psnr']:.2f} {row['ssim']:.4f}" if row else "" for row in shown]
+
     for trial in summary["trials"]:
-        cells = [
-            " / ".join(f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB {row['ssim']:.4f}" for row in trial[group])
-            for group in ("validation", "test")
-        ]
-        rows.append(f"| {trial['name']} | {trial['rounds']} | {trial['status']} | {cells[0]} | {cells[1]} |")
-    return "\n".join(rows)
+        status = f"{trial['status']}{', at or below bicubic' if trial.get('below_bicubic') else ''}"
+        rounds = str(trial["rounds"]) if trial["rounds"] >= 0 else "none"
+        table.add_row(Text(trial["name"]), rounds, status, *cells(trial))
+    for name, rows in references.items():
+        table.add_row(Text(name), "", "", *cells(rows))
+    return "\n".join(as_lines(table))
 
 
 def comparison(number: int, study: Study, results: Results) -> tuple[list[dict[str, Any]], list[str]]:

@@ -8,8 +8,8 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import AnyPath, as_path, write_bytes
-from ail_ray.learning.config import mini
 from ail_ray.learning.inference import benchmark
+from ail_ray.learning.presets import mini
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration.job import SweepJob, relative_in_job
 from ail_ray.orchestration.machine import machine

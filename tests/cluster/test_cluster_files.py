@@ -14,7 +14,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ail_ray.commandline import parse
-from ail_ray.learning.config import paper
+from ail_ray.learning.presets import paper
 from ail_ray.orchestration.job import SweepJob
 
 FOLDER = Path(__file__).parents[2] / "cluster"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from ail_ray.imaging.datasets import BSDS200_VAL, DatasetError, content_digest, find
+from ail_ray.imaging.datasets import BSDS200_VAL, DatasetError, content_digest, find, passed_over
 from ail_ray.imaging.images import image_size, read_image
 
 
@@ -100,6 +100,48 @@ def test_images_are_known_by_suffix_sorted_by_name_and_not_searched_for(tmp_path
     (folder / "folder.png").mkdir()
     expected = ["B.PNG", "a.bmp", "b.Jpg", "b.png", "c.JPEG", "d.webp", "e.TIF", "f.tiff"]
     assert names(find(str(folder)).paths) == expected
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "few", "a.png", "b.HEIC", "c.heic", "notes.txt", "README", "._a.heic", "b.png")
+    for name in ("one", "two.png", ".three"):
+        (folder / name).mkdir()
+    images = find(str(folder))
+    assert names(images.paths) == ["a.png", "b.png"]
+    assert dict(images.passed_over) == {".heic": 2, "folder": 2, ".txt": 1, "without a suffix": 1}
+    assert passed_over([images, images, find("sample")]) == (
+        "passed over: 2 folders inside (a name that ends in /** enters them), 2 .heic, 1 without a suffix, 1 .txt"
+    )
+    assert passed_over([find("sample")]) == ""
+    (folder / "a.png").unlink()
+    (folder / "b.png").unlink()
+    with pytest.raises(
+        DatasetError, match=r"few: no images in this folder \(.*\); passed over: 2 folders inside \(a name"
+    ):
+        find(str(folder))
+
+
+def test_a_name_that_ends_in_stars_enters_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips of frames beside frames: all of them, by their path below; a link back to where it came from is not."""
+    clips = folder_of(tmp_path / "clips", "b.png", "z.mov")
+    for clip in ("a", "c/deep", ".hidden", "empty"):
+        folder_of(clips / clip, *(["1.png", "2.png"] if clip != "empty" else []))
+    (clips / "c" / "back").symlink_to(clips)
+    (clips / "d").symlink_to(clips / "a")
+    every = find(f"{clips}/**")
+    below = [path.relative_to(clips).as_posix() for path in every.paths]
+    assert below == ["a/1.png", "a/2.png", "b.png", "c/deep/1.png", "c/deep/2.png", "d/1.png", "d/2.png"]
+    assert (every.name, every.passed_over) == ("clips", ((".mov", 1),))
+    assert names(find(str(clips)).paths) == ["b.png"]
+    monkeypatch.chdir(tmp_path)
+    assert every == find("clips/**") == find("./clips/**") == find("clips/**", tmp_path)
+    folder_of(tmp_path / "none" / "inner", "a.txt")
+    with pytest.raises(DatasetError, match=r"none: no images in this folder or in one inside it"):
+        find("none/**")
+    store = UPath("memory://test_datasets/clips/one")
+    store.mkdir(parents=True)
+    (store / "1.png").write_bytes(b"x")
+    assert names(find("memory://test_datasets/clips/**").paths) == ["1.png"]
 
 
 def test_object_stores_as_path_and_as_data_dir() -> None:

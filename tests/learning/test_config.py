@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import PRESETS, RunConfig, SweepConfig, demo, mini, paper, parameters, preset
+from ail_ray.learning.config import RunConfig, SweepConfig, parameters
 from ail_ray.learning.importance import Rule
+from ail_ray.learning.presets import PRESETS, demo, mini, paper, preset
 
 OTHER: dict[str, Any] = {
     "scales": (2, 3), "downsizes": (1.0,), "depth": 19, "mu0": 0.02, "alpha0": 50.0, "error_unit": "absolute",

@@ -3,28 +3,32 @@
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import heads
 import pytest
 import ray
+import torch
 from conftest import TinyFiles, as_options
 from ray.exceptions import GetTimeoutError
-from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration import sweep
-from ail_ray.orchestration.cluster import cluster, concurrency, first_answer, start_own
+from ail_ray.orchestration.cluster import NO_GPU, cannot_start, cluster, concurrency, first_answer, start_own
 from ail_ray.orchestration.job import SweepJob
+from ail_ray.orchestration.mlflow_store import connect
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import OnCluster
-from ail_ray.orchestration.tracking import connect
+from ail_ray.orchestration.trial import resolve_precision
 from jobs.ail_sweep import main
 
 
@@ -62,7 +66,68 @@ def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         pass
 
 
-@pytest.mark.parametrize(("address", "closed"), [("", "0"), ("10.77.0.1:6379", "None")])
+def test_a_cluster_that_does_not_answer_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens at the first; at the second somebody does who never says a word, as a head that hangs."""
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        (free,) = heads.free_ports(1)
+        for address in (f"127.0.0.1:{free}", f"127.0.0.1:{mute.getsockname()[1]}", f"ray://127.0.0.1:{free}"):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            monkeypatch.setattr("ail_ray.orchestration.cluster.ANSWER", 1.0)
+            started = time.monotonic()
+            (line,) = cannot_start(Placement(gpu=True), local=False)  # where it runs, no GPU is asked of this machine
+            assert time.monotonic() - started < 10
+            assert line.startswith(f"RAY_ADDRESS={address}: no cluster to connect to from here (no Ray answered at ")
+            assert line.endswith("; name the head's HOST:PORT, or unset it for a Ray of this machine's own")
+
+
+@pytest.mark.parametrize("address", ["", "local"])
+@pytest.mark.parametrize("local", [True, False])
+def test_a_gpu_that_is_not_here_is_refused_with_all_else_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: bool, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sweep, "connect", lambda *_: pytest.fail("MLflow was asked"))
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
+    protocol = SweepConfig(train=(str(tmp_path / "none"),), validation=(), test=())
+    job = SweepJob(sweep=protocol, placement=Placement(gpu=True), local=local, out=str(tmp_path / "out"))
+    with pytest.raises(ConfigError) as refused:
+        sweep.run_sweep(job, say=lambda line: None)
+    assert refused.value.problems == [NO_GPU, f"train: {tmp_path / 'none'}: no such folder"]
+
+
+def test_a_node_whose_gpu_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node is asked, wherever it is, and not this machine: Ray calls this function there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"^gpu: torch .* on node .* cannot use its GPU$"):
+        resolve_precision("fp32", "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_precision("fp32", "cuda") == "fp32"
+
+
+def test_a_cluster_without_gpus_is_refused_unless_it_can_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
+    with pytest.raises(
+        ConfigError, match=r"a trial needs 1 CPU and 1 GPU, the cluster has 8 CPU and 0 GPU: .*--max-wor"
+    ):
+        concurrency(Placement(gpu=True), None)
+    assert concurrency(Placement(gpu=True), 2) == 2
+
+
+def test_local_means_a_ray_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    started = list[dict[str, Any]]()
+    monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with cluster():
+        assert "RAY_ADDRESS" not in os.environ
+    assert [(each["address"], each["_node_ip_address"]) for each in started] == [("local", "127.0.0.1")]
+
+
+@pytest.mark.parametrize(("address", "closed"), [("", "0"), ("local", "0"), ("10.77.0.1:6379", "None")])
 def test_a_ray_of_our_own_stays_on_the_loopback(address: str, closed: str) -> None:
     code = "import os, ail_ray.orchestration; print(os.environ.get('RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'))"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -138,7 +203,7 @@ def no_new_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_databas
     (tmp_path / "out" / "sweep.json").write_text("the record")
     yield
     assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
-    client, experiment = connect(uri, UPath(tmp_path))
+    client, experiment = connect(uri)
     assert client.search_runs([experiment]) == []
 
 

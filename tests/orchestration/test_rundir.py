@@ -28,8 +28,9 @@ from ail_ray.orchestration import lease, trial
 from ail_ray.orchestration.journal import RunJournal
 from ail_ray.orchestration.lease import Interrupted, Lease, LeaseLostError
 from ail_ray.orchestration.machine import machine
+from ail_ray.orchestration.manifest import Place
 from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.rundir import Place, RunDirectory
+from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import describe
 from ail_ray.orchestration.trial import TrialPlan, complete_with_onnx, run_local
 
@@ -145,7 +146,7 @@ def test_a_record_gathers_its_epochs(directory: RunDirectory) -> None:
         assert metadata["round"] == str(t)
         assert np.array_equal(student["layers.0.weight"], state(10 * t + 1).tensors()["student.layers.0.weight"])
     text = describe(directory.records()[1])
-    assert text == "round 1: val ×2 30.00 dB; importance mean 0.500, saturated 25.0 %, 50 patches/s"
+    assert text == "round 1: val ×2 30.00 dB; importance mean 0.500, saturated 25.0 %, 50 crops/s"
 
 
 def test_an_epoch_trained_again_is_recorded_once(directory: RunDirectory) -> None:

@@ -64,7 +64,8 @@ def test_each_run_has_its_state(storage: UPath) -> None:
     records = RunDirectory(storage / "runs" / finished.run).records()
     assert finished.best == max(record["validation"][0]["psnr"] for record in records)
     lines = list(table(statuses(storage)))
-    assert len(lines) == 1 + 4 + 1  # a heading, the runs, why one failed
+    assert len(lines) == (2 + 3 + 1) + (2 + 1)  # of each data its name and a heading; the runs; why one failed
+    assert lines[0] == "trained on train, compared on val, ×2"
     assert any("the loss is nan" in line for line in lines)
     assert any("1 of 3" in line and f"{interrupted.best:.2f} dB" in line for line in lines)
 

@@ -18,10 +18,11 @@ from ail_ray.files import write_bytes, write_json
 from ail_ray.imaging.pictures import as_png
 from ail_ray.learning.config import ConfigError, RunConfig
 from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.mlflow_store import without_password
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.tracking import Tracker, metrics_of, without_password
+from ail_ray.orchestration.tracking import Tracker, metrics_of
 from ail_ray.orchestration.trial import TrialPlan
 
 DATASETS = [
@@ -69,7 +70,7 @@ def track(tmp_path: Path, empty_database: bytes) -> Callable[..., Tracker]:
 
     def connect(sweep: str = "sweep-1", note: str = "`the command`") -> Tracker:
         return Tracker(
-            f"sqlite:///{tmp_path / 'mlflow.db'}", UPath(tmp_path), sweep=sweep, name="mini", note=note,
+            f"sqlite:///{tmp_path / 'mlflow.db'}", sweep=sweep, name="mini", note=note,
             params={"epochs": 3}, datasets=DATASETS,
         )  # fmt: skip
 
@@ -216,7 +217,7 @@ def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(
         began = time.monotonic()
         with pytest.raises(ConfigError, match=rf"MLflow at http://{address} cannot be used") as caught:
             Tracker(
-                f"http://somebody:hunter2@{address}", UPath(tmp_path), sweep="s", name="n", note="", params={}
+                f"http://somebody:hunter2@{address}", sweep="s", name="n", note="", params={}
             )  # fmt: skip
     assert time.monotonic() - began < 30
     assert "hunter2" not in str(caught.value)

@@ -256,7 +256,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     completed = run(kept_study, "a command", said.append)
     assert completed["FSRCNN+AIL", 2][0].test == results["FSRCNN+AIL", 2][0].test
     assert [line.count("seed=1") for line in said if "going on after round 1" in line] == [1]
-    assert sum("patches/s" in line for line in said) == 2, "rounds 0 and 1 of seed 0"
+    assert sum("crops/s" in line for line in said) == 2, "rounds 0 and 1 of seed 0"
     assert not any("damaged" in line or "not whole" in line for line in said)
     # Nothing to collect: what is written stays as it is.
     tables_before = {path: path.read_bytes() for path in folder.iterdir()}
@@ -295,7 +295,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     assert all(whole[where][0].test == results[where][0].test for where, _ in trained)
     assert sum(line.endswith(": there") for line in again) == 7
     assert sum("] started" in line for line in again) == 4, "of the sweeps that are not whole"
-    assert sum("patches/s" in line for line in again) == 1, "only what is missing is trained"
+    assert sum("crops/s" in line for line in again) == 1, "only what is missing is trained"
     assert sum("round 1 is not whole; going on after round 0" in line for line in again) == 1
     before = {e.method.name: study.checked(e.sweep)[0].out for e in study.experiments()}
     save_model(teacher, VDSR(width=3, depth=4))  # another teacher in the same file: other runs of what reads it

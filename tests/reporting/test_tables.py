@@ -1,6 +1,10 @@
-"""Recorded trials as a Markdown table: a row each, in the order given, numbers as they are quoted in papers."""
+"""A sweep's trials as a table: a line each, in the order given, numbers as they are quoted in papers."""
 
+import io
+import os
 from typing import Any
+
+import pytest
 
 from ail_ray.reporting.tables import trials_table
 
@@ -9,35 +13,47 @@ def row(name: str, psnr: float, ssim: float, scale: int = 2) -> dict[str, Any]:
     return {"set": name, "scale": scale, "psnr": psnr, "ssim": ssim}
 
 
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+TRIALS = [
+    {
+        "name": "vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0", "rounds": 10, "status": "finished",
+        "validation": [row("val", 33.456, 0.92345)], "test": [row("Set5", 37.005, 0.95), row("Set14", 28.0, 0.7)],
+    },
+    {
+        "name": "vdsr-f13 ×2 w=1 (control) seed=0", "rounds": 3, "status": "finished", "below_bicubic": True,
+        "validation": [row("val", 29.996, 1.0)], "test": [],
+    },
+    {"name": "[broken]", "rounds": -1, "status": "failed", "validation": [], "test": []},
+]  # fmt: skip
+REFERENCES = {"bicubic": {"validation": [row("val", 30.5, 0.9)], "test": [row("Set5", 33.66, 0.93)]}}
 
 
-def test_a_row_for_every_trial_in_their_order() -> None:
-    trials = [
-        {
-            "name": "vdsr-f13 λ=0.15", "rounds": 10, "status": "finished", "validation": [row("val", 33.456, 0.92345)],
-            "test": [row("Set5", 37.005, 0.95), row("Set14", 28.0, 0.7, scale=4)],
-        },
-        {"name": "vdsr-f13 w=1", "rounds": 3, "status": "stopped", "validation": [row("val", 29.996, 1.0)], "test": []},
-        {"name": "broken", "rounds": -1, "status": "failed", "validation": [], "test": []},
-    ]  # fmt: skip
-    header, rule, *rows = trials_table({"trials": trials}).splitlines()
-    assert cells(header) == ["trial", "rounds", "status", "validation", "test"]
-    assert rule == "|---|---|---|---|---|"
-    assert [cells(line) for line in rows] == [
-        [
-            "vdsr-f13 λ=0.15", "10", "finished", "val ×2 33.46 dB 0.9234",
-            "Set5 ×2 37.01 dB 0.9500 / Set14 ×4 28.00 dB 0.7000",
-        ],
-        ["vdsr-f13 w=1", "3", "stopped", "val ×2 30.00 dB 1.0000", ""],
-        ["broken", "-1", "failed", "", ""],
-    ]  # fmt: skip
-    assert len({line.count("|") for line in (header, rule, *rows)}) == 1
+def test_a_line_for_every_trial_and_for_what_it_is_held_against() -> None:
+    header, *lines = trials_table({"trials": TRIALS, "references": REFERENCES}).splitlines()
+    assert header.split("  ")[0] == "trial"
+    assert [" ".join(line.split()) for line in lines] == [
+        "vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0 10 finished 33.46 0.9234 37.01 0.9500 28.00 0.7000",
+        "vdsr-f13 ×2 w=1 (control) seed=0 3 finished, at or below bicubic 30.00 1.0000",
+        "[broken] none failed",
+        "bicubic 30.50 0.9000 33.66 0.9300",
+    ]
+    assert header.index("Set14") > header.index("Set5") > header.index("val ×2, dB SSIM")
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_it_is_no_wider_than_the_terminal_and_loses_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", _Terminal())
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
+    lines = trials_table({"trials": TRIALS, "references": REFERENCES}).splitlines()
+    assert max(map(len, lines)) <= columns
+    text = "".join("".join(lines).split())
+    for value in ("33.46", "0.9234", "37.01", "28.00", "30.50", "33.66"):
+        assert value in text
 
 
 def test_a_sweep_without_trials_is_an_empty_table() -> None:
-    assert trials_table({"trials": []}).splitlines() == [
-        "| trial | rounds | status | validation | test |",
-        "|---|---|---|---|---|",
-    ]
+    assert trials_table({"trials": []}).split() == ["trial", "rounds", "status"]
