@@ -1,4 +1,4 @@
-"""The command line of every job: a dataclass becomes flags and help, and all that is wrong is said at once."""
+"""The command line of every job: a dataclass becomes flags, and all that is wrong with them is said at once."""
 
 import dataclasses
 import difflib
@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, unwritable_file, write_json
+from ail_ray.helppage import help_page
 
 T = TypeVar("T")
 
@@ -33,12 +34,12 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
 
     def read(words: Sequence[str]) -> tuple[T, list[str]]:
         return tyro.cli(
-            kind, args=list(words), default=default, prog=prog, description=description,
-            return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,),
-        )  # fmt: skip
+            kind, args=list(words), default=default, return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,)
+        )
 
     if {"-h", "--help"} & set(arguments):
-        read(["--help"])
+        print(help_page(kind, default, prog=prog, description=description), end="")
+        raise SystemExit(0)
     problems: dict[str, None] = {}  # in order, each once
     accepted: list[tuple[list[str], set[str]]] = []  # flags, and what is wrong with each alone
     for words in _by_flag(arguments):

@@ -1,11 +1,23 @@
-"""Train small super-resolution networks by adaptive importance learning, over every combination asked for.
+r"""Train small super-resolution networks by adaptive importance learning, and compare them.
 
-    python jobs/ail_sweep.py                                    the demo: bundled photographs, minutes on a laptop
-    python jobs/ail_sweep.py mini --rho 0.75 0.8 --teacher vdsr none --workers 2
-    ray job submit --working-dir . -- python jobs/ail_sweep.py paper --gpu --storage s3://bucket/ail --out /data/sweep
+    # the preset demo: bundled photographs, minutes
+    python jobs/ail_sweep.py
 
-A preset (demo, mini or paper) comes first; every option overrides it. Started again, the same command goes on where it
-stopped. Results: DIR/summary.json, and every round in MLflow. Exit code 1: a trial failed; 2: nothing was started.
+    # the preset mini: two sizes, each with and without a
+    # teacher and as a control, on two workers each
+    python jobs/ail_sweep.py mini --rho 0.75 0.8 \
+        --teacher vdsr none --workers 2
+
+    # what would the paper's own protocol cost on GPUs?
+    python jobs/ail_sweep.py paper --gpu --plan --price 0.8
+
+A preset (demo, mini or paper) comes first, and every option overrides it. Several values of --rho (or --width), --lam,
+--teacher, --rule or --seed make a trial of every combination. The same command, started again, goes on where it was
+stopped.
+
+The results are in the file summary.json in --out, and every round is in MLflow. Exit codes: 0 when all trials have
+finished, 1 when one has failed, 2 when the command was refused and nothing was started, 130 after Ctrl-C, 143 after
+SIGTERM.
 """
 
 import shlex
@@ -26,7 +38,9 @@ def main(arguments: list[str]) -> int:
         refuse([f"{name}: no such preset; there are {', '.join(PRESETS)}"])
     options = arguments[1:] if arguments[:1] == [name] else arguments
     default = SweepJob(sweep=preset(name, value_of("--network", options) or "vdsr"))
-    job = parse(SweepJob, options, default=default, prog=f"ail_sweep.py {name}", description=__doc__ or "")
+    description = f"{__doc__}\nThe defaults below are those of the preset {name}."
+    prog = f"ail_sweep.py [{'|'.join(PRESETS)}]"
+    job = parse(SweepJob, options, default=default, prog=prog, description=description)
     try:
         if job.plan:
             say("\n".join(costs(job)))

@@ -1,11 +1,20 @@
-"""How fast is this machine, and how much of it do we use: each figure against something measured beside it.
+r"""Measure how fast this machine is and how much of it we use. Every figure has something to compare it with.
 
-    python jobs/benchmark.py                the table, under 25 minutes on two cores that do nothing else
-    python jobs/benchmark.py --only update_vs_copy inference --json -
-    python jobs/benchmark.py --race 30      PSNR at equal wall time: ours and the released way; an hour
-    python jobs/benchmark.py --check        is this machine right: precision, a round, store, all-reduce; a minute
+    # the table: 25 minutes on two cores that are idle
+    python jobs/benchmark.py
 
-Exit code 1: a figure could not be measured, or the check found something wrong; 2: nothing was started.
+    # one figure only, as JSON
+    python jobs/benchmark.py --only update_vs_copy \
+        --json -
+
+    # our training and the released code's, 30 minutes each
+    python jobs/benchmark.py --race 30
+
+    # does this machine compute rightly? A minute.
+    python jobs/benchmark.py --check
+
+Exit codes: 0 when all was measured, 1 when a figure could not be measured or the check has found something wrong, 2
+when the command was refused and nothing was started.
 """
 
 import sys
@@ -29,15 +38,16 @@ class Options:
     """What to measure."""
 
     only: tuple[str, ...] = tuple(BENCHMARKS)
-    """Figures to measure; all of them by default."""
+    """Names of the figures to measure."""
     race: float | None = None
-    """Instead: minutes that each way trains a student for, in turns, on 281 of the 291 images; draws ./race.png."""
+    """Instead of the figures: train one student our way and one the released way for so many minutes each, in turns, on
+    281 of the 291 images, and draw ./race.png."""
     check: bool = False
-    """Instead: whether this machine computes what it should, with a verdict to paste into a report."""
+    """Instead of the figures: check that this machine computes rightly, and print a verdict to paste into a report."""
     gpu: bool = False
-    """With --check: on its GPUs."""
+    """With --check: check its GPUs."""
     json: str | None = None
-    """File for what was measured as JSON; `-` is standard output."""
+    """File for the measurements as JSON; `-` is standard output."""
 
 
 def main(arguments: list[str]) -> int:

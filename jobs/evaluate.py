@@ -1,7 +1,14 @@
-"""PSNR and SSIM of a network, or of bicubic interpolation, on image sets: luma, `scale` border pixels shaved.
+r"""Measure PSNR and SSIM of a network, or of bicubic interpolation, on image sets.
 
-python jobs/evaluate.py --model bicubic --sets Set5 Set14 --scales 2 3 4
-python jobs/evaluate.py --model ail_out/runs/…/student.safetensors --sets sample-val --json -
+    # bicubic interpolation
+    python jobs/evaluate.py --model bicubic --sets Set5
+
+    # a student, on the photographs that come along
+    python jobs/evaluate.py --sets sample-val --json - \
+        --model ail_out/runs/RUN/student.safetensors
+
+Both are measured on luma, without the outermost pixels of the image: a border as wide as the scale. Exit codes: 0 when
+all was measured, 2 when the command was refused and nothing was measured.
 """
 
 import sys
@@ -25,13 +32,13 @@ class Evaluation:
     model: str = "bicubic"
     """Path of safetensors weights, or `bicubic`."""
     sets: tuple[str, ...] = ("Set5", "Set14")
-    """Folder names under $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`."""
+    """Sets to measure on: names of folders in $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`."""
     scales: tuple[int, ...] = (2,)
-    """Super-resolution factors: 2, 3 or 4."""
+    """Super-resolution factors to measure: 2, 3 or 4."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """Arithmetic; bf16 can cost 0.1 dB."""
+    """Arithmetic of the network. `bf16` can cost 0.1 dB."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where to run: cpu, cuda, cuda:1."""
+    """Device that the network runs on: cpu, cuda, or one GPU such as cuda:1."""
     json: str | None = None
     """File for the rows as JSON; `-` is standard output."""
 

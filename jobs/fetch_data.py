@@ -1,11 +1,16 @@
-"""Fetch public image sets, every file verified by its SHA-256. Nothing else in this project downloads images.
+"""Fetch public image sets. Every file is verified by its SHA-256.
 
-    python jobs/fetch_data.py --list                            which there are, and how much of each is here
-    python jobs/fetch_data.py --to ~/data                       the 291 training images, Set5 and Set14: 74 MB
-    python jobs/fetch_data.py --sets BSD100 Urban100 --check    are they here and whole? Without any network
+    # which sets there are, and how much of each is here
+    python jobs/fetch_data.py --list
 
-Started again, the same command fetches what is missing or damaged and nothing else. Exit code 1: something is missing;
-2: nothing was started.
+    # the 291 training images, Set5 and Set14: 74 MB
+    python jobs/fetch_data.py --to ~/data
+
+    # are these two here and whole? This uses no network.
+    python jobs/fetch_data.py --sets BSD100 Urban100 --check
+
+Nothing else in this project downloads images. The same command, started again, fetches only what is missing or damaged.
+Exit codes: 0 when all files are whole, 1 when one is missing, 2 when the command was refused and nothing was started.
 """
 
 import sys
@@ -23,15 +28,15 @@ class Options:
     """What to fetch, or to look at."""
 
     sets: tuple[str, ...] = ("T91", "BSDS200", "Set5", "Set14")
-    """Names of sets; --list shows them."""
+    """Names of the sets to fetch, or to check. --list shows them all."""
     to: str = default_folder()
-    """Folder of the sets, each becomes a folder in it: by default $AIL_DATA_DIR, else ~/.cache/ail_ray/data."""
+    """Folder in which every set becomes a folder; by default $AIL_DATA_DIR, and without it ~/.cache/ail_ray/data."""
     base: str | None = None
-    """Address of a mirror that has SET/FILE, instead of the sets' own addresses."""
+    """Address of a mirror that has the files as SET/FILE, to fetch from instead of the sets' own addresses."""
     list: bool = False
-    """Show all sets: images, size, whether they are in --to and whole, where they come from."""
+    """Show all sets: number of images, size, how much of each is in --to, and where it comes from."""
     check: bool = False
-    """Read the files that are there, and say which are missing or damaged, without any network."""
+    """Read the files in --to, and say which are missing or damaged. This uses no network."""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,12 +1,23 @@
-"""The paper's tables and figures, with our numbers beside its own and the controls that it lacks.
+r"""Train what the paper's tables and figures need, and write them with the paper's numbers beside ours and controls.
 
-    python jobs/paper_tables.py --budget smoke --scales 2                      do all eight tables come out? minutes
-    python jobs/paper_tables.py --budget mini --tables 1 2 3 --scales 2 --workers 2 --plan       what would it cost?
-    python jobs/paper_tables.py --budget paper --figures 1 2 3 4 9 --gpu --storage s3://bucket/ail
-    python jobs/paper_tables.py --budget mini --tables 1 2 --scales 2 --collect    tables of what has finished so far
+    # do all eight tables come out? This takes minutes.
+    python jobs/paper_tables.py --budget smoke --scales 2
 
-Runs are shared between tables, fill the cluster together, and go on where they were stopped. Writes
-docs/results/BUDGET/table_1.md, .json and figure_1.png. Exit code 1: a run failed; 2: nothing was started.
+    # what would three tables cost?
+    python jobs/paper_tables.py --budget mini --scales 2 \
+        --tables 1 2 3 --workers 2 --plan
+
+    # the tables of those runs that have finished so far
+    python jobs/paper_tables.py --budget mini --tables 1 2 \
+        --scales 2 --collect
+
+    # the figures at the paper's budget, on GPUs
+    python jobs/paper_tables.py --budget paper --gpu \
+        --figures 1 2 3 4 9 --storage s3://bucket/ail
+
+Tables that need the same run share it. All runs fill the cluster together, and the same command, started again, goes on
+where they were stopped. It writes table_1.md, table_1.json and figure_1.png and so on into docs/results/BUDGET. Exit
+codes: 0 when all runs have finished, 1 when one has failed, 2 when the command was refused and nothing was started.
 """
 
 import shlex

@@ -1,9 +1,14 @@
-"""One self-contained HTML page of a sweep, finished or not, or of a table run: what was asked and what was found.
+r"""Write one HTML page about a sweep, finished or not, or about a table run: what was asked and what was found.
 
-    python jobs/report.py --out ail_out                     ail_out/report.html, of a sweep's --out
-    python jobs/report.py --out docs/results/mini --to tables.html      of what paper_tables.py wrote
+    # ail_out/report.html, about the sweep in ail_out
+    python jobs/report.py --out ail_out
 
-The page needs no network and no other file. Exit code 2: there is nothing to report, or it is damaged.
+    # a page about what paper_tables.py has written
+    python jobs/report.py --out docs/results/mini \
+        --to tables.html
+
+The page needs no network and no other file. Exit codes: 0 when it was written, 2 when there is nothing to report on, or
+something there is damaged.
 """
 
 import shlex
@@ -21,9 +26,9 @@ class Options:
     """What to report on."""
 
     out: str = "ail_out"
-    """Folder or address: a sweep's --out, or the folder of a budget that paper_tables.py wrote."""
+    """Folder or address to report on: the --out of a sweep, or a folder docs/results/BUDGET of paper_tables.py."""
     to: str | None = None
-    """File for the page; report.html in --out by default."""
+    """File for the page; by default report.html in --out."""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,14 @@
-"""The runs on a storage path: list them, look at one, remove what nobody needs.
+r"""List the runs on a storage path, look at one of them, or remove those that nobody needs.
 
-python jobs/runs.py                                      all runs in ./ail_out: state, rounds, best PSNR, time left
-python jobs/runs.py --show 9923ddf8fbc0636f              one run, round by round
-python jobs/runs.py --storage s3://bucket/ail --prune --older 30 --failed        what could go; with --yes it goes
+    # all runs in ./ail_out: state, rounds, PSNR, time left
+    python jobs/runs.py
+
+    # one run, round by round
+    python jobs/runs.py --show 9923ddf8fbc0636f
+
+    # what could be removed; with --yes it is removed
+    python jobs/runs.py --storage s3://bucket/ail --prune \
+        --older 30 --failed
 """
 
 from dataclasses import dataclass
@@ -20,19 +26,19 @@ class Options:
     """What to look at, or to remove."""
 
     storage: str = "ail_out"
-    """Folder or address of the runs: the sweep's --storage, or its --out."""
+    """Folder or address of the runs: the --storage of a sweep or, where it had none, its --out."""
     show: str | None = None
-    """Name of a run to look at."""
+    """Name of a run to show round by round."""
     prune: bool = False
-    """List what could go: runs chosen by the three options below, and caches that no other run needs."""
+    """List what could be removed: runs chosen by --older, --failed and --run, and caches that no other run needs."""
     older: float | None = None
-    """To prune: runs without a commit for so many days."""
+    """Choose the runs that nothing was added to for so many days."""
     failed: bool = False
-    """To prune: runs that failed or cannot be read."""
+    """Choose the runs that have failed or cannot be read."""
     run: tuple[str, ...] = ()
-    """To prune: names of runs."""
+    """Choose the runs with these names."""
     yes: bool = False
-    """Remove what could go."""
+    """Remove what --prune lists."""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,9 +1,11 @@
-"""Train a teacher: a network trained on all scales, written in half precision with a card.
+r"""Train a teacher: a network for all scales, written in half precision with a card that describes it.
 
-    python jobs/train_teacher.py --width 32 --epochs 20 --workers 2 --to teachers/vdsr-f32.safetensors
+    python jobs/train_teacher.py --width 32 --epochs 20 \
+        --workers 2 --to teachers/vdsr-f32.safetensors
 
-Goes on where it was stopped. The card, beside the weights, has the command, the data and PSNR and SSIM on every test
-set that is here. Exit code 1: the training failed; 2: nothing was started.
+The card, beside the weights, has the command, the data, and PSNR and SSIM on every test set that is here. The same
+command, started again, goes on where it was stopped. Exit codes: 0 when the teacher was written, 1 when the training
+has failed, 2 when the command was refused and nothing was started.
 """
 
 import shlex

@@ -1,9 +1,15 @@
-"""Enlarge pictures with a trained student: colour, transparency, profile and camera data are kept.
+r"""Enlarge pictures with a trained student. Colour, transparency, profile and camera data are kept.
 
-    python jobs/upscale.py photo.jpg ~/holidays --model ail_out/runs/…/student.safetensors --out enlarged
-    python jobs/upscale.py --model ail_out/runs/…/student.safetensors --export int8 --bytes --out device
+    # a picture and a folder of pictures, into ./enlarged
+    python jobs/upscale.py photo.jpg ~/holidays \
+        --model ail_out/runs/RUN/student.safetensors
 
-No file is replaced: started again, it skips what is there. Exit code 1: a picture failed; 2: nothing was started.
+    # the best student so far, as a file for a phone
+    python jobs/upscale.py --model champion --export int8 \
+        --bytes --out phone
+
+No file is replaced: started again, the same command skips what is there. Exit codes: 0 when all pictures were enlarged,
+1 when one failed, 2 when the command was refused and nothing was started.
 """
 
 from dataclasses import dataclass
@@ -26,21 +32,21 @@ class Options:
     """What to enlarge, or to export."""
 
     images: Positional[tuple[str, ...]] = ()
-    """Image files, folders of them, or named image sets."""
+    """Image files, folders of images, or names of image sets."""
     model: str = "champion"
     """Path of safetensors weights, or `champion`: the one in MLflow's model registry."""
     scale: int = 2
-    """Super-resolution factor: 2, 3 or 4."""
+    """Factor by which pictures are enlarged: 2, 3 or 4."""
     out: str = "enlarged"
-    """Folder of the results: NAME-x2.jpg and so on."""
+    """Folder for the results, which are named NAME-x2.jpg and so on."""
     format: Literal["jpeg", "png", "webp"] | None = None
-    """Of the results; by default each one's own, and PNG for what is none of these."""
+    """Format of the results; by default that of each picture, and PNG where it is none of these three."""
     export: Literal["fp32", "fp16", "int8"] | None = None
-    """Write the student as ONNX too, and say how it differs from torch."""
+    """Write the student as ONNX with weights of this kind, and say how far its results are from the student's own."""
     bytes: bool = False
-    """With --export: 8-bit luma in and out, and not floats on [0, 1]."""
+    """With --export: let the file take and give luma in 8 bits, instead of floats in [0, 1]."""
     calibration: str = "sample"
-    """With --export int8: images that set its ranges, a folder or a named set."""
+    """With --export int8: folder or named set of images, by which the ranges of its integers are chosen."""
 
 
 def load(name: str, scale: int) -> Network:

@@ -135,7 +135,7 @@ def test_help_exits_with_zero_and_names_the_flags(capsys: pytest.CaptureFixture[
             "Train workers of one run.",
             "--learning-rate",
             "--rho",
-            "--no-gpu",
+            "--gpu",
         ):
             assert words in text
 

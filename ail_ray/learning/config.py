@@ -29,62 +29,62 @@ class Protocol:
     """Data, budget and optimisation: what every trial of a sweep has in common."""
 
     train: tuple[str, ...] = ("T91", "BSDS200")
-    """Training sets: folder names under $AIL_DATA_DIR, paths or addresses (s3://, gs://) of folders, or `sample`."""
+    """Sets to train on: folders in $AIL_DATA_DIR, paths, addresses; `sample` is bundled, 'clips/**' enters folders."""
     validation: tuple[str, ...] = ("BSDS200-val",)
-    """Sets that trials are compared on; their images are left out of training."""
+    """Sets on which trials are compared. Images that are in them are left out of training."""
     test: tuple[str, ...] = ("Set5", "Set14")
-    """Sets recorded every round and never used to choose anything."""
+    """Sets that are measured after every round, and never used to choose anything."""
     scales: tuple[int, ...] = (2,)
-    """Super-resolution factors trained together: 2, 3 or 4."""
+    """Super-resolution factors (2, 3 or 4). One student is trained for all of them together."""
     downsizes: tuple[float, ...] = (1.0, 0.7, 0.5)
-    """Factors in (0, 1] by which every training image is shrunk, each giving more pairs."""
+    """Factors in (0, 1]. Every training image is used once at each of these fractions of its size."""
     network: str = "vdsr"
-    """The student's architecture: `vdsr`, `drrn` or `fsrcnn`, which upsamples by itself and serves one scale."""
+    """Architecture of the student: `vdsr`, `drrn`, or `fsrcnn`, which enlarges by itself and serves one scale only."""
     depth: int | None = None
-    """Number of convolutions as they are computed; the architecture's own by default (20, 52, 8)."""
+    """Number of convolutions that an image passes through; by default 20 for vdsr, 52 for drrn and 8 for fsrcnn."""
     mu0: float = 0.01
-    """Eq. 8: the teacher's error (on [0, 1] luma) around which the importance falls, where it is about two thirds."""
+    """Eq. 8: error of the teacher, on luma in [0, 1], around which the importance of round 0 falls."""
     alpha0: float = 100.0
-    """Eq. 8: steepness per unit of error."""
+    """Eq. 8: how steeply the importance of round 0 falls as the teacher's error grows."""
     error_unit: ErrorUnit = "squared"
-    """Eqs. 6 and 7: unit of d, the squared or the absolute error on [0, 1] luma."""
+    """Eqs. 6 and 7: whether the student's error d is the squared or the absolute difference, on luma in [0, 1]."""
     error_factor: float = 1.0
-    """Eqs. 6 and 7: d is multiplied by this; 65025 with `squared` counts in grey levels squared."""
+    """Eqs. 6 and 7: factor for d. With `squared`, 65025 makes it the error in squared grey levels."""
     rounds: int = 10
-    """T: rounds of importance learning after round 0; rounds 0..T are recorded."""
+    """Number of rounds after round 0. A finished run is extended by asking for more of them."""
     epochs: int = 50
-    """Epochs of a round."""
+    """Epochs in every round."""
     crops: int | None = None
-    """Crops per epoch; by default the corpus's pixels / crop area."""
+    """Crops in every epoch; by default as many as have the pixels of all training pairs."""
     crop: int = 41
-    """Side of a training crop, pixels."""
+    """Side of a training crop in pixels."""
     batch: int = 128
-    """Crops per step over all workers together."""
+    """Crops in every step, over all workers together."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """SGD with momentum 0.9, or Adam."""
+    """`sgd` has a momentum of 0.9."""
     learning_rate: float = 0.1
-    """Learning rate at the start of a schedule."""
+    """Highest learning rate of a schedule."""
     schedule: Literal["step", "cosine"] = "step"
-    """A tenth after each fifth of it, or a warm-up (its first 3 %) and a cosine to zero."""
+    """`step` divides the rate by ten after every fifth; `cosine` raises it over the first 3 % and lowers it to 0."""
     restart: Literal["round", "never"] = "round"
-    """`round`: schedule and optimizer begin anew with every round; `never`: one schedule over rounds 0..T."""
+    """`round` begins the schedule and the optimizer anew in every round; `never` has one schedule over all rounds."""
     weight_decay: float = 1e-4
-    """L2 penalty of the optimizer."""
+    """Factor of the L2 penalty on the weights."""
     clip: float = 0.4
-    """Largest norm of the gradient of the summed squared error."""
+    """Largest norm that the gradient of the summed squared error may have; a larger one is scaled down."""
     shards: int = 16
-    """Parts that corpus and importance are stored in; part of the result, unlike the number of workers."""
+    """Number of parts that images and importance are stored in. Unlike the number of workers, it changes the result."""
     precision: Literal["auto"] | Precision = "auto"
-    """Arithmetic of training: fp32, bf16 (autocast), fp64, or bf16 where this device accelerates it."""
+    """Arithmetic of training. `auto` is bf16 (by autocast) where the device accelerates that, and fp32 elsewhere."""
     init: Literal["he", "identity"] = "he"
-    """The student's first weights: `he` draws them (He et al. 2015); `identity` lets every layer with as many maps out
-    as in begin by passing them on, which trains faster and hardly ever leaves a student that cannot learn."""
+    """First weights of the student. `he` draws all of them (He et al. 2015). With `identity`, every layer with as many
+    maps out as in begins by passing its input on; such students train faster, and few of them fail to learn."""
     init_noise: float = 0.25
-    """With `identity`: share of He's draw that is added to it."""
+    """With --init identity: factor of the random weights (He et al. 2015) that are added to the identity."""
     beta: float = 0.0
-    """Eq. 10: weight of (T(x) - s)^2 in the loss, T the teacher: distillation, with rule `uniform` only; paper: 0.1."""
+    """Distillation (Eq. 10): weight of (teacher - student)^2 in the loss, 0.1 in the paper; for --rule uniform only."""
     start: str | None = None
-    """Safetensors weights that the student starts from; else random ones."""
+    """Weights (.safetensors) from which the student starts, instead of fresh ones."""
 
     def __post_init__(self) -> None:
         found = self.problems()
@@ -222,26 +222,26 @@ class SweepConfig(Protocol):
     """A search: several values for each of ρ, λ, teacher, rule and seed, every combination a trial."""
 
     rho: tuple[float, ...] = (0.8,)
-    """Share of each layer's filters removed from the full network, in [0, 1): 0.8 leaves 13 of VDSR's 64."""
+    """Share of the filters, in [0, 1), that every layer of the student lacks: at 0.8 it has 13 of VDSR's 64."""
     width: tuple[int, ...] = ()
-    """Feature maps per layer, instead of rho."""
+    """Number of feature maps in every layer, instead of --rho."""
     lam: tuple[float, ...] = (0.15,)
-    """λ: the largest rise of a pixel's importance in one round (Eq. 7); for `hard-first` the fall of its threshold."""
+    """Lambda of Eq. 7: the most by which the importance of a pixel rises in one round."""
     teacher: tuple[str, ...] = ("vdsr",)
-    """Whose errors start the importance: `vdsr` (comes along), a name in $AIL_TEACHER_DIR, a path; `none`, `random`."""
+    """Network whose errors decide the importance of round 0: `vdsr` (comes with the program), the name of a file in
+    $AIL_TEACHER_DIR, or a path. `none` starts with importance 0 everywhere, `random` with random importance."""
     rule: tuple[Rule, ...] = ("eq7",)
-    """How importance is updated: `eq7` (the paper), `reference` (the authors' code), `exact` (minimiser for the squared
-    loss), `uniform` (always 1: the control at the same budget), `fixed` (that of round 0 throughout), `hard-first` (the
-    opposite order)."""
+    """How the importance changes from round to round: `eq7` as in the paper, `reference` as in the authors' code,
+    `exact` by the exact minimum for the squared loss, `hard-first` in the opposite order. `fixed` keeps the importance
+    of round 0. `uniform` keeps importance 1 everywhere: plain training, the control."""
     seed: tuple[int, ...] = (0,)
-    """Seeds of weights, crops and random importance."""
+    """Seeds for the draws of weights, crops and random importance."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    """`grid`: every combination; `random`, `optuna`: --samples draws, of several rho, width or lam the range."""
+    """`grid` trains every combination of values; `random` and `optuna` draw some, with rho, width and lam as ranges."""
     samples: int = 8
-    """Number of draws of `random` and `optuna`. With `random` and `uniform` among the rules, the others are drawn, and
-    every width and seed that comes up has its control."""
+    """Number of draws. If `uniform` is a rule, `random` trains it in addition, for every width and seed drawn."""
     asha: bool = False
-    """Stop the trials that are behind after the same number of rounds (asynchronous successive halving)."""
+    """Stop trials that are behind others after the same number of rounds (asynchronous successive halving)."""
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -23,17 +23,19 @@ class SweepJob:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     placement: Placement = field(default_factory=Placement)
     out: str | None = None
-    """Folder for summary.json; ./ail_out by default. A submitted job needs an absolute one, or takes ~/ail_out."""
+    """Folder for summary.json; by default ./ail_out. In a submitted job it has to be an absolute path, and is ~/ail_out
+    by default."""
     storage: str | None = None
-    """Folder or address (s3://, gs://), shared by all nodes, of runs, shards and teacher errors; --out by default."""
+    """Folder or address (s3://, gs://) for runs, shards and errors of teachers, seen by all nodes; by default --out."""
     max_workers: int | None = None
-    """Train workers the cluster can grow to, all trials together; by default as many as it has CPUs or GPUs for."""
+    """Train workers that the cluster can grow to, all trials together; by default as many as have CPUs or GPUs now."""
     local: bool = False
-    """One trial after the other in this process, without Ray."""
+    """Train one trial after the other in this process, without Ray."""
     plan: bool = False
-    """Only say what the sweep would cost: trials, crops, hours, memory, disk; measured here for some seconds."""
+    """Start nothing, and say what the sweep would cost: trials, crops, hours, memory and disk. The speed is measured on
+    this machine for some seconds."""
     price: float | None = None
-    """With --plan: of an hour of one worker (of its GPU), in any currency."""
+    """With --plan: price of one worker (with --gpu, of one GPU) for an hour, in any currency."""
 
     def __post_init__(self) -> None:
         p, problems = self.placement, list[str]()

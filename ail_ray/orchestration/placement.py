@@ -12,9 +12,9 @@ class Placement:
     """Where a run runs; never part of its identity."""
 
     workers: int | str = 1
-    """Train workers of a run, each with its share of the shards; `1..4`: as many as there are just then."""
+    """Train workers of every trial, which divide its shards among them. `1..4` takes as many as are free then."""
     threads: int = 1
-    """CPU threads of a worker. Workers × threads × concurrent trials should be the cores there are."""
+    """CPU threads of every worker. Workers x threads x concurrent trials should be the number of cores."""
     gpu: bool = False
     """Give every worker a GPU."""
 

@@ -59,31 +59,35 @@ class Study:
     """Tables and figures to make, at what budget, and where."""
 
     tables: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
-    """Tables of the paper, 1 to 8."""
+    """Numbers of the paper's tables to make."""
     figures: tuple[int, ...] = ()
-    """Figures of the paper: 1 2 3 4 9."""
+    """Numbers of the paper's figures to make: 1, 2, 3, 4 or 9."""
     budget: str = "smoke"
-    """`smoke`: minutes, to see that all runs; `mini`: a CPU's hours; `paper`: the paper's own, for GPUs."""
+    """`smoke` takes minutes and shows that everything runs; `mini` takes hours on CPUs; `paper` is the paper's own
+    budget, for GPUs."""
     scales: tuple[int, ...] = (2, 3, 4)
-    """Super-resolution factors: one run for each; the paper's baselines see 2, 3 and 4 together."""
+    """Super-resolution factors. Every method has one run for each; the paper's baselines are trained for 2, 3 and 4
+    together."""
     seeds: tuple[int, ...] | None = None
-    """Seeds of AIL, of the authors' rule and of the controls, other methods get the first; 0 1 2 unless given, 0 at
-    `smoke`."""
+    """Seeds for AIL, for the authors' rule and for the controls; all other methods are trained with the first one only.
+    By default 0 1 2, and 0 at the budget `smoke`."""
     teacher: str = "vdsr"
-    """Whose errors start the importance of all students, DRRN's too: `vdsr`, a name in $AIL_TEACHER_DIR, or a path."""
+    """Network whose errors decide the importance of round 0 for all students: `vdsr`, the name of a file in
+    $AIL_TEACHER_DIR, or a path."""
     placement: Placement = field(default_factory=Placement)
     max_workers: int | None = None
-    """Train workers the cluster can grow to, all runs together; as for a sweep."""
+    """Train workers that the cluster can grow to, all runs together; by default as many as have CPUs or GPUs now."""
     local: bool = False
-    """One run after the other in this process, without Ray."""
+    """Train one run after the other in this process, without Ray."""
     out: str | None = None
-    """Folder for tables and figures, in a folder named like the budget; docs/results, in a submitted job --storage."""
+    """Folder in which a folder named like the budget is made for tables and figures; by default docs/results, and in a
+    submitted job --storage."""
     storage: str | None = None
-    """Folder or address of the runs; ./ail_out, in a submitted job ~/ail_out."""
+    """Folder or address of the runs; by default ./ail_out, and ~/ail_out in a submitted job."""
     plan: bool = False
-    """Only say which runs, crops and hours it would take."""
+    """Start nothing, and say which runs, crops and hours it would take."""
     collect: bool = False
-    """Run nothing: tables and figures of the runs that have finished so far."""
+    """Start nothing, and make tables and figures of the runs that have finished so far."""
 
     def __post_init__(self) -> None:
         known = {"tables": {3, *TABLES}, "figures": set(FIGURES), "scales": {2, 3, 4}}

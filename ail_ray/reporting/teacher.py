@@ -25,43 +25,43 @@ class Teacher:
     """What to train, for how long, and where it goes."""
 
     network: str = "vdsr"
-    """`vdsr`, `drrn` or `fsrcnn` (which takes one scale and a crop that is a multiple of it)."""
+    """Architecture: `vdsr`, `drrn`, or `fsrcnn`, which takes one scale and a crop that is a multiple of it."""
     width: int | None = None
-    """Feature maps; the full network's by default (64, 128, 56)."""
+    """Number of feature maps in every layer; by default 64 for vdsr, 128 for drrn and 56 for fsrcnn."""
     scales: tuple[int, ...] = (2, 3, 4)
-    """Super-resolution factors trained together."""
+    """Super-resolution factors that it is trained for, together."""
     train: tuple[str, ...] = ("T91", "BSDS200")
-    """Image sets, folders or addresses."""
+    """Sets to train on: names of folders in $AIL_DATA_DIR, paths or addresses of folders."""
     epochs: int = 20
-    """Epochs of one schedule."""
+    """Number of epochs, over which the learning rate follows one schedule."""
     crops: int = 36_000
-    """Crops of an epoch."""
+    """Crops in every epoch."""
     crop: int = 41
-    """Side of a crop, pixels."""
+    """Side of a training crop in pixels."""
     batch: int = 16
-    """Crops per step over all workers together."""
+    """Crops in every step, over all workers together."""
     learning_rate: float = 2e-3
-    """Of Adam at its highest, with a warm-up and a cosine to zero."""
+    """Highest learning rate of Adam, which is reached after a warm-up and falls to zero along a cosine."""
     start: str | None = None
-    """Weights to go on from, an earlier teacher's; else random ones."""
+    """Weights (.safetensors), such as an earlier teacher's, from which it starts instead of fresh ones."""
     teacher: str | None = None
-    """Whose errors weigh the pixels throughout (Eq. 8, as rule `fixed`), the earlier teacher itself for one; else all
-    weigh the same."""
+    """Network whose errors decide, once for the whole training, how much every pixel counts (Eq. 8, rule `fixed`): a
+    name or a path, such as that of the earlier teacher. Without it all pixels count alike."""
     mu0: float = 0.03
-    """Eq. 8, with --teacher: the error (on [0, 1] luma) around which the importance falls."""
+    """With --teacher: error of that network, on luma in [0, 1], around which the importance falls."""
     alpha0: float = 50.0
-    """Eq. 8, with --teacher: steepness per unit of error."""
+    """With --teacher: how steeply the importance falls as that error grows."""
     seed: int = 0
-    """Of weights and crops."""
+    """Seed for the draws of weights and crops."""
     placement: Placement = field(default_factory=Placement)
     max_workers: int | None = None
-    """Train workers the cluster can grow to; as for a sweep."""
+    """Train workers that the cluster can grow to; by default as many as have CPUs or GPUs now."""
     local: bool = False
-    """In this process, without Ray."""
+    """Train in this process, without Ray."""
     out: str | None = None
-    """Folder of the run; as for a sweep."""
+    """Folder of the run; by default ./ail_out, and ~/ail_out in a submitted job."""
     to: str | None = None
-    """File for the weights, the card goes beside it; teacher.safetensors in --out by default."""
+    """File for the weights, beside which the card is written; by default teacher.safetensors in --out."""
 
     def __post_init__(self) -> None:
         self.job()  # refuses what a sweep refuses
