@@ -89,7 +89,7 @@ class RunJournal:
 
     def attempts(self) -> int:
         """As the manifest says."""
-        return len(self.directory.manifest().get("draws", []))
+        return self.directory.draws()
 
     def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
         """Rank 0 writes."""

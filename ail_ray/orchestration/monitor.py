@@ -90,7 +90,8 @@ class Monitor:
             "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
             "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
-            "below_bicubic": below_bicubic(last, self.references),
+            "below_bicubic": below_bicubic(last, self.references), "dead": last.get("dead", []),
+            "draws": directory.draws(),
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
 

@@ -282,6 +282,12 @@ class RunDirectory:
             return list(self.manifest()["incidents"])
         return []
 
+    def draws(self) -> int:
+        """How often the student was drawn again because it had died in its first training."""
+        with suppress(FileError):
+            return len(self.manifest().get("draws", []))
+        return 0
+
     def note(self, incident: str) -> None:
         """Add one to them, if it is not there yet."""
         if incident not in (manifest := self.manifest())["incidents"]:

@@ -227,7 +227,7 @@ class _Opened:
             if found is not None
         }  # fmt: skip
         start = self.start and (self.start[0], shared_weights(self.start[1], job.storage_path))
-        self.monitor.references = references(
+        self.monitor.references = self.tracker.references = references(
             self.prepared, teachers, device="cuda" if p.gpu else "cpu", threads=p.threads, everywhere=everywhere,
             say=self.tell,
         )  # fmt: skip
@@ -241,7 +241,7 @@ class _Opened:
         if self.summary is None:
             summary = {
                 "trials": self.monitor.trials(), "sweep": self.digest, "references": self.monitor.references,
-                 "mlflow_run_id": self.tracker.parent,
+                "mlflow_run_id": self.tracker.parent,
                 "tracking_uri": without_password(self.job.tracking_uri),
                 "mlflow_page": page_of(self.tracker.experiment, self.digest),
             }  # fmt: skip

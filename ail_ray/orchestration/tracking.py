@@ -33,6 +33,7 @@ from ail_ray.orchestration.rundir import RunDirectory
 
 RUN, RESULT = "ail.run", "ail.result"
 LAST_ROUND = "ail.last_round_2"  # the first one counted rounds that were sent under other names
+INCIDENTS = "ail.incidents"
 NOTE = "ail.note"  # digest of the description as it was written last
 RESULTS = ("student.safetensors", "config.json")  # of a run
 TABLE = "trials.json"
@@ -117,6 +118,9 @@ class Tracker:
             self._send(run_id, {name: path.read_bytes() for name, path in files.items()})
         if sent != status:
             self.client.set_tag(run_id, RESULT, status)
+        incidents = "; ".join(directory.incidents()) if directory is not None else ""
+        if incidents:  # a student that died, a file that was damaged
+            self.client.set_tag(run_id, INCIDENTS, clipped(incidents, LONGEST["text"]))
         shown = {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED")
         records = directory.records() if directory is not None else []
         ended = int(records[-1]["time"] * 1000) if records else None  # not when it was sent

@@ -52,7 +52,11 @@ def trials_table(summary: dict[str, Any]) -> str:
         return [f"{row['psnr']:.2f} {row['ssim']:.4f}" if row else "" for row in shown]
 
     for trial in summary["trials"]:
-        status = f"{trial['status']}{', at or below bicubic' if trial.get('below_bicubic') else ''}"
+        words = {
+            "dead": bool(trial.get("dead")), "at or below bicubic": bool(trial.get("below_bicubic")),
+            f"drawn again {trial.get('draws')}×": bool(trial.get("draws")),
+        }  # fmt: skip
+        status = ", ".join([trial["status"], *(word for word, holds in words.items() if holds)])
         rounds = str(trial["rounds"]) if trial["rounds"] >= 0 else "none"
         table.add_row(Text(trial["name"]), rounds, status, *cells(trial))
     for name, rows in references.items():

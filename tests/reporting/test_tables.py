@@ -19,7 +19,7 @@ TRIALS = [
         "validation": [row("val", 33.456, 0.92345)], "test": [row("Set5", 37.005, 0.95), row("Set14", 28.0, 0.7)],
     },
     {
-        "name": "vdsr-f13 ×2 w=1 (control) seed=0", "rounds": 3, "status": "finished", "below_bicubic": True,
+        "name": "vdsr-f13 ×2 w=1 (control) seed=0", "rounds": 3, "status": "finished", "below_bicubic": True, "dead": ["layers.3"], "draws": 2,
         "validation": [row("val", 29.996, 1.0)], "test": [],
     },
     {"name": "[broken]", "rounds": -1, "status": "failed", "validation": [], "test": []},
@@ -32,7 +32,7 @@ def test_a_line_for_every_trial_and_for_what_it_is_held_against() -> None:
     assert header.split("  ")[0] == "trial"
     assert [" ".join(line.split()) for line in lines] == [
         "vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0 10 finished 33.46 0.9234 37.01 0.9500 28.00 0.7000",
-        "vdsr-f13 ×2 w=1 (control) seed=0 3 finished, at or below bicubic 30.00 1.0000",
+        "vdsr-f13 ×2 w=1 (control) seed=0 3 finished, dead, at or below bicubic, drawn again 2× 30.00 1.0000",
         "[broken] none failed",
         "bicubic 30.50 0.9000 33.66 0.9300",
     ]
