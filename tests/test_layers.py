@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ail_ray"
 STOREYS = ("ground", "imaging", "learning", "orchestration", "reporting")
-GROUND = {"__init__.py", "commandline.py", "entry.py", "errors.py", "files.py", "helppage.py"}
+GROUND = {"__init__.py", "commandline.py", "entry.py", "errors.py", "files.py", "helppage.py", "home.py"}
 LONGEST = 350  # lines
 FILES = sorted(PACKAGE.rglob("*.py"))
 
