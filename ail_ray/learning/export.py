@@ -22,7 +22,7 @@ from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.imaging.pictures import central_crop
 from ail_ray.learning.inference import super_resolve
-from ail_ray.learning.models import Network
+from ail_ray.learning.models import NETWORKS, Network
 
 Variant = Literal["fp32", "fp16", "int8"]
 
@@ -119,6 +119,8 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
     """
     name = f"{model.name}-f{model.width}-x{scale}-{variant}{'-bytes' if eight_bit else ''}.onnx"
     path, problems, ranges = as_path(folder) / name, list[str](), list[np.ndarray]()
+    if model.name not in NETWORKS:
+        raise ConfigError([f"export: only a student or a teacher in safetensors can be written, no {model.name}"])
     if path.exists():
         problems.append(f"export: {path} is there already; remove it, or name another folder")
     try:
