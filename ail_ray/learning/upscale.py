@@ -1,9 +1,9 @@
-"""Pictures enlarged by a student: luma through the network, chroma and alpha bicubic, tile by tile.
+"""Enlarging pictures tile by tile: a student enlarges the luma, bicubic interpolation chroma and alpha.
 
 A tile is cut with so much around it that none of its pixels can tell: the tiles together are the picture that the
 network makes of the whole, and memory does not grow with what the network computes in between. The order in which a
-processor adds numbers up hangs on where in a tile a pixel stands, so that one next to a tie may be rounded the other
-way, by one grey level.
+processor adds numbers depends on where in a tile a pixel is, so that a value close to half a grey level may be rounded
+the other way: tiles and whole picture differ by one grey level here and there.
 """
 
 import math
@@ -27,17 +27,17 @@ from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, placed
 
 TILE = 512
-"""Side of a tile at most, pixels as the network reads them."""
+"""Largest side of a tile, in pixels as the network reads them."""
 CUBIC = 3
-"""Low-resolution pixels around a part of a picture that its bicubic enlargement looks at, and one more."""
+"""How many low-resolution pixels around a part of a picture its bicubic enlargement looks at, plus one."""
 
 Span = tuple[int, int]
-"""The first row or column of a part of a picture, and the one behind its last."""
+"""The first row or column of a part of a picture, and the one after its last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One picture to enlarge, and where to."""
+    """One picture to enlarge, and the file for the result."""
 
     source: UPath
     target: UPath
@@ -167,7 +167,7 @@ def upscale(
 
 
 def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> list[UPath]:
-    """The image files meant, each once; a line for each input that is none."""
+    """The image files that the inputs name, each once, and a line for each input that names none."""
     sources: dict[UPath, None] = {}
     for name in inputs:
         path = as_path(name)
@@ -184,7 +184,7 @@ def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> list[
 
 
 def _job(source: UPath, scale: int, folder: UPath, format: Format | None) -> Job:
-    """What is to be done with a picture; ImageError if it cannot."""
+    """The job that a picture is; ImageError if it cannot be done."""
     header = read_header(source)
     kind, height, width = format or header.format, header.height * scale, header.width * scale
     if kind == "jpeg" and header.mode in ("LA", "RGBA"):
@@ -196,14 +196,14 @@ def _job(source: UPath, scale: int, folder: UPath, format: Format | None) -> Job
 
 
 def _parts(length: int, most: int) -> Iterator[Span]:
-    """A length in parts of about the same size, `most` at most."""
+    """Divide a length into parts of about the same size, none larger than `most`."""
     count = math.ceil(length / most)
     for i in range(count):
         yield length * i // count, length * (i + 1) // count
 
 
 def _around(part: Span, margin: int, length: int) -> Span:
-    """A part and so much on either side of it, as far as the length goes."""
+    """A part, extended by so much on either side as far as the length allows."""
     return max(0, part[0] - margin), min(length, part[1] + margin)
 
 
