@@ -27,7 +27,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     """Read flags into a dataclass whose construction may raise ConfigError.
 
     A command with three mistakes is refused once and not three times: every flag is tried alone, then all together,
-    and again without those to blame. One that is wrong alone may be right beside another (`--workers 32 --shards 32`).
+    and again without those to blame. A flag that is wrong alone may be right with another: `--workers 32 --shards 32`.
     A flag that is given twice is refused too, where the parser would keep the last.
     Exits with 0 after `--help`, and with 2, a line for each problem on standard error, if anything is wrong.
     """
@@ -76,13 +76,13 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The first value that is given for a flag, for a default that hangs on it; None without."""
+    """The first value that is given for a flag, on which defaults may depend; None if the flag is not given."""
     words = [part for word in arguments for part in word.split("=", 1)]
     return words[words.index(flag) + 1] if flag in words[:-1] else None
 
 
 def deliver(result: Any, path: str | None) -> None:
-    """Write plain data as JSON to a file, to standard output for `-`, or not at all."""
+    """Write plain data as JSON to a file, to standard output if the path is `-`, or nowhere if there is no path."""
     if path == "-":
         print(json.dumps(result, indent=1))
     elif path:
@@ -90,7 +90,7 @@ def deliver(result: Any, path: str | None) -> None:
 
 
 def undeliverable(path: str | None) -> list[str]:
-    """Why `deliver` could not write there; to be asked before the work is done."""
+    """Say why `deliver` could not write to a path; this is to be asked before the work is done."""
     return [f"json: {line}" for line in unwritable_file(as_path(path))] if path and path != "-" else []
 
 
@@ -115,11 +115,11 @@ def progress(
 
 
 LEFT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "title_justify": "left"}
-"""How a table of rich is laid out to be read as lines."""
+"""Layout of a table of rich whose rows are to be read as lines, without a frame."""
 
 
 def as_lines(table: Table) -> list[str]:
-    """A table as lines: no wider than the terminal where standard output is one, else each row on one line."""
+    """The lines of a table: no wider than the terminal, or, where standard output is none, a line for each row."""
     written = StringIO()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     Console(file=written, width=width, color_system=None).print(table)
@@ -134,7 +134,7 @@ def refuse(problems: Sequence[str]) -> NoReturn:
 
 
 def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
-    """The words of each flag together: `--rho 0.75 0.8 --gpu` becomes two groups."""
+    """Group the words of a command by flag: `--rho 0.75 0.8 --gpu` becomes two groups."""
     groups: list[list[str]] = []
     for word in arguments:
         if word.startswith("--") or not groups:
@@ -144,7 +144,7 @@ def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
 
 
 def _repeated(groups: Sequence[list[str]], kind: type) -> list[str]:
-    """A line for each flag of several groups; `--gpu` and `--no-gpu` are one flag."""
+    """A line for each flag that is given more than once; `--gpu` and `--no-gpu` are one flag."""
     leaves, given = _leaves(kind), dict[str, list[str]]()
     for words in groups:
         flag, joined, value = words[0].partition("=")
@@ -170,7 +170,7 @@ def _suggestion(flag: str, kind: type) -> str:
 
 
 def _leaves(kind: type) -> dict[str, Any]:
-    """The type of each flag."""
+    """The flags of a dataclass, each with the type of its value."""
     leaves = dict[str, Any]()
     for field in dataclasses.fields(kind):
         nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)

@@ -73,7 +73,7 @@ def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoRet
 
 
 class _Stop:
-    """The signal that has asked the job to stop, 0 while none has; a second one is granted at once."""
+    """Remembers which signal has asked the job to stop (0 while none has), and lets a second one end it at once."""
 
     number = 0
 
@@ -91,7 +91,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def listen(handler: Callable[[int, FrameType | None], None]) -> None:
-    """Let a handler hear the signals, but for those that whoever started the job wants ignored, as `nohup` does."""
+    """Let a handler hear the signals, except for those that whoever started the job wants ignored, as `nohup` does."""
     for number in STOPS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
@@ -113,7 +113,7 @@ def _abandoned(stream: IO[str]) -> bool:
 
 
 def _last_word(line: str) -> None:
-    """A line on standard error by itself, the cursor back: a terminal has just shown `^C`, perhaps below a table."""
+    """Show the cursor and print a line of its own: a terminal has just shown `^C`, perhaps below a table."""
     with contextlib.suppress(OSError):
         if os.isatty(1) and _moves_cursor():
             os.write(1, SHOW_CURSOR)

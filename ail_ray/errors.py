@@ -1,10 +1,10 @@
-"""What is refused before anything starts."""
+"""The exceptions that all parts of the program share."""
 
 from collections.abc import Sequence
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, without line breaks."""
+    """The message of an exception, without line breaks."""
     return " ".join(str(error).split())
 
 

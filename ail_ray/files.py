@@ -144,7 +144,7 @@ def write_tensors(path: UPath, tensors: dict[str, np.ndarray], metadata: dict[st
 def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and metadata of a safetensors file, memory-mapped and not copied: treat them as read-only.
 
-    What is never read of them takes no memory: the checksum is that of the file's bytes as they are read.
+    Arrays that are never used take no memory, since the checksum is computed by reading the file, not its mapping.
 
     Raises:
         FileError: missing, not safetensors (a pickle is refused here), or its bytes differ from its checksum.
@@ -202,12 +202,12 @@ def slug(name: str) -> str:
 
 
 def _temporary(path: UPath) -> UPath:
-    """A name beside it, which must not be longer: the file's own may be as long as names can be."""
+    """A temporary name in the same folder, no longer than the file's own, which may be as long as names can be."""
     return path.with_name(f".{uuid.uuid4().hex}.tmp")
 
 
 def _pieces(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> list[Buffer]:
-    """A safetensors file, to be written one after the other: the library copies all it writes, several times.
+    """The pieces of a safetensors file, to be written one by one; the library would copy all of it several times.
 
     The same content is the same bytes, those of the library, which has the metadata in a new order every time.
     """
@@ -228,7 +228,7 @@ def _content(array: np.ndarray) -> memoryview:
 
 
 def _mapped(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str], str | None]:
-    """Arrays, metadata and, if those name a checksum, the one found."""
+    """Arrays, metadata and, if the metadata names a checksum, the checksum that the arrays really have."""
     if not is_local(path):
         with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:  # the mapping outlives the name
             copy.write(path.read_bytes())
@@ -241,7 +241,7 @@ def _mapped(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str], str | N
 
 
 def _checksum_on_disk(path: UPath, tensors: dict[str, np.ndarray]) -> str:
-    """As `checksum`, without touching the mapped pages."""
+    """What `checksum` returns, computed from the file without touching the mapped pages."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
     with open(str(path), "rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")

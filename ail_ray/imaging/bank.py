@@ -137,7 +137,7 @@ def _downsized(height: int, width: int, factor: float) -> tuple[int, int]:
 
 
 def _deal(pairs: Sequence[Pair], shards: int) -> tuple[tuple[int, ...], ...]:
-    """Largest first, each to the lightest shard."""
+    """Deal pairs out to shards: the largest pair first, and each to the shard that has the fewest pixels so far."""
     hands: list[list[int]] = [[] for _ in range(shards)]
     weights = [(0, s) for s in range(shards)]  # a heap: of equally light shards the first
     for i in sorted(range(len(pairs)), key=lambda i: (-pairs[i].pixels, i)):
@@ -225,10 +225,10 @@ class Bank:
     def __init__(self, shards: dict[int, Shard], *, total_shards: int, crop: int, seed: int) -> None:
         """
         Args:
-            shards: by number, all as the same network reads them.
-            total_shards: of the corpus.
+            shards: this worker's shards by number, all as the same network reads them.
+            total_shards: how many shards the corpus has.
             crop: side of a crop in pixels, a multiple of the shards' upsampling.
-            seed: of the crops.
+            seed: from which the crops are drawn.
         """
         self.shards, self.total_shards, self.crop, self.seed = shards, total_shards, crop, seed
         self._importance: dict[int, torch.Tensor] = {}
@@ -282,14 +282,14 @@ class Bank:
         return Crops(*(torch.cat(tensors).unsqueeze(1) for tensors in zip(*parts, strict=True)))
 
     def sources(self, *, round: int, epoch: int, step: int, batch: int) -> list[tuple[int, int, int]]:
-        """Where the crops of `crops` come from, in the same order: place in the global batch, shard, record in it."""
+        """Where the crops that `crops` returns come from, in its order: place in the global batch, shard, pair in the shard."""
         draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
         mine, rank = self._own(draw)
         records = self._places.records(rank, draw.position[mine])
         return [(int(i), int(draw.shard[i]), int(record)) for i, record in zip(mine, records, strict=True)]
 
     def _own(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """Which crops of a global batch are cut here, shard by shard, and the rank of the shard of each."""
+        """Which crops of a global batch this worker cuts, shard by shard, and for each the rank of its shard."""
         rank = self._rank[draw.shard]
         mine = np.flatnonzero(rank >= 0)
         mine = mine[np.argsort(rank[mine], kind="stable")]

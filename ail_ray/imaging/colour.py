@@ -1,7 +1,7 @@
-"""Colour pictures: read with what belongs to them, taken apart into luma, chroma and alpha, put together, encoded.
+"""Colour pictures: reading them with their colour profile and EXIF, taking them apart into planes, and encoding them.
 
-Luma is Y of `images.luma`, not rounded; chroma are Cb and Cr of the same transform (ITU-R BT.601). Grey is luma as it
-is.
+Luma is Y of `images.luma`, not rounded; chroma are Cb and Cr of the same transform (ITU-R BT.601). A grey picture has
+only luma, which is its grey.
 """
 
 import io
@@ -19,9 +19,9 @@ Format = Literal["jpeg", "png", "webp"]
 
 SUFFIX: dict[Format, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 LONGEST_SIDE: dict[Format, int] = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_383}
-"""Pixels that a format can hold."""
+"""The most pixels that a side of a picture can have in a format."""
 LARGEST_EXIF = 65_527
-"""Bytes that fit into a JPEG's segment."""
+"""The most bytes of EXIF that fit into a segment of a JPEG file."""
 
 TO_YCC = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112], [112, -93.786, -18.214]]) / 255
 FROM_YCC = np.linalg.inv(TO_YCC)
@@ -30,7 +30,7 @@ OFFSET = np.array([16, 128, 128]) / 255
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A picture, upright, and what describes it: its colour profile and EXIF, which says no orientation any more."""
+    """An upright picture with its colour profile and its EXIF, from which the orientation has been removed."""
 
     image: Image.Image  # of mode L, LA, RGB, RGBA or I;16
     profile: bytes | None
@@ -39,7 +39,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a file's header says about the picture in it: upright height and width, the mode `read_picture` gives it."""
+    """What the header of a file says: height and width of the upright picture, and the mode `read_picture` gives it."""
 
     height: int
     width: int
@@ -48,7 +48,7 @@ class Header:
 
 
 def read_header(path: AnyPath) -> Header:
-    """The header of a picture.
+    """Read the header of a picture file.
 
     Raises:
         ImageError: as `read_picture`, as far as the header tells.
@@ -104,7 +104,7 @@ def pixels_of(planes: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
 
 
 def encoded(picture: Picture, format: Format) -> bytes:
-    """The picture as a file; 16 bits become 8 where the format has no more. Lossy ones lose next to nothing.
+    """Encode a picture as a file. Where the format has no 16 bits it gets 8; lossy formats lose next to nothing.
 
     Raises:
         ValueError: JPEG holds no alpha.
@@ -121,7 +121,7 @@ def encoded(picture: Picture, format: Format) -> bytes:
 
 
 def _mode(path: AnyPath, image: Image.Image) -> str:
-    """What an image of Pillow's many modes is read as."""
+    """The mode in which an image of one of Pillow's many modes is read."""
     if image.mode in ("I", "F"):
         raise ImageError(f"{path}: 32-bit pixels have no defined range; save it with 8 or 16 bits")
     if image.mode.startswith("I;16"):
@@ -131,7 +131,7 @@ def _mode(path: AnyPath, image: Image.Image) -> str:
 
 
 def _exif(image: Image.Image) -> bytes | None:
-    """What the camera noted, if it can be written again, without the size that is no longer true."""
+    """The EXIF of a picture if it can be written again, without the size, which is no longer true."""
     with suppress(Exception):  # what is in there comes from any camera or program
         exif = image.getexif()
         details = exif.get_ifd(ExifTags.IFD.Exif)

@@ -1,4 +1,4 @@
-"""Which random crops a step has, and where their pixels lie: index arithmetic on flat buffers."""
+"""Which random crops a step has, and where in flat buffers their pixels are, by index arithmetic."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ class Places:
         self.first = np.cumsum([0, *(len(widths) for _, widths in sizes)])  # image of each shard
 
     def records(self, rank: np.ndarray, fraction: np.ndarray) -> np.ndarray:
-        """Number, in its shard, of the image that each of some uniformly chosen places lies in."""
+        """For each of some uniformly chosen places, the number in its shard of the image in which it lies."""
         return self._within(rank, fraction)[0] - self.first[rank]
 
     def locate(self, rank: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -52,24 +52,24 @@ class Places:
         return image, *np.divmod(within, self.across[image])
 
     def _within(self, rank: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Image, and number among its places."""
+        """For each place, its image, and its number among the places of that image."""
         start, end = self.starts[self.first[rank]], self.starts[self.first[rank + 1]]
         place = start + (fraction * (end - start)).astype(np.int64)
         image = np.searchsorted(self.starts, place, side="right") - 1
         return image, place - self.starts[image]
 
     def pixels(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices among the pixels of each one's shard, as summands: (n, crop, 1) and (n, 1, crop) int64."""
+        """Indices of the crops' pixels in their shards, as summands: (n, crop, 1) and (n, 1, crop) int64."""
         return self._indices(place, self.upsampling, self.crop, orientation)
 
     def inputs(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices among its shard's inputs, as summands: crop / upsampling instead of crop."""
+        """Indices of the crops' inputs in their shards, as those of `pixels`, with crop / upsampling a side."""
         return self._indices(place, 1, self.crop // self.upsampling, orientation)
 
     def _indices(
         self, place: tuple[np.ndarray, ...], factor: int, side: int, orientation: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """On a grid that is `factor` times as fine as the inputs', crops of so many pixels."""
+        """Indices, as summands, of crops `side` pixels wide and high, on a grid `factor` times as fine as the inputs'."""
         image, row, column = place
         stride, last = self.widths[image] * factor, side - 1
         (row_at, column_at), down, across = (DIHEDRAL[orientation, part].T for part in range(3))
@@ -82,18 +82,19 @@ class Places:
 
 
 def summed(index: tuple[torch.Tensor, torch.Tensor], part: slice, device: torch.device) -> torch.Tensor:
-    """Some of the crops' indices, on the device: (n, side, side) int64."""
+    """The indices of some crops, computed on the device from their summands: (n, side, side) int64."""
     return index[0][part].to(device) + index[1][part].to(device)
 
 
 def taken(plane: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`plane[index]` in a quarter of the time."""
+    """What `plane[index]` returns, in a quarter of the time."""
     return plane.index_select(0, index.view(-1)).view(index.shape)
 
 
 def _dihedral() -> np.ndarray:
-    """How the eight rotations and flips read a crop, by row and column: where in it they start (0 or 1: at its end),
-    and how they step down and across: (8, 3, 2) int64.
+    """How each of the eight rotations and flips reads a crop, in rows and columns: (8, 3, 2) int64.
+
+    The three are where in the crop it starts (0, or 1 for the far end), its step downwards, and its step across.
     """
     rows, columns = np.indices((2, 2))
     turned = [np.rot90(grid, k) for k in range(4) for grid in (rows, columns)]

@@ -23,7 +23,7 @@ from ail_ray.imaging.registry import CACHE, default_folder, fetch_command, regis
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 EVERY_FOLDER = "/**"
-"""At the end of a set's name: the folders inside its folder belong to it too, however deep they lie."""
+"""What the name of a set ends in if the folders inside its folder belong to it too, however deep they lie."""
 
 SAMPLES = {
     "sample": (
@@ -36,7 +36,7 @@ BSDS200_VAL = (
     "100075.png", "12074.png", "151087.png", "176035.png", "198023.png",
     "232038.png", "268002.png", "317080.png", "376020.png", "65010.png",
 )  # fmt: skip
-"""Every twentieth image of BSDS200, by sorted name: what a sweep validates on and keeps out of training."""
+"""Every twentieth image of BSDS200, by sorted name: a sweep validates on these, and keeps them out of training."""
 
 
 class DatasetError(ValueError):
@@ -50,11 +50,11 @@ class ImageSet:
     name: str
     paths: tuple[UPath, ...]
     passed_over: tuple[tuple[str, int], ...] = field(default=(), compare=False)
-    """What else lies in its folder, and how often: `folder`, or the suffix of files that are no images."""
+    """What else is in its folder, and how many of each kind: `folder`, or the suffix of files that are no images."""
 
 
 def passed_over(sets: Iterable[ImageSet]) -> str:
-    """What was left out of some image sets because it is no image, in words; nothing if nothing was."""
+    """A line about what was left out of some image sets because it is no image; empty if nothing was."""
     kinds: Counter[str] = Counter()
     for images in dict.fromkeys(sets):
         kinds.update(dict(images.passed_over))
@@ -112,7 +112,7 @@ def content_digest(path: AnyPath) -> str:
 
 
 def _named_folders(data_dir: AnyPath | None) -> tuple[dict[str, UPath], str]:
-    """The folders that a set may be named after, AIL_DATA_DIR's before the cache's, and where was looked."""
+    """The folders of sets by name, those of AIL_DATA_DIR before those of the cache, and where these were looked for."""
     given = data_dir or os.environ.get("AIL_DATA_DIR") or None
     known: dict[str, UPath] = {}
     if not data_dir and as_path(CACHE).is_dir():
@@ -136,7 +136,7 @@ def _folder(address: AnyPath, suffixes: tuple[str, ...] = SUFFIXES, *, enter: bo
 
 
 def _complete(name: str, folder: UPath, fetched_by: str) -> ImageSet:
-    """A named folder; one that is named like a public set has to have as many images."""
+    """The images of a named folder, which must be as many as the public set of that name has, if there is one."""
     count, expected = len(_listed(folder)[0]), len(registered().get(name, ()))
     if expected and count != expected:
         remedy = f"complete it with {fetched_by}" if count < expected else "remove what is not its own, or rename it"

@@ -1,4 +1,4 @@
-"""Images that students are measured on, whole."""
+"""Whole images, on which students are measured."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,12 +11,12 @@ from ail_ray.imaging.images import degrade, each_read, enlarge, luma, modcrop, r
 
 
 class EvaluationImages:
-    """Images a student is measured on, whole: the high-resolution luma of each, and what it is made from at a scale."""
+    """Whole images on which a student is measured at a scale: the luma of each, and the small image made from it."""
 
     def __init__(self, name: str, scale: int, hr: list[np.ndarray]) -> None:
         """
         Args:
-            name: of the set.
+            name: name of the set.
             scale: super-resolution factor.
             hr: (H, W) uint8 luma of each image, H and W multiples of the scale.
         """
@@ -24,7 +24,7 @@ class EvaluationImages:
 
     @classmethod
     def read(cls, name: str, scale: int, images: Sequence[AnyPath]) -> "EvaluationImages":
-        """From image files.
+        """Read image files.
 
         Raises:
             ImageError: as `read_image`.
@@ -34,7 +34,7 @@ class EvaluationImages:
 
     @classmethod
     def load(cls, path: UPath) -> "EvaluationImages":
-        """From a file of `write_evaluation`."""
+        """Read a file that `write_evaluation` has written."""
         tensors, metadata = read_tensors(path)
         return cls(metadata["set"], int(metadata["scale"]), [tensors[name] for name in sorted(tensors)])
 
@@ -52,7 +52,7 @@ class EvaluationImages:
         return [enlarge(small, self.scale) for small in self.small]
 
     def inputs(self, upsampling: int) -> list[np.ndarray]:
-        """What a network of this upsampling reads."""
+        """The inputs of a network that enlarges by `upsampling`: `small` images, or `bicubic` ones if it is 1."""
         return self.bicubic if upsampling == 1 else self.small
 
 

@@ -24,7 +24,7 @@ class ImageError(ValueError):
 
 @contextmanager
 def opened(path: AnyPath) -> Iterator[Image.Image]:
-    """A file as a Pillow image, its pixels not yet decoded; whatever goes wrong inside becomes an `ImageError`."""
+    """Open a file as a Pillow image without decoding its pixels; whatever goes wrong becomes an `ImageError`."""
     try:
         with as_path(path).open("rb") as file, Image.open(file) as image:
             # Pillow remembers it, so that the size and the pixels follow the same orientation.
@@ -78,7 +78,7 @@ def read_image(path: AnyPath) -> np.ndarray:
 
 
 def each_read(read: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], list[str]]:
-    """What `read` gives of each item, and a line for each `ImageError` that it raises."""
+    """Call `read` with each item: what it returned, and a line for each `ImageError` that it raised."""
     found, problems = list[R](), list[str]()
     for item in items:
         try:

@@ -1,10 +1,10 @@
-"""PSNR and SSIM under the one protocol of every number here: uint8 luma, `scale` border pixels shaved."""
+"""PSNR and SSIM by the one protocol of all numbers here: on uint8 luma, without `scale` pixels of border."""
 
 import numpy as np
 from skimage import metrics  # loads its functions when they are used
 
 SSIM_WINDOW = 11
-"""Side in pixels of the Gaussian window of SSIM (sigma 1.5, cut at 3.5 sigma)."""
+"""Side in pixels of the Gaussian window of SSIM, which has a sigma of 1.5 and is cut off at 3.5 sigma."""
 
 
 def to_uint8(sr: np.ndarray) -> np.ndarray:

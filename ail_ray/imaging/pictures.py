@@ -13,7 +13,7 @@ GAP = 4  # pixels between images in a row
 
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises of a damaged picture."""
+"""The exceptions that Pillow raises when a picture is damaged."""
 
 
 def as_png(image: np.ndarray, captions: Sequence[str] = (), columns: int | None = None) -> bytes:
@@ -34,7 +34,7 @@ def as_webp(png: bytes) -> bytes:
 
 
 def panels(png: bytes) -> list[tuple[str, Image.Image]]:
-    """The images of a picture with captions, each with its own; else the whole, without.
+    """The images of a picture that `side_by_side` made, each with its caption; any other picture whole, without one.
 
     Raises:
         ValueError, OSError, SyntaxError, Image.DecompressionBombError: not such a picture (all of which Pillow raises).
@@ -73,7 +73,7 @@ def side_by_side(
 ) -> np.ndarray:
     """(H, W) uint8 images of one size, enlarged by whole pixels, each under its caption: (H', W') uint8.
 
-    In rows of so many, or all in one.
+    `columns` images make a row; by default all are in one.
     """
     height, width = (side * zoom for side in images[0].shape)
     columns = columns or len(images)

@@ -25,14 +25,14 @@ from ail_ray.files import AnyPath, as_path
 
 REGISTRY = Path(__file__).with_name("registry.tsv")
 CACHE = "~/.cache/ail_ray/data"
-"""Where image sets are looked for after AIL_DATA_DIR, and fetched to without it."""
+"""Where image sets are looked for after AIL_DATA_DIR, and where they are fetched to if that is not set."""
 
 AT_ONCE = 8
 RETRIES = 2
 HOPELESS = 16
 """After so many failures in a row the rest of a set is not tried: a network that is down is not asked 200 times."""
 TIMEOUT = (10, 60)
-"""Seconds to connect, and between two pieces of an answer."""
+"""How many seconds a connection may take, and how many may pass between two pieces of an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """Of the file below a folder of sets, or below a mirror's address."""
+        """The path of the file below a folder of sets, or below the address of a mirror."""
         return f"{self.dataset}/{self.file}"
 
 
@@ -89,12 +89,12 @@ def registered() -> dict[str, tuple[Entry, ...]]:
 
 
 def default_folder() -> str:
-    """Where sets are fetched to when nobody says: AIL_DATA_DIR, else the cache in the home folder."""
+    """The folder that sets are fetched to by default: AIL_DATA_DIR, or without it the cache in the home folder."""
     return os.environ.get("AIL_DATA_DIR") or CACHE
 
 
 def fetch_command(names: Sequence[str], folder: AnyPath, base: str | None = None) -> str:
-    """What fetches or completes sets, as a user types it; a folder in an object store has to be filled by copying."""
+    """The command that fetches or completes sets, as a user types it; an object store has to be filled by copying."""
     flags = ["--sets", *names, *(["--base", base] if base else []), "--to"]
     command = f"python jobs/fetch_data.py {shlex.join(flags)}"
     if _is_address(folder):
@@ -210,7 +210,7 @@ def _chosen(names: Sequence[str], folder: AnyPath, base: str | None = None) -> l
 
 
 def _lacking(entries: Sequence[Entry], folder: UPath) -> dict[Entry, str]:
-    """Those of the files that are not whole, and whether they are `missing` or `damaged`."""
+    """The files that are not whole, and for each whether it is `missing` or `damaged`."""
     lacking = {}
     for entry in entries:
         path = folder / entry.place

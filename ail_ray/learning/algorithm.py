@@ -21,7 +21,7 @@ from ail_ray.learning.precision import Precision
 from ail_ray.learning.theta import EpochLog, TrainState, silent_layers, train_epoch
 
 DRAWS = 10
-"""How often a student is drawn again before one that died is kept, and said to be dead."""
+"""How often a student is drawn again; if the last one dies too, it is kept and said to be dead."""
 
 
 class Importance(Protocol):
@@ -31,10 +31,10 @@ class Importance(Protocol):
         """Make `W_0` of a shard, unless it is there."""
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
-        """Solve the W-subproblem of a shard from `|y - s|` (pixels,) float16. Asked again, it does nothing."""
+        """Solve the W-subproblem of a shard from `|y - s|`, (pixels,) float16. Called again, it does nothing."""
 
     def read(self, round: int, shard: int) -> np.ndarray:
-        """(pixels,) float16, read-only."""
+        """The importance of a shard in a round: (pixels,) float16, read-only."""
 
 
 class Journal(Protocol):
@@ -50,7 +50,7 @@ class Journal(Protocol):
         """Remember that the student died in an epoch of its first training, and forget the epochs of that round."""
 
     def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
-        """Here the run may end, if its process has been asked to: with a state, after remembering that first."""
+        """Called where the run may end if its process has been asked to; a given state is remembered before that."""
 
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         """Remember an epoch."""
@@ -120,9 +120,9 @@ def weigh(run: Run, t: int) -> np.ndarray:
 
 
 def theta_subproblem(run: Run, t: int, epochs: int = 0, steps: int = 0) -> float:
-    """Train the student under the weighted loss (Eq. 4), each epoch committed; returns the seconds taken.
+    """Train the student under the weighted loss (Eq. 4), and commit each epoch; returns the seconds taken.
 
-    So many epochs, and steps of the next, are done already.
+    `epochs` epochs, and `steps` steps of the next one, have been done already.
 
     With all importance zero there is nothing to learn, and not even weight decay touches the student. One that dies in
     the first round that trains is drawn again, where the configuration allows that, and the round begins anew.

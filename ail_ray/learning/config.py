@@ -97,7 +97,7 @@ class Protocol:
         return self.scales[0] if self.network == "fsrcnn" and self.scales else 1
 
     def problems(self) -> list[str]:
-        """What is wrong with the values, one line each."""
+        """A line for everything that is wrong with the values."""
         ranges: list[tuple[str, Any, bool, str]] = [
             ("train", self.train, len(self.train) > 0, "name at least one set"),
             ("scales", self.scales, bool(self.scales) and set(self.scales) <= {2, 3, 4}, "be 2, 3 or 4"),
@@ -144,12 +144,12 @@ class RunConfig(Protocol):
 
     @property
     def student_width(self) -> int:
-        """Feature maps per layer."""
+        """Number of feature maps in every layer."""
         return resolved_width(self.network, width=self.width, rho=self.rho)
 
     @property
     def student_depth(self) -> int:
-        """Convolutions."""
+        """Number of convolutions that an image passes through."""
         return self.depth or NETWORKS[self.network].full_depth
 
     def student(self) -> Network:
@@ -161,14 +161,14 @@ class RunConfig(Protocol):
         return student
 
     def drawn(self, attempt: int = 0) -> Network:
-        """The student with its first weights, drawn from the run's seed; from seed and attempt where others died."""
+        """The student with its first weights, drawn from the run's seed, or from seed and attempt where others died."""
         words = np.random.SeedSequence([self.seed, attempt]).generate_state(1, np.uint64)
         torch.manual_seed(int(words[0]) if attempt else self.seed)
         return self.student()
 
     @property
     def redraws(self) -> bool:
-        """Whether a student that dies in its first training is drawn again; from He's draw recorded runs never were."""
+        """Whether a student that dies in its first training is drawn again; with `he` it is not, as in recorded runs."""
         return self.init == "identity" and self.start is None
 
     @property
@@ -195,7 +195,7 @@ class RunConfig(Protocol):
 
     @property
     def error_passes(self) -> int:
-        """Times that the student runs over the whole corpus: before every round but the first, if its rule asks."""
+        """How often the student runs over the whole corpus: before every round but the first, if its rule needs errors."""
         return self.rounds if RULES[self.rule].needs_error else 0
 
     def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None, start: str | None = None) -> str:
@@ -269,7 +269,7 @@ class SweepConfig(Protocol):
         return list(dict.fromkeys(found))
 
     def grid(self) -> Iterator[RunConfig]:
-        """Every combination, once; what does not read λ or teacher (the control, `uniform`) once for all of them."""
+        """Every combination once. A run that reads no λ or no teacher, as the control does, is there once for all of them."""
         sizes: list[dict[str, Any]] = [{"width": w} for w in self.width] or [{"rho": r} for r in self.rho]
         seen = set()
         for size, lam, teacher, rule, seed in itertools.product(sizes, self.lam, self.teacher, self.rule, self.seed):

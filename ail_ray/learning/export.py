@@ -1,4 +1,4 @@
-"""A student as ONNX, for devices and servers that know no torch; what it computes there, against torch."""
+"""Students as ONNX, for devices and servers without torch, and how far their results are from those of torch."""
 
 import copy
 import logging
@@ -28,12 +28,12 @@ Variant = Literal["fp32", "fp16", "int8"]
 
 INPUT, OUTPUT = "luma", "sr"
 CALIBRATION_SIDE = 192
-"""Pixels of each calibration image that are looked at, its middle."""
+"""Side in pixels of the middle of each calibration image, of which only that is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What an ONNX model does against torch in fp32 on an image set: largest difference on [0, 1], mean PSNR in dB."""
+    """How an ONNX model differs from torch in fp32 on an image set: largest difference on [0, 1], mean PSNR in dB."""
 
     largest: float
     torch_psnr: float
@@ -138,7 +138,7 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
 
 
 class _Half(nn.Module):
-    """Float32 in and out, float16 between."""
+    """Wraps a network so that it reads and returns float32 and computes in float16."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _Half(nn.Module):
 
 
 class _EightBit(nn.Module):
-    """Uint8 in and out."""
+    """Wraps a network so that it reads and returns uint8."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def _session(written: bytes) -> tuple[onnxruntime.InferenceSession, list[onnxrun
 
 
 def _fed(inputs: np.ndarray, eight_bit: bool) -> np.ndarray:
-    """An image as the model takes it: (1, 1, H, W) float32 or uint8."""
+    """An image in the form that the model reads: (1, 1, H, W) float32 or uint8."""
     return (to_uint8(inputs) if eight_bit else inputs.astype(np.float32))[None, None]
 
 

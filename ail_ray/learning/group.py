@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Group:
-    """Rank and size of the process group, and the device it communicates on; alone, every operation is free."""
+    """Rank and size of the process group, and the device it communicates on; for a group of one nothing is sent."""
 
     rank: int = 0
     size: int = 1

@@ -90,7 +90,7 @@ class Subproblem:
 
     @property
     def first(self) -> Array:
-        """`w_0`, the importance of round 0; there if the recipe says `needs_first`."""
+        """`w_0`, the importance of round 0; None unless the recipe says `needs_first`."""
         return self.halves["first"].float().numpy()
 
 
@@ -185,7 +185,7 @@ def next_importance(
     mu0: float = 0.01,
     first: Array | None = None,
 ) -> Array:
-    """Solve the W-subproblem for a whole shard, in chunks that fit the cache.
+    """Solve the W-subproblem for a whole shard, in chunks that fit into the cache.
 
     Args:
         importance: (N,) float16, `w'`.
@@ -207,7 +207,7 @@ def next_importance(
 
 
 def _float32(halves: Array) -> Array:
-    """float16 to float32 by torch, which converts three times as fast as numpy."""
+    """Convert float16 to float32 by torch, which is three times as fast as numpy."""
     return as_tensor(halves).float().numpy()
 
 

@@ -1,4 +1,4 @@
-"""A network over whole images: error maps of a shard, benchmark rows, single images."""
+"""Running a network over whole images: for the error maps of a shard, for benchmarks, and for single images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +40,7 @@ STRIP = 360_000  # pixels: the feature maps of a small student stay in the cache
 
 @torch.inference_mode()
 def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) -> torch.Tensor:
-    """One image, a large one in strips: luma on [0, 1] as the model reads it, (H, W) of any float type.
+    """Run a model over one image, in strips if it is large: (H, W) luma on [0, 1] as it reads it, of any float type.
 
     Returns:
         (upsampling * H, upsampling * W) in the precision's type.
@@ -109,7 +109,7 @@ def evaluate(
 
 
 def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
-    """A super-resolved image as it is measured and shown: from `EvaluationImages.inputs`, (H, W) uint8."""
+    """Super-resolve one of `EvaluationImages.inputs`: (H, W) uint8, as the image is measured and shown."""
     if model is None:
         return to_uint8(inputs)
     return to_uint8(super_resolve(model, as_tensor(inputs).to(model.device), precision).float().cpu().numpy())
@@ -118,7 +118,7 @@ def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "f
 def evaluate_all(
     model: Network | None, benchmarks: Sequence[EvaluationImages], *, precision: Precision, group: Group
 ) -> list[dict[str, Any]]:
-    """A row for each set and scale, as plain data."""
+    """Evaluate a model on several sets: a row for each set and scale, as plain data."""
     return [evaluate(model, images, precision=precision, group=group).as_dict() for images in benchmarks]
 
 
@@ -189,7 +189,7 @@ def benchmark(
 
 
 def _usable(images: datasets.ImageSet, scale: int) -> list[np.ndarray]:
-    """The luma of every image, large enough to be measured; ConfigError with a line for each that is not."""
+    """The luma of every image; ConfigError with a line for each image that is too small to be measured."""
     pictures, problems = [], []
     for path in images.paths:
         try:

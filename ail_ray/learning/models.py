@@ -24,7 +24,7 @@ class Network(nn.Module):
     full_depth: ClassVar[int]
     depths: ClassVar[range]
     defaults: ClassVar[dict[str, Any]] = {}
-    """What it wants otherwise than the presets have it, as fields of a sweep's configuration."""
+    """Fields of a sweep's configuration in which this network needs other values than the presets have."""
 
     def __init__(self, width: int, depth: int, upsampling: int = 1) -> None:
         super().__init__()
@@ -32,26 +32,26 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are; the CPU if it has none."""
+        """The device on which its weights are; the CPU if it has none."""
         return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
 
     @classmethod
     def thinned(cls, rho: float) -> int:
-        """Feature maps that are left of the full network's, at least 1."""
+        """How many feature maps are left, at least 1, if the share `rho` of the full network's is removed."""
         return max(1, round(cls.full_width * (1 - rho)))
 
     @property
     def radius(self) -> int:
-        """How far from a pixel of its input the output there still depends on the input, pixels of the input."""
+        """How far away, in pixels of the input, the input still has an effect on a pixel of the output."""
         return self.depth
 
     def start_from_identity(self, noise: float) -> None:
         """Let every layer that has as many maps out as in begin by passing them on (the Dirac kernel).
 
         The drawn weights of all convolutions are multiplied by `noise`, then the centre taps from each map to its own
-        are raised by 1. What reaches the end no longer hangs on luck in the draw: a rectified layer, all of whose maps
-        are negative everywhere, lets nothing through and, without a gradient, never will. A network without such
-        layers keeps its draw.
+        are raised by 1. So whether anything reaches the end no longer depends on luck in the draw. A rectified layer
+        whose maps are all negative everywhere lets nothing through and, since it gets no gradient, never will. A
+        network without layers that have as many maps out as in keeps its draw.
         """
         weights = [layer.weight for layer in self.modules() if isinstance(layer, nn.Conv2d)]
         passing = [weight for weight in weights if weight.shape[0] == weight.shape[1] > 1]
@@ -62,7 +62,7 @@ class Network(nn.Module):
                 weight.add_(nn.init.dirac_(torch.empty_like(weight)))
 
     def problems(self, scales: Iterable[int]) -> list[str]:
-        """A line for each scale that it does not serve."""
+        """A line for each of these scales that the network does not serve."""
         others = [scale for scale in scales if self.upsampling not in (1, scale)]
         return [f"this {self.name} upsamples by {self.upsampling}, it cannot serve scale {scale}" for scale in others]
 
@@ -123,11 +123,11 @@ class DRRN(Network):
 
     @classmethod
     def thinned(cls, rho: float) -> int:
-        """Rounded down: the paper's DRRN-f25 is 128 less 80 %."""
+        """As `Network.thinned`, but rounded down: the paper's DRRN-f25 has 128 maps less 80 %."""
         return max(1, math.floor(cls.full_width * (1 - rho) + 1e-9))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """As a VDSR's."""
+        """Super-resolve; inputs and output are those of `VDSR.forward`."""
         start = features = self.first(inputs)
         for _ in range(self.depth // 2 - 1):
             residual = features
@@ -167,7 +167,7 @@ class FSRCNN(Network):
 
     @property
     def radius(self) -> int:
-        """As a VDSR's, in low-resolution pixels: 2 for the 5x5, 1 for each 3x3, the rest for the deconvolution."""
+        """As for any network, in low-resolution pixels: 2 for the 5x5, 1 for each 3x3, the rest for the deconvolution."""
         return 2 + (self.depth - 4) + 1 + 3 // self.upsampling
 
     def start_from_identity(self, noise: float) -> None:
@@ -235,12 +235,12 @@ def build_model(
 
 
 def network_defaults(network: str) -> dict[str, Any]:
-    """A network's name and what it wants otherwise; nothing for a name that is none."""
+    """The name and the `defaults` of a network, as fields of a configuration; nothing for a name that is none."""
     return {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
 
 
 def depth_rule(name: str) -> str:
-    """What a network's depth must be, in words."""
+    """What the depth of a network must be, in words."""
     depths = NETWORKS[name].depths
     return f"{'be even and ' if depths.step == 2 else ''}lie in {depths[0]}..{depths[-1]}"
 
@@ -257,7 +257,7 @@ def resolved_width(name: str, *, width: int | None = None, rho: float | None = N
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of weights."""
+    """How many weights a network has."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -291,7 +291,7 @@ def _bicubic_kernel(scale: int) -> torch.Tensor:
 
 
 def _draw(model: nn.Module) -> None:
-    """Weights of 3x3 convolutions as in He et al. 2015 (fan-out), from torch's global generator."""
+    """Draw weights of 3x3 convolutions as in He et al. 2015 (fan-out), from torch's global generator."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * layer.out_channels)))

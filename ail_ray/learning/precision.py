@@ -11,7 +11,7 @@ Precision = Literal["fp32", "bf16", "fp64"]
 
 
 def dtype_of(precision: Precision) -> torch.dtype:
-    """The type of weights, inputs and loss; bf16 is autocast, so these stay float32."""
+    """The type of weights, inputs and loss. With bf16 it is float32, since only convolutions run in bf16 (autocast)."""
     return torch.float64 if precision == "fp64" else torch.float32
 
 
@@ -29,9 +29,9 @@ def placed(model: Model, precision: Precision, device: torch.device) -> Model:
 def fastest(device: torch.device) -> Precision:
     """bf16 where the device computes in it natively, else fp32.
 
-    That is AMX or AVX-512 BF16 on a CPU (small convolutions run 1.7 to 3 times faster there; elsewhere bf16 is
-    emulated and slower) and compute capability 8.0 on a GPU. Asked of the device and not timed: on a busy machine
-    a timing would choose now this, now that, and with it the result.
+    A CPU does so with AMX or AVX-512 BF16 (small convolutions are 1.7 to 3 times as fast there; elsewhere bf16 is
+    emulated and slower), and a GPU from compute capability 8.0 on. The device is asked and not timed: on a busy
+    machine a timing would choose differently from time to time, and would change the result.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"

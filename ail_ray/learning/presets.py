@@ -1,4 +1,4 @@
-"""Sweeps to begin with: bundled photographs, a CPU's hours, the paper's own protocol; each a function."""
+"""The presets, each a function: `demo` takes minutes, `mini` takes hours on CPUs, `paper` is the paper's protocol."""
 
 from dataclasses import replace
 
@@ -32,5 +32,5 @@ PRESETS = {"demo": demo, "mini": mini, "paper": paper}
 
 
 def preset(name: str, network: str = "vdsr") -> SweepConfig:
-    """A preset by name, for a network, with what that network wants otherwise (its class says it)."""
+    """A preset by name, for a network, with the `defaults` of that network's class."""
     return replace(PRESETS[name](), **network_defaults(network))

@@ -18,7 +18,7 @@ from ail_ray.learning.precision import Precision, autocast, dtype_of
 from ail_ray.learning.weights import model_tensors
 
 PROBE = 64
-"""How many crops `silent_layers` looks at, or a batch if that is more."""
+"""How many crops `silent_layers` looks at, unless a batch has more."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -26,12 +26,12 @@ class NonFiniteLossError(RuntimeError):
 
 
 AfterStep = Callable[[int], None]
-"""Told how many steps of the epoch are done, the optimizer's step included; may raise to end the run there."""
+"""A function that is called after each step with how many steps of the epoch are done; it may raise to end the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochLog:
-    """What one epoch did. Losses are means over its crops' pixels on [0, 1] luma."""
+    """What happened in one epoch. Losses are means over the pixels of its crops, on luma in [0, 1]."""
 
     round: int
     epoch: int
@@ -46,7 +46,7 @@ class EpochLog:
 
 
 class TrainState:
-    """A student, its optimizer and what has been summed of the epoch it is in, all as flat named arrays."""
+    """A student, its optimizer, and the sums over the epoch so far, all available as flat named arrays."""
 
     def __init__(self, student: Network, config: Protocol) -> None:
         self.student, self.config = student, config
@@ -60,7 +60,7 @@ class TrainState:
         self.restart()
 
     def restart(self) -> None:
-        """A fresh optimizer: a run starts with one, and every round unless the configuration says `never`."""
+        """Take a fresh optimizer, as at the start of a run and, unless `restart` is `never`, of every round."""
         c, parameters = self.config, self.student.parameters()
         self.optimizer: torch.optim.Optimizer = (
             torch.optim.SGD(parameters, lr=c.learning_rate, momentum=0.9, weight_decay=c.weight_decay)
@@ -77,7 +77,7 @@ class TrainState:
         return arrays | ({"epoch.seconds": np.array(self.seconds)} if self.seconds else {})
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
-        """Continue from the arrays of `tensors`, bit for bit; from a student's alone, with a fresh optimizer."""
+        """Continue, bit for bit, from what `tensors` returned; from a student's arrays alone with a fresh optimizer."""
         weights: dict[str, torch.Tensor] = {}
         slots: dict[int, dict[str, torch.Tensor]] = {}
         self.seconds = float(arrays.get("epoch.seconds", 0.0))
@@ -99,7 +99,7 @@ class TrainState:
 def schedule_progress(config: Protocol, round: int, epochs: float) -> float:
     """How far the schedule is after so many epochs of a round, in [0, 1): the round's, or the one over rounds 0..T.
 
-    The latter counts round 0 even where it has nothing to train on.
+    One schedule over all rounds counts round 0 even where that has nothing to train on.
     """
     progress = epochs / config.epochs
     return progress if config.restart == "round" else (round + progress) / (config.rounds + 1)
@@ -123,7 +123,7 @@ def weighted_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Eq. 4 with the squared error: the sum over a batch of `(w (y - s))²`, and of `(y - s)²` beside it.
 
-    Of crops with a teacher's outputs the first is Eq. 10's: `beta * (T(x) - s)²` is added.
+    Where the crops have a teacher's outputs, `beta * (T(x) - s)²` is added to the first sum, which makes it Eq. 10.
     """
     kind = dtype_of(precision)
     inputs, hr, importance = crops.inputs.to(kind), crops.hr.to(kind) / 255, crops.importance.to(kind)
@@ -148,7 +148,7 @@ def train_epoch(
     done: int = 0,
     after_step: AfterStep = lambda done: None,
 ) -> EpochLog:
-    """One epoch: `ceil(crops / batch)` steps on the global batches of this round and epoch.
+    """Train for one epoch: `ceil(crops / batch)` steps on the global batches of this round and epoch.
 
     Every worker contributes the crops on its own shards; gradients are summed, then clipped, as one flat vector.
 
@@ -205,11 +205,11 @@ def silent_layers(
 ) -> list[str]:
     """Which layer keeps a student from ever learning again; none of a student that can.
 
-    A rectified layer whose maps are negative everywhere puts nothing out. Then it gets no gradient, nor does any layer
-    before it or, without biases, behind it: the student is dead, and stays what it is.
+    A rectified layer whose maps are negative everywhere puts out nothing but zeros. Then it gets no gradient, and nor
+    does any layer before it or, without biases, behind it. The student is dead: no training changes it any more.
 
     Args:
-        round, epoch: of the crops that are looked at; all count alike, whatever their importance.
+        round, epoch: say which crops are looked at; all count alike, whatever their importance.
 
     Returns:
         Name of the first convolution without a positive output, the same on all workers; of all weights where there is
@@ -241,7 +241,7 @@ def silent_layers(
 
 
 def _to_blame(state: TrainState, bank: Bank, counters: dict[str, int], group: Group, precision: Precision) -> str:
-    """Which record of which shard gives the first crop of a global batch whose own loss is not finite."""
+    """Shard and record of the first crop in a global batch whose own loss is not finite."""
     blamed = torch.zeros(counters["batch"], 2, dtype=torch.float64)  # shard and record, both + 1, by place in the batch
     batch = bank.crops(**counters)
     for i, (place, shard, record) in enumerate(bank.sources(**counters)):

@@ -1,9 +1,9 @@
-"""Pictures enlarged by a student: luma through the network, chroma and alpha bicubic, tile by tile.
+"""Enlarging pictures tile by tile: a student enlarges the luma, bicubic interpolation chroma and alpha.
 
 A tile is cut with so much around it that none of its pixels can tell: the tiles together are the picture that the
 network makes of the whole, and memory does not grow with what the network computes in between. The order in which a
-processor adds numbers up hangs on where in a tile a pixel stands, so that one next to a tie may be rounded the other
-way, by one grey level.
+processor adds numbers depends on where in a tile a pixel is, so that a value close to half a grey level may be rounded
+the other way: tiles and whole picture differ by one grey level here and there.
 """
 
 import math
@@ -39,17 +39,17 @@ from ail_ray.learning.precision import Precision, placed
 SUFFIXES = (*datasets.SUFFIXES, ".jfif", ".jpe", ".avif", ".jp2")
 """Of files that are taken from a folder: more than of an image set, whose content must not change with our taste."""
 TILE = 512
-"""Side of a tile at most, pixels as the network reads them."""
+"""Largest side of a tile, in pixels as the network reads them."""
 CUBIC = 3
-"""Low-resolution pixels around a part of a picture that its bicubic enlargement looks at, and one more."""
+"""How many low-resolution pixels around a part of a picture its bicubic enlargement looks at, plus one."""
 
 Span = tuple[int, int]
-"""The first row or column of a part of a picture, and the one behind its last."""
+"""The first row or column of a part of a picture, and the one after its last."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One picture to enlarge, and where to."""
+    """One picture to enlarge, and the file for the result."""
 
     source: UPath
     target: UPath
@@ -239,14 +239,14 @@ def _job(source: UPath, header: Header, scale: int, folder: UPath, format: Forma
 
 
 def _parts(length: int, most: int) -> Iterator[Span]:
-    """A length in parts of about the same size, `most` at most."""
+    """Divide a length into parts of about the same size, none larger than `most`."""
     count = math.ceil(length / most)
     for i in range(count):
         yield length * i // count, length * (i + 1) // count
 
 
 def _around(part: Span, margin: int, length: int) -> Span:
-    """A part and so much on either side of it, as far as the length goes."""
+    """A part, extended by so much on either side as far as the length allows."""
     return max(0, part[0] - margin), min(length, part[1] + margin)
 
 

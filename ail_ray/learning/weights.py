@@ -1,4 +1,4 @@
-"""Weights in and out, as safetensors: our own files, and the public layout of VDSR's released checkpoints."""
+"""Reading and writing weights as safetensors: our own files, and the public layout of VDSR's released checkpoints."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class WeightsError(FileError):
 
 
 def save_model(path: AnyPath, model: Network, metadata: dict[str, str] | None = None) -> None:
-    """Write the weights, in their own type, as safetensors, with what is needed to build the network again."""
+    """Write the weights, in their own type, as safetensors, with all that is needed to build the network again."""
     description = {"network": model.name, "width": str(model.width), "depth": str(model.depth)}
     if model.upsampling > 1:
         description["scale"] = str(model.upsampling)
@@ -64,13 +64,13 @@ def load_model(path: AnyPath) -> Network:
 
 
 def bundled() -> dict[str, UPath]:
-    """The teachers that the package brings, by name; beside each lies its card."""
+    """The teachers that come with the package, by name. Each has its card beside it."""
     folder = UPath(Path(__file__).parent / "teachers")
     return {path.stem: path for path in folder.glob("*.safetensors")}
 
 
 def weights_digest(path: AnyPath) -> str:
-    """Name of a network by content: its weights and what is not to be seen in them, 16 hexadecimal digits."""
+    """Digest of a network: of its weights, and of what they do not tell about it; 16 hexadecimal digits."""
     model, (tensors, _) = load_model(path), read_tensors(as_path(path))
     digest = checksum(tensors)
     return digest[:16] if model.name == "vdsr" else digest_of([digest, model.name, model.depth, model.upsampling])
