@@ -74,7 +74,7 @@ def peak_memory() -> int:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")  # Linux has one
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()} × {cores()}"
 
@@ -84,7 +84,7 @@ def _commit() -> str | None:
     try:
         git = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+            cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
     except OSError:  # no git, as in the cluster's image
         return None

@@ -61,7 +61,7 @@ def features() -> str:
     """What of this processor decides how fast torch is, and what torch uses of it."""
     flags = {
         word
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if line.startswith("flags")
         for word in line.split()
     }
