@@ -36,9 +36,10 @@ class Options:
     format: Literal["jpeg", "png", "webp"] | None = None
     """Of the results; by default each one's own, and PNG for what is none of these."""
     export: Literal["fp32", "fp16", "int8"] | None = None
-    """Write the student as ONNX too, and say how it differs from torch."""
+    """Write the student as ONNX too, and say how it differs from torch. The file reads and writes luma as BT.601 has it
+    in studio range: Y / 255 for Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, with R, G and B in 0..255."""
     bytes: bool = False
-    """With --export: 8-bit luma in and out, and not floats on [0, 1]."""
+    """With --export: luma as 8-bit integers, Y itself, in and out, and not Y / 255 as floats."""
     calibration: str = "sample"
     """With --export int8: images that set its ranges, a folder or a named set."""
 
