@@ -42,9 +42,10 @@ class Options:
     format: Literal["jpeg", "png", "webp"] | None = None
     """Format of the results; by default that of each picture, and PNG where it is none of these three."""
     export: Literal["fp32", "fp16", "int8"] | None = None
-    """Write the student as ONNX with weights of this kind, and say how far its results are from the student's own."""
+    """Write the student as ONNX too, and say how it differs from torch. The file reads and writes luma as BT.601 has it
+    in studio range: Y / 255 for Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, with R, G and B in 0..255."""
     bytes: bool = False
-    """With --export: let the file take and give luma in 8 bits, instead of floats in [0, 1]."""
+    """With --export: luma as 8-bit integers, Y itself, in and out, and not Y / 255 as floats."""
     calibration: str = "sample"
     """With --export int8: folder or named set of images, by which the ranges of its integers are chosen."""
 

@@ -1,4 +1,12 @@
-"""Students as ONNX, for devices and servers without torch, and how far their results are from those of torch."""
+"""A student as ONNX, for devices and servers that know no torch; what it computes there, against torch.
+
+Luma is here, as everywhere, that of ITU-R BT.601 in studio range, `rgb2ycbcr` of MATLAB: for R, G and B in 0..255
+
+    Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255,
+
+black is 16 and white 235, and a network reads and writes Y / 255. The luma of JPEG files and of most libraries'
+YCbCr lies in 0..255 and is another one. Grey pictures are taken as luma as they are.
+"""
 
 import copy
 import logging
@@ -53,9 +61,10 @@ def to_onnx(
 ) -> bytes:
     """The network as an ONNX model; the given one is left as it is.
 
-    Input `luma`: (batch, 1, height, width) float32 on [0, 1] as the network reads it: bicubic-upsampled, or the
-    low-resolution image where the network upsamples. Output `sr`: (batch, 1, upsampling * height, upsampling * width)
-    float32, about [0, 1], not clipped. Batch, height and width are free, 1 included.
+    Input `luma`: (batch, 1, height, width) float32, Y / 255 of the luma that this file's head states, as the network
+    reads it: bicubic-upsampled, or the low-resolution image where the network upsamples. Output `sr`: (batch, 1,
+    upsampling * height, upsampling * width) float32, about [0, 1], not clipped. Batch, height and width are free,
+    1 included.
 
     Args:
         variant: arithmetic. fp16 has weights and activations of that type; int8 has the convolutions' inputs,

@@ -1,5 +1,6 @@
 """Words for models, and networks from ONNX files: what a device computes is measured and seen as everything else is."""
 
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from PIL import Image
+from terminal import Terminal
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError
@@ -25,6 +27,8 @@ from ail_ray.learning.weights import save_model
 from ail_ray.orchestration.chosen import chosen_model
 from jobs.evaluate import main as evaluate_job
 from jobs.upscale import main as upscale_job
+
+ROOT = Path(__file__).parents[2]
 
 
 def trained(model: Network) -> Network:
@@ -206,3 +210,13 @@ def test_evaluate_asks_for_the_champion_of_every_scale(tmp_path: Path) -> None:
 def test_bicubic_is_what_evaluation_takes_for_it(images: EvaluationImages) -> None:
     assert isinstance(chosen_model("bicubic", 2), Bicubic)
     assert evaluate(Bicubic(), images) == evaluate(None, images)
+
+
+def test_evaluate_shows_at_a_terminal_how_far_it_is() -> None:
+    job = Terminal([sys.executable, "jobs/evaluate.py", "--model", "bicubic", "--sets", "sample-val"], cwd=ROOT)
+    try:
+        job.shows("%")
+        assert job.end() == 0
+    finally:
+        job.close()
+    assert job.lines == ["sample-val ×2: 30.659 dB, SSIM 0.8977 (3 images)"], "and nothing of it is left"
