@@ -168,7 +168,7 @@ class RunConfig(Protocol):
 
     @property
     def redraws(self) -> bool:
-        """Whether a student that dies in its first training is drawn again; with `he` it is not, as in recorded runs."""
+        """Whether a student that dies in its first training is drawn again. With `he` none is, as in recorded runs."""
         return self.init == "identity" and self.start is None
 
     @property
@@ -195,7 +195,7 @@ class RunConfig(Protocol):
 
     @property
     def error_passes(self) -> int:
-        """How often the student runs over the whole corpus: before every round but the first, if its rule needs errors."""
+        """How often the student runs over the corpus: before every round but the first, if its rule needs errors."""
         return self.rounds if RULES[self.rule].needs_error else 0
 
     def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None, start: str | None = None) -> str:
@@ -269,7 +269,7 @@ class SweepConfig(Protocol):
         return list(dict.fromkeys(found))
 
     def grid(self) -> Iterator[RunConfig]:
-        """Every combination once. A run that reads no λ or no teacher, as the control does, is there once for all of them."""
+        """Every combination once; a run that reads no λ or no teacher, as the control, once for all of them."""
         sizes: list[dict[str, Any]] = [{"width": w} for w in self.width] or [{"rho": r} for r in self.rho]
         seen = set()
         for size, lam, teacher, rule, seed in itertools.product(sizes, self.lam, self.teacher, self.rule, self.seed):

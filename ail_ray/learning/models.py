@@ -154,7 +154,7 @@ class FSRCNN(Network):
 
     @property
     def radius(self) -> int:
-        """As for any network, in low-resolution pixels: 2 for the 5x5, 1 for each 3x3, the rest for the deconvolution."""
+        """In low-resolution pixels: 2 for the 5x5, 1 for each 3x3, the rest for the deconvolution."""
         return 2 + (self.depth - 4) + 1 + 3 // self.upsampling
 
     def start_from_identity(self, noise: float) -> None:
