@@ -282,7 +282,7 @@ class Bank:
         return Crops(*(torch.cat(tensors).unsqueeze(1) for tensors in zip(*parts, strict=True)))
 
     def sources(self, *, round: int, epoch: int, step: int, batch: int) -> list[tuple[int, int, int]]:
-        """Where the crops of `crops` come from, in its order: place in the global batch, shard, pair in the shard."""
+        """Where the crops of `crops` come from, in its order: place in the global batch, shard, pair."""
         draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
         mine, rank = self._own(draw)
         records = self._places.records(rank, draw.position[mine])

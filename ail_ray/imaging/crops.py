@@ -69,7 +69,7 @@ class Places:
     def _indices(
         self, place: tuple[np.ndarray, ...], factor: int, side: int, orientation: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices, as summands, of crops of `side` pixels, on a grid `factor` times as fine as the inputs'."""
+        """Indices, as summands, of crops of this side, on a grid `factor` times as fine as the inputs'."""
         image, row, column = place
         stride, last = self.widths[image] * factor, side - 1
         (row_at, column_at), down, across = (DIHEDRAL[orientation, part].T for part in range(3))

@@ -168,7 +168,7 @@ class RunConfig(Protocol):
 
     @property
     def redraws(self) -> bool:
-        """Whether a student that dies in its first training is drawn again; with `he` it is not."""
+        """Whether a student that dies in its first training is drawn again. With `he` none is, as in recorded runs."""
         return self.init == "identity" and self.start is None
 
     @property

@@ -1,6 +1,6 @@
 """Where Algorithm 1 runs and what is written down: Ray actors, workers, trials, sweeps and MLflow.
 
-Both libraries read these settings when they are imported. What the user has set stands.
+Both libraries read the settings below when they are imported. Those that the user has set stay as they are.
 """
 
 import logging

@@ -37,12 +37,12 @@ EXAMPLE = 16  # pixels
 
 
 def registered_name(scale: int) -> str:
-    """Of the model whose versions are the champions of a scale."""
+    """Name of the registered model whose versions are the champions of a scale."""
     return f"ail-ray-x{scale}"
 
 
 def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
-    """Bring the weights of a scale's champion into a folder that is there; their path.
+    """Copy the weights of the champion for a scale into an existing folder, and return their path.
 
     Raises:
         ConfigError: the server or database at `uri` cannot be used, or has no champion for this scale.
@@ -61,7 +61,7 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
 
 
 def load_champion(scale: int) -> Network:
-    """The champion of a scale from where MLflow is for somebody who stands here; ConfigError as `fetch_champion`."""
+    """Load the champion for a scale from the MLflow that this folder uses; ConfigError as in `fetch_champion`."""
     with tempfile.TemporaryDirectory() as folder:
         return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)))
 
@@ -72,7 +72,8 @@ def crown(client: MlflowClient, trials: Sequence[dict[str, Any]], validation: di
     A champion that was measured on other images is measured on these first. Repeated, it changes nothing.
 
     Args:
-        trials: as in a sweep's summary; validation: for each scale the files of its evaluation images.
+        trials: the trials of a sweep's summary.
+        validation: for each scale the files of its evaluation images.
 
     Returns:
         A line for each new champion.
@@ -141,7 +142,7 @@ def _measured(client: MlflowClient, held: ModelVersion, scale: int, files: Seque
 def _registered(
     client: MlflowClient, name: str, trial: dict[str, Any], tags: dict[str, str], images: EvaluationImages
 ) -> str:
-    """Put the student into its run as a model of MLflow, and register that; the number of the version."""
+    """Put the student into its run as a model of MLflow, and register it; returns the number of the version."""
     run_id, weights = trial["mlflow_run_id"], as_path(trial["weights"])
     model = load_model(weights)
     with tempfile.TemporaryDirectory() as scratch:

@@ -54,7 +54,7 @@ def cluster() -> Iterator[None]:
 
 
 def own_ray() -> bool:
-    """Whether a sweep starts a Ray of its own: RAY_ADDRESS names no cluster."""
+    """Whether a sweep starts a Ray of its own, which it does if RAY_ADDRESS names no cluster."""
     return os.environ.get("RAY_ADDRESS", "") in NO_CLUSTER
 
 
@@ -89,7 +89,7 @@ def _no_cluster(error: Exception) -> str:
 
 
 def _check_answers(address: str) -> None:
-    """See that a Ray answers at an address; Ray itself would go on asking for nine minutes.
+    """Make sure that a Ray answers at an address; Ray itself would go on asking for nine minutes.
 
     Raises:
         ConnectionError: none does; ValueError: it is no address.
@@ -178,17 +178,17 @@ def _short_folder() -> dict[str, str]:
 
 
 def _free_port() -> int:
-    """One that the kernel gives out anew each time: two commands that start together must not settle on the same."""
+    """A free port, chosen by the kernel, so that two commands that start together do not take the same one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def concurrency(placement: Placement, max_workers: int | None) -> int:
-    """How many trials may run at once: as many as the workers that the cluster has, or can grow to, suffice for.
+    """How many trials may run at once, with the workers that the cluster has or can grow to.
 
     Raises:
-        ConfigError: not even one.
+        ConfigError: there is not room for even one.
     """
     p = placement
     if max_workers is not None:
@@ -210,10 +210,10 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
 def first_answer(
     function: Callable[..., T], arguments: tuple[Any, ...], placement: Placement, say: Callable[[str], None]
 ) -> T:
-    """Call a function where a worker will be; a cluster that grows may have to bring the node first.
+    """Call a function on a node that a worker could be on; a cluster that grows may have to bring that node first.
 
     Raises:
-        ConfigError: none came in half an hour, as long as a trial would wait too.
+        ConfigError: no such node came within half an hour, which is how long a trial would wait too.
     """
     needs = placement.worker_resources()
     task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))(function).remote(*arguments)
@@ -229,7 +229,7 @@ def first_answer(
 
 
 def check_shared(folder: UPath) -> None:
-    """See that every node there is now reads what this one writes.
+    """Make sure that every node that is there now reads what this one writes.
 
     Raises:
         ConfigError: a line for each node that does not.

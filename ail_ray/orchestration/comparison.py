@@ -1,4 +1,4 @@
-"""A sweep's trials beside each other: one table, and pictures of what was searched and of what a student costs.
+"""The trials of a sweep compared: a table, and pictures of what was searched and of what a student costs.
 
 They are drawn here and not in `reporting`, because the sweep itself sends them to MLflow; they know plain trials only.
 """
@@ -57,14 +57,14 @@ def by_round(trials: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float]
 
 
 def table(trials: Sequence[Trial]) -> bytes:
-    """The trials as rows, as MLflow keeps a table: JSON with `columns` and `data`; what a trial lacks is null."""
+    """The trials as a table of MLflow: JSON with `columns` and `data`, with null for what a trial lacks."""
     rows = [_row(trial) for trial in trials]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return json.dumps({"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}).encode()
 
 
 def pictures(trials: Sequence[Trial]) -> dict[str, bytes]:
-    """PNG by file name, of the trials with a validation PSNR; without those that so few trials could not fill."""
+    """Pictures of the trials that have a validation PSNR, as PNG by file name; only those that have enough to show."""
     shown = [trial for trial in trials if trial["validation"]]
     drawn = {"parallel-coordinates.png": parallel_coordinates(shown), "size-and-psnr.png": size_and_psnr(shown)}
     return {name: _as_png(figure) for name, figure in drawn.items() if figure is not None}
@@ -94,9 +94,9 @@ def parallel_coordinates(trials: Sequence[Trial]) -> Figure | None:
 
 
 def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
-    """PSNR against a student's weights, its work as colour, ρ or width beside it, and the Pareto front.
+    """Draw PSNR against the number of weights, with arithmetic as colour, ρ or width as label, and the Pareto front.
 
-    None where all are of one size.
+    None if all students are of one size.
     """
     if len({trial["cost"]["weights"] for trial in trials}) < 2:
         return None
@@ -138,7 +138,7 @@ def _kind(trial: Trial) -> str:
 
 
 def _ticks(weights: Sequence[int]) -> list[int]:
-    """The sizes that there are, without those too near to the one below to be written beside it."""
+    """Sizes to label on the axis: those of the students, without any that is too near to the one before it."""
     ticks = list[int]()
     for weight in sorted(set(weights)):
         if not ticks or weight / ticks[-1] > (max(weights) / min(weights)) ** TICK:
@@ -171,9 +171,9 @@ def _row(trial: Trial) -> dict[str, Any]:
 
 
 def _heights(axis: Axes, x: int, values: Sequence[Any]) -> list[float]:
-    """Where on a vertical line at `x` values lie, 0 to 1, written beside it: numbers to scale, all else evenly spaced.
+    """Label the vertical line at `x` with these values; their heights in [0, 1]: numbers to scale, others evenly.
 
-    At the bottom is None, a value that its trial does not read.
+    None, which stands for a value that its trial does not read, is at the bottom.
     """
     rest = sorted({value for value in values if value is not None})
     named = [*([None] if None in values else []), *rest]

@@ -23,10 +23,10 @@ WHITE = 0.1  # absolute error on [0, 1] luma
 
 
 class Gallery:
-    """The pictures a worker draws of each round, each a grid of images under their captions.
+    """The pictures that a worker draws of each round, each a grid of images under their captions.
 
-    Of the largest training image of the first and of the middle shard, by whoever holds them, and by rank 0 of the
-    middle of the first two images of the first evaluation set. These are measured as they are shown.
+    Two are of the largest training image of the first and of the middle shard, drawn by the workers that hold these.
+    Two more, drawn by rank 0, are of the middle of the first two images of the first evaluation set.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Gallery:
         self.unchanging = [self._unchanging(images, teacher) for images in self.windows]
 
     def draw(self, round: int) -> dict[str, bytes]:
-        """PNG files by name."""
+        """Draw the pictures of a round: PNG files by name."""
         pictures = {f"importance-{s}.png": self._importance(round, s) for s in self.shards}
         for images, unchanging in zip(self.windows, self.unchanging, strict=True):
             for i, candidates in enumerate(unchanging):
@@ -75,7 +75,7 @@ class Gallery:
         return _grid({name: central_crop(panel, SHOWN_OF_TRAINING) for name, panel in panels.items()}, 2, zoom=1)
 
     def _crops(self, images: EvaluationImages, i: int, candidates: dict[str, np.ndarray]) -> bytes:
-        """In the first row bicubic interpolation, student and original, in the second what explains them."""
+        """The crop by bicubic interpolation, by the student, and as it is; below it what explains them."""
         hr, student = images.hr[i], self.state.student
         sr = predict(student, images.inputs(student.upsampling)[i], self.precision)
         original = central_crop(hr, SHOWN)

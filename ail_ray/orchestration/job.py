@@ -1,4 +1,4 @@
-"""What a user asks for: a sweep, where it runs and where its results go; and all that can be wrong with that."""
+"""What a user asks for (a sweep, where it runs, where its results go), and everything that can be wrong with it."""
 
 import math
 import os
@@ -62,22 +62,22 @@ class SweepJob:
 
     @property
     def out_path(self) -> UPath:
-        """Where summary.json goes."""
+        """The folder that summary.json is written to."""
         return as_path(self.out or ("~/ail_out" if IN_JOB else "ail_out"))
 
     @property
     def storage_path(self) -> UPath:
-        """Where runs, shards and errors lie."""
+        """The folder of runs, shards and errors of teachers."""
         return as_path(self.storage) if self.storage else self.out_path
 
     @property
     def tracking_uri(self) -> str:
-        """Where MLflow's record is."""
+        """The address of MLflow's record."""
         return tracking_uri(self.out_path)
 
 
 def tracking_uri(out: UPath) -> str:
-    """MLFLOW_TRACKING_URI, else a database where the user stands (in a submitted job: in the out folder)."""
+    """MLFLOW_TRACKING_URI, or else a database in the folder where the user stands (in a submitted job, in --out)."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(record_folder(out) / "mlflow.db")
 
 
@@ -97,7 +97,7 @@ def sqlite_uri(database: UPath) -> str:
 
 
 def relative_in_job(**paths: str | None) -> list[str]:
-    """A line for each relative path in a submitted job, whose working directory goes when it ends."""
+    """A line for each relative path in a submitted job, since the working directory of such a job is deleted."""
     return [
         f"{name} must be an absolute path in a submitted job, got {value}"
         for name, value in paths.items()
@@ -106,10 +106,10 @@ def relative_in_job(**paths: str | None) -> list[str]:
 
 
 def costs(job: SweepJob) -> list[str]:
-    """What the sweep would cost, as lines; starts nothing.
+    """Say in lines what the sweep would cost, and start nothing.
 
     Raises:
-        ConfigError: as `run_sweep`, or it cannot fit.
+        ConfigError: what `run_sweep` would refuse, or a sweep that does not fit.
     """
     prepared, weights, _ = check(job)
     plan = plan_sweep(job.sweep, prepared, job.placement, weights, max_workers=job.max_workers, local=job.local)
@@ -117,7 +117,7 @@ def costs(job: SweepJob) -> list[str]:
 
 
 def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]:
-    """Look for all that can be wrong and can be known before anything starts.
+    """Look for everything that can be wrong and can be known before anything starts.
 
     Returns:
         The data, the weights of each named teacher (None without a file), digest and path of those to start from.

@@ -67,7 +67,7 @@ class RunJournal:
         """
         Args:
             draw: makes this worker's pictures of a round, as PNG by file name.
-            report: told of every committed round, on every worker.
+            report: is called with every committed round, on every worker.
             asked: the signal that has asked this process to leave, which then is the run's only one; 0 for none.
         """
         self.directory, self.group, self.draw, self.report, self.asked = directory, group, draw, report, asked
@@ -84,7 +84,7 @@ class RunJournal:
         return place.round, place.epochs, place.steps
 
     def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
-        """Commit the steps done and leave, if asked to.
+        """If the process was asked to leave, commit the steps done and do so.
 
         Raises:
             Interrupted: the process ends with it.
@@ -95,7 +95,7 @@ class RunJournal:
             raise Interrupted(number)
 
     def attempts(self) -> int:
-        """As the manifest says."""
+        """How many students have died in their first training so far, as the manifest says."""
         return self.directory.draws()
 
     def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:

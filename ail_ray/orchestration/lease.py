@@ -40,7 +40,7 @@ class Lease:
         return (self._content() or {}).get("holder")
 
     def worker(self) -> str | None:
-        """Process and machine of the holder, for people; None if there is none that lives."""
+        """Process and machine of the holder in words; None if there is no holder, or its process has gone."""
         content = self._content()
         if not content or _gone(content) or _forgotten(content):
             return None
@@ -76,7 +76,7 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def check(self, holder: str | None) -> None:
-        """Nothing for None, who needs no lease.
+        """Make sure that `holder` still holds the run; None, who needs no lease, always may go on.
 
         Raises:
             LeaseLostError: the run is not this holder's any more.
@@ -106,7 +106,7 @@ class Lease:
 
 
 def _process(pid: int) -> dict[str, str] | None:
-    """What tells this process from any other that has its number, here or elsewhere; None if there is no such one."""
+    """What tells a process from any other with its number, here or elsewhere; None if there is no such process."""
     try:
         started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
@@ -117,7 +117,7 @@ def _process(pid: int) -> dict[str, str] | None:
 
 
 def _forgotten(content: dict[str, Any]) -> bool:
-    """Whether a lease from another machine was not renewed for minutes, by that machine's clock: it may be dead."""
+    """Whether a lease from another machine was not renewed for minutes by its clock: that machine may be dead."""
     here, renewed = _process(os.getpid()) or {}, content.get("renewed")
     if content.get("space") == here.get("space"):
         return False

@@ -10,13 +10,13 @@ from ail_ray.learning.config import RunConfig, parameters
 
 
 class Ledger:
-    """Written whole at every event; how far a trial is, and what it measured, its run directory says."""
+    """Writes the whole file at every event. How far a trial is, and what it measured, is in its run directory."""
 
     def __init__(self, path: UPath, *, name: str, command: str, config: dict[str, Any], asked: int) -> None:
         """
         Args:
-            config: of the sweep, as plain data.
-            asked: trials.
+            config: the configuration of the sweep, as plain data.
+            asked: how many trials the sweep has.
         """
         self.path = path
         self.content: dict[str, Any] = {
@@ -26,21 +26,21 @@ class Ledger:
         self._write()
 
     def began(self, name: str, directory: UPath, config: RunConfig) -> None:
-        """A trial begins, or goes on."""
+        """Record that a trial begins or goes on."""
         trials, place = self.content["trials"], str(directory)
         trials[:] = [trial for trial in trials if trial["directory"] != place]
         trials.append({"name": name, "directory": place, "parameters": parameters(config), "reason": None})
         self._write()
 
     def failed(self, directory: UPath, reason: str) -> None:
-        """A trial that began cannot go on."""
+        """Record that a trial that began cannot go on."""
         for trial in self.content["trials"]:
             if trial["directory"] == str(directory):
                 trial["reason"] = reason
         self._write()
 
     def close(self, state: str) -> None:
-        """The sweep is over: `finished` or `stopped`."""
+        """Record that the sweep is over: `finished` or `stopped`."""
         self.content["state"] = state
         self._write()
 

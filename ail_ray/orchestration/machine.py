@@ -63,12 +63,12 @@ def machine() -> dict[str, str | None]:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that results depend on."""
+    """The versions of the libraries that results depend on."""
     return {name: version(name) for name in ("torch", "ray", "numpy", "mlflow")}
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, bytes."""
+    """The most bytes of memory that this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

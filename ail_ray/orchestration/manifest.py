@@ -1,4 +1,4 @@
-"""What a manifest says of how far a run is, and what it must hold to be believed."""
+"""What a manifest says about how far a run is, and what it must contain to be believed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +18,12 @@ class Place:
 
     @property
     def file(self) -> str:
-        """Name of the state there; made of numbers only, so it leads nowhere else."""
+        """Name of the file with the state there, made of numbers only, so that it leads to no other folder."""
         return f"round-{self.round:03d}-epoch-{self.epochs:02d}-step-{self.steps:06d}.safetensors"
 
 
 def check(manifest: dict[str, Any]) -> None:
-    """Whoever writes on the storage path could write a checksum too: look at all that this program relies on."""
+    """Check all values of a manifest that this program relies on; whoever can write one can write its checksum too."""
     counts = [manifest["config"]["rounds"], manifest["config"]["epochs"], manifest["last_round"] + 1,
               manifest["threads"], manifest["workers"]]  # fmt: skip
     if not all(type(count) is int and 0 <= count < 10**6 for count in counts):

@@ -1,4 +1,4 @@
-"""MLflow's server or database: reached, its experiment of all sweeps, where files lie, the page that shows a sweep.
+"""MLflow's server or database: how it is reached, where its files are, and which page shows a sweep.
 
 A database where the user stands names its files by a relative path, so that the folder can be moved or copied: what
 `mlflow ui` shows there is the folder's own, and so is what a sweep writes. Every other database names them by an
@@ -37,7 +37,7 @@ PLACES = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
     ("model_versions", "source"), ("model_versions", "storage_location"),
 )  # fmt: skip
-"""Tables and columns of MLflow's database that name a folder of files."""
+"""Tables and columns of MLflow's database in which folders of files are named."""
 
 
 def connect(uri: str) -> tuple[MlflowClient, str]:
@@ -88,7 +88,7 @@ def database_of(uri: str) -> Path | None:
 
 
 def folder_of(uri: str, place: str) -> str:
-    """The place of files as MLflow names it, made absolute if it is relative: to the database, not to who reads it."""
+    """A place of files that MLflow names, made absolute; a relative one starts from the database's folder."""
     database = database_of(uri)
     relative = database is not None and is_local_uri(place) and not Path(local_file_uri_to_path(place)).is_absolute()
     return str(database.parent / place) if database and relative else place
@@ -107,7 +107,7 @@ def page_of(experiment: str, sweep: str) -> str:
 
 
 def opened_by(uri: str, page: str) -> str:
-    """How a person gets to a page: the address on a server, or the command that starts one and the address then."""
+    """How a person opens a page: its address on a server, or the command for a server and its address there."""
     if uri.startswith("http"):
         return f"{without_password(uri).rstrip('/')}{page}"
     database = database_of(uri)
@@ -129,7 +129,7 @@ def without_password(text: str) -> str:
 
 
 def _settle(uri: str, experiment: Experiment) -> None:
-    """Let our own database name the folder beside it, which was moved or copied if the database names another.
+    """Let our own database name the folder beside it; if it names another, both were moved or copied.
 
     Somebody else's, given by MLFLOW_TRACKING_URI, is left alone unless it lies where the user stands.
     """

@@ -33,7 +33,7 @@ class Monitor:
         self._incidents: dict[str, int] = {}
 
     def started(self, plan: TrialPlan) -> None:
-        """A trial begins, or goes on."""
+        """A trial begins or goes on."""
         directory = RunDirectory(plan.directory)
         self.plans[directory.path.name] = plan
         self._told[directory.path.name] = directory.last_round
@@ -47,7 +47,7 @@ class Monitor:
             self.say(f"[{title(plan.config)}] waits for {holder}, which works on the same run")
 
     def heard(self, plan: TrialPlan) -> None:
-        """A trial has committed a round: print it, send it."""
+        """A trial has committed a round: print it, and send it to MLflow."""
         directory = RunDirectory(plan.directory)
         self._tell_incidents(plan)
         for record in directory.records(plan.config.rounds)[self._told[directory.path.name] + 1 :]:
@@ -102,7 +102,7 @@ class Monitor:
             self._incidents[directory.path.name] += 1
 
     def _mirror(self, plan: TrialPlan, status: str | None = None) -> str | None:
-        """The run's MLflow id, or None while MLflow is away."""
+        """Send what MLflow lacks of a run: its id there, or None while MLflow is away."""
         directory = RunDirectory(plan.directory)
         try:
             rounds = plan.config.rounds

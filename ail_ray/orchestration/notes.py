@@ -1,4 +1,4 @@
-"""What MLflow tells people of a sweep and of its trials: names, the question, few parameters, the data."""
+"""What MLflow tells people about a sweep and its trials: names, the question, a few parameters, the data."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -40,12 +40,12 @@ def sweep_note(sweep: SweepConfig, command: str) -> str:
 
 
 def trial_note(name: str, run: str, note: str) -> str:
-    """The sweep's note, with which trial of it this is and where it is kept."""
+    """The note of the sweep, and in it which of its trials this is and where it is kept."""
     return f"{note}\n\n**Trial.** {name}; run directory `runs/{run}`."
 
 
 def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
-    """What was searched, and what of the protocol its numbers depend on most; the rest is in its files."""
+    """The values that were searched, and those of the protocol on which its numbers depend most; its files have all."""
     protocol = ("network", "scales", "train", "validation", "test", "epochs", "crops", "learning_rate", "search")
     values = axes(sweep) | {name: getattr(sweep, name) for name in protocol}
     shown = {key: some(list(map(str, v)), " ", 500) if isinstance(v, tuple) else v for key, v in values.items()}
@@ -63,7 +63,7 @@ def trial_params(config: RunConfig) -> dict[str, Any]:
 
 @cache
 def student_cost(config: RunConfig) -> dict[str, int]:
-    """Weights of the student, and its multiply-accumulates for 256×256 pixels."""
+    """Number of weights of the student, and its multiply-accumulates for 256×256 pixels."""
     with torch.device("meta"):  # draws nothing
         student = config.student()
     return {"weights": parameter_count(student), "multiply_accumulates": multiply_accumulates(student)}
@@ -104,7 +104,7 @@ def _dataset(context: str, name: str, digest: str, source: dict[str, Any], profi
 
 
 def some(words: Sequence[str], between: str, longest: int) -> str:
-    """Words joined; if that takes more than `longest` characters, the first of them and how many there are more."""
+    """Join words; if that takes more than `longest` characters, only the first, and say how many more there are."""
     text = between.join(words)
     for n in range(min(len(words), longest) - 1, 0, -1):
         if len(text) <= longest:
@@ -114,7 +114,7 @@ def some(words: Sequence[str], between: str, longest: int) -> str:
 
 
 def clipped(text: str, longest: int) -> str:
-    """A text, or its beginning and how much is not shown, in at most `longest` characters."""
+    """A text of at most `longest` characters; of a longer one the beginning, and how much is not shown."""
     if len(text) <= longest:
         return text
     kept = longest - 40
@@ -122,7 +122,7 @@ def clipped(text: str, longest: int) -> str:
 
 
 def _searched(sweep: SweepConfig, between: str, longest: int) -> list[str]:
-    """What has more than one value, such as `λ 0.1 or 0.15`, or the range that it is drawn from: `λ 0.1..0.3`.
+    """The values that are searched, such as `λ 0.1 or 0.15`, or the range that they are drawn from: `λ 0.1..0.3`.
 
     Values that take more than `longest` characters are counted from there on.
     """

@@ -9,7 +9,7 @@ NODE_TIMEOUT = 1800  # seconds that workers wait for their nodes: a GPU node may
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where a run runs; never part of its identity."""
+    """Where a run runs, which is never part of its identity."""
 
     workers: int | str = 1
     """Train workers of every trial, which divide its shards among them. `1..4` takes as many as are free then."""
@@ -20,7 +20,7 @@ class Placement:
 
     @property
     def fewest(self) -> int:
-        """The workers a run needs to go on.
+        """How many workers a run needs to go on.
 
         Raises:
             ValueError: `workers` is neither a number nor a range.
@@ -29,12 +29,12 @@ class Placement:
 
     @property
     def most(self) -> int:
-        """The workers a run can use; more than the fewest if it is elastic."""
+        """How many workers a run can use; more than the fewest if it is elastic."""
         first, dots, last = str(self.workers).partition("..")
         return int(last if dots else first)
 
     def of(self, manifest: Mapping[str, Any]) -> "Placement":
-        """That of a run which was begun: with the threads that it has, and unless it is elastic, the workers."""
+        """The placement of a run begun before: with its threads and, unless this one is elastic, its workers."""
         elastic = self.fewest < self.most
         return replace(self, threads=manifest["threads"], workers=self.workers if elastic else manifest["workers"])
 

@@ -32,7 +32,7 @@ SHARE = 0.9  # of a core, left to a worker where workers take all cores: Ray's o
 
 @dataclass(frozen=True, kw_only=True)
 class TrialCost:
-    """One trial on its workers."""
+    """What one trial costs on its workers."""
 
     config: RunConfig
     crops: int
@@ -45,7 +45,7 @@ class TrialCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The whole sweep."""
+    """What a whole sweep costs."""
 
     trials: tuple[TrialCost, ...]
     teachers: dict[str, float]  # seconds of each teacher's pass over what it has not seen yet, on one worker
@@ -59,7 +59,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of the whole sweep: trials start in order, each as soon as there is room for it."""
+        """How long the whole sweep takes, if trials start in order and each as soon as there is room for it."""
         free = [sum(self.teachers.values()) / (self.at_once * self.workers)] * self.at_once
         for trial in self.trials:
             free[free.index(min(free))] += trial.seconds
@@ -80,11 +80,11 @@ def plan_sweep(
     max_workers: int | None,
     local: bool,
 ) -> Plan:
-    """Count and measure.
+    """Count what there is to do, and measure how long it takes.
 
     Args:
         teachers: path of the weights of each named teacher, None for those without a file.
-        max_workers: train workers at once; by default what this machine has room for.
+        max_workers: how many train workers there are at once; by default as many as this machine has room for.
 
     Raises:
         ConfigError: a worker needs more memory than this machine, or its GPU, has.
@@ -132,7 +132,7 @@ def plan_sweep(
 
 
 def describe_plan(plan: Plan, placement: Placement, price: float | None = None) -> list[str]:
-    """The plan as lines of a table; `price` is that of a worker (of its GPU) for an hour."""
+    """The plan as lines of a table; `price` is what a worker, or its GPU, costs for an hour."""
     trial, kind = plan.trials[0], "GPU" if placement.gpu else "worker"
     each = f"{plan.workers} workers × {placement.threads} threads"
     c = trial.config
@@ -182,18 +182,18 @@ def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, eva
 
 
 def _without_map(teacher: UPath, sweep: SweepConfig, prepared: Prepared, precision: Precision) -> int:
-    """Pixels of the shards that this teacher has not seen yet."""
+    """How many pixels are in shards that this teacher has not seen yet."""
     paths = map_paths(map_kind(sweep), weights_digest(teacher), prepared, precision)
     return sum(pixels for path, pixels in zip(paths, prepared.shard_pixels, strict=True) if not path.exists())
 
 
 def _bank(config: RunConfig) -> float:
-    """Bytes a pixel: luma 1, input 2 for each that the network reads, importance 2, and 2 for a teacher's outputs."""
+    """Bytes of a bank for a pixel: 1 of luma, 2 of each input, 2 of importance, and 2 of a teacher's outputs."""
     return 3 + 2 / config.upsampling**2 + (2 if config.beta > 0 else 0)
 
 
 def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) -> None:
-    """Compare a node like this one with so many workers on it."""
+    """Raise ConfigError if a node like this one has too little memory for so many workers."""
     worker = max(trial.memory for trial in plan.trials)
     there = memory()
     needed = workers * (worker + plan.store_memory)
