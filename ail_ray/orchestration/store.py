@@ -44,7 +44,7 @@ class ImportanceStore:
             self._write(0, shard, self._first(shard, pixels))
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
-        """Compute `W_round` of a shard from `W_{round-1}` and `|y - s|`, (pixels,) float16; done once, it is not repeated.
+        """Compute `W_round` of a shard from `W_{round-1}` and `|y - s|`, (pixels,) float16; only once.
 
         Raises:
             StoreError: the round does not follow what the store holds, or the error has another shape.

@@ -1,4 +1,4 @@
-"""Charts as SVG within a page: sized for a phone, coloured by the page's style, labelled where lines end."""
+"""Charts as SVG in a page: they fit a phone, are coloured by the page's style, and label lines at their ends."""
 
 import math
 from collections import Counter
@@ -148,7 +148,7 @@ Label = tuple[tuple[float, float], Series]
 
 
 def _apart(labels: Sequence[Label]) -> list[Label]:
-    """Labels that would lie on each other, moved down just far enough, and up again from the foot of the plot."""
+    """Move labels that would overlap down just far enough, and up again from the foot of the plot."""
     placed: list[Label] = []
     for (x, y), s in sorted(labels, key=lambda label: label[0][1]):
         near = [b for (a, b), _ in placed if abs(a - x) < LINE]
@@ -161,7 +161,7 @@ def _apart(labels: Sequence[Label]) -> list[Label]:
 
 
 def _span(values: Sequence[float], margin: float) -> tuple[float, float]:
-    """From the least to the greatest with some room, which does not reach below zero where no value does."""
+    """The range of an axis: of these values with some room, but not below zero where no value is."""
     low, high = min(values), max(values)
     room = (high - low) * margin if high > low else abs(low) * 0.1 or 1.0
     return max(0.0, low - room) if low >= 0 else low - room, high + room
@@ -173,14 +173,14 @@ def _ticks(span: tuple[float, float], whole: bool = False) -> list[float]:
 
 
 def _log_ticks(span: tuple[float, float]) -> list[float]:
-    """1, 2 and 5 of each power of ten; only 1 where there are many."""
+    """The ticks of a logarithmic axis: 1, 2 and 5 times each power of ten, or only 1 where there are many."""
     powers = range(math.floor(span[0]), math.ceil(span[1]) + 1)
     digits = (1, 2, 5) if span[1] - span[0] < 2 else (1,)
     return [d * 10.0**p for p in powers for d in digits if span[0] <= math.log10(d * 10.0**p) <= span[1]]
 
 
 def _power(value: float) -> str:
-    """0.002 as 2·10⁻³."""
+    """A number as a power of ten: 0.002 becomes 2·10⁻³."""
     power = math.floor(math.log10(value) + 1e-9)
     digit = round(value / 10.0**power)
     raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
@@ -188,5 +188,5 @@ def _power(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """1500 as 1.5k: what a phone has room for."""
+    """A number as short as a phone has room for: 1500 becomes 1.5k."""
     return (f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}").replace("-", "−")
