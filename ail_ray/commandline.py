@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
-from typing import Any, NoReturn, TypeVar, get_args, get_origin
+from typing import IO, Any, NoReturn, TypeVar, get_args, get_origin
 
 import tyro
 from rich.console import Console
@@ -95,12 +95,18 @@ def undeliverable(path: str | None) -> list[str]:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """Yield a function that prints a line, and one that is told how much more of the total is done.
+def progress(
+    total: float, file: IO[str] | None = None
+) -> Iterator[tuple[Callable[[str], None], Callable[[float], None]]]:
+    """Something to say lines with, and something to tell how much of the total is done.
 
-    At a terminal a bar is shown below the lines. Elsewhere there are only the lines, without colours.
+    On a terminal there is a bar below the lines; where there is none, only the lines, without colours.
+
+    Args:
+        file: where both go, by default standard output.
     """
-    with Progress(console=Console(emoji=False), disable=not sys.stdout.isatty(), transient=True) as bar:
+    file = file or sys.stdout
+    with Progress(console=Console(file=file, emoji=False), disable=not file.isatty(), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield (
             lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True),

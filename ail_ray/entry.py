@@ -29,7 +29,7 @@ def say(line: str, file: IO[str] | None = None) -> None:
         Interrupted: nobody reads on, which ends the job as a signal would and is no failure of what it was doing.
     """
     try:
-        print(line, file=file, flush=True)
+        print(f"{line}\n", end="", file=file, flush=True)  # in one piece: threads may speak at once
     except BrokenPipeError:
         raise Interrupted(signal.SIGPIPE) from None
 

@@ -13,16 +13,16 @@ all was measured, 2 when the command was refused and nothing was measured.
 
 import sys
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
-from ail_ray.entry import run, say
+from ail_ray.entry import run
 
 import torch
 
-from ail_ray.commandline import deliver, parse, refuse, undeliverable
+from ail_ray.commandline import deliver, parse, progress, refuse, undeliverable
 from ail_ray.errors import ConfigError
 from ail_ray.learning.inference import benchmark
+from ail_ray.orchestration.chosen import chosen_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,16 @@ class Evaluation:
     """What to measure."""
 
     model: str = "bicubic"
-    """Path of safetensors weights, or `bicubic`."""
+    """`bicubic`, `champion` (the best student so far, from MLflow's registry), a teacher's name (`vdsr`, or one in
+    $AIL_TEACHER_DIR), or the path of a .safetensors or .onnx file."""
     sets: tuple[str, ...] = ("Set5", "Set14")
     """Sets to measure on: names of folders in $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`."""
     scales: tuple[int, ...] = (2,)
     """Super-resolution factors to measure: 2, 3 or 4."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """Arithmetic of the network. `bf16` can cost 0.1 dB."""
+    """Arithmetic of the network; `bf16` can cost 0.1 dB. An ONNX file computes in its own."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Device that the network runs on: cpu, cuda, or one GPU such as cuda:1."""
+    """Device that the network runs on: cpu, cuda, or one GPU such as cuda:1. An ONNX file runs on the CPU."""
     json: str | None = None
     """File for the rows as JSON; `-` is standard output."""
 
@@ -49,9 +50,11 @@ def main(arguments: list[str]) -> int:
     if problems := undeliverable(e.json):
         refuse(problems)
     try:
-        rows = benchmark(
-            e.model, e.sets, e.scales, precision=e.precision, device=e.device, say=partial(say, file=sys.stderr)
-        )
+        with progress(1, sys.stderr) as (tell, advance):
+            rows = benchmark(
+                e.model, e.sets, e.scales, precision=e.precision, device=e.device,
+                say=tell, load=chosen_model, advance=advance,
+            )  # fmt: skip
     except ConfigError as error:
         refuse(error.problems)
     deliver(rows, e.json)

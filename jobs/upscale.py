@@ -22,9 +22,8 @@ from tyro.conf import Positional
 from ail_ray.commandline import parse, progress, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.learning.export import export
-from ail_ray.learning.models import Network
 from ail_ray.learning.upscale import enlarge_files, prepare
-from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.chosen import chosen_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,8 @@ class Options:
     images: Positional[tuple[str, ...]] = ()
     """Image files, folders of images, or names of image sets."""
     model: str = "champion"
-    """Path of safetensors weights, or `champion`: the one in MLflow's model registry."""
+    """`champion` (the best student so far, from MLflow's registry), `bicubic`, a teacher's name (`vdsr`, or one in
+    $AIL_TEACHER_DIR), or the path of a .safetensors or .onnx file."""
     scale: int = 2
     """Factor by which pictures are enlarged: 2, 3 or 4."""
     out: str = "enlarged"
@@ -42,20 +42,12 @@ class Options:
     format: Literal["jpeg", "png", "webp"] | None = None
     """Format of the results; by default that of each picture, and PNG where it is none of these three."""
     export: Literal["fp32", "fp16", "int8"] | None = None
-    """Write the student as ONNX with weights of this kind, and say how far its results are from the student's own."""
+    """Write the student as ONNX too, and say how it differs from torch. The file reads and writes luma as BT.601 has it
+    in studio range: Y / 255 for Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255, with R, G and B in 0..255."""
     bytes: bool = False
-    """With --export: let the file take and give luma in 8 bits, instead of floats in [0, 1]."""
+    """With --export: luma as 8-bit integers, Y itself, in and out, and not Y / 255 as floats."""
     calibration: str = "sample"
     """With --export int8: folder or named set of images, by which the ranges of its integers are chosen."""
-
-
-def load(name: str, scale: int) -> Network:
-    """A network by the path of its weights; `champion` is that of a scale."""
-    if name != "champion":
-        return load_model(name)
-    from ail_ray.orchestration.champion import load_champion  # here: with Ray and MLflow it takes two seconds to load
-
-    return load_champion(scale)
 
 
 def main(arguments: list[str]) -> int:
@@ -69,13 +61,13 @@ def main(arguments: list[str]) -> int:
     if problems:
         refuse(problems)
     try:
-        model, jobs = prepare(load, o.model, o.scale, o.images, o.out, o.format)
+        work = prepare(chosen_model, o.model, o.scale, o.images, o.out, o.format)
         if o.export:
-            say(export(model, o.out, o.export, o.scale, eight_bit=o.bytes, calibration=o.calibration))
+            say(export(work.network, o.out, o.export, o.scale, eight_bit=o.bytes, calibration=o.calibration))
     except ConfigError as error:
         refuse(error.problems)
-    with progress(sum(job.pixels for job in jobs)) as (tell, advance):
-        return int(enlarge_files(model, jobs, o.scale, say=tell, advance=advance) > 0)
+    with progress(sum(job.pixels for job in work.jobs)) as (tell, advance):
+        return int(enlarge_files(work, o.scale, say=tell, advance=advance) > 0)
 
 
 if __name__ == "__main__":

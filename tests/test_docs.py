@@ -1,6 +1,7 @@
 """The commands in the docs: each is understood by the program it names; the tutorial's are run, in its order."""
 
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -130,3 +131,20 @@ def test_the_tutorial_can_be_followed(home: Path) -> None:
     assert (home / "ail_out" / "report.html").stat().st_size > 10_000
     assert [path.suffix for path in (home / "enlarged").iterdir()] == [".png"]
     assert sum(path.suffix == ".onnx" for path in (home / "phone").iterdir()) == 2
+
+
+def test_what_the_commands_of_the_docs_write_is_neither_committed_nor_uploaded() -> None:
+    written = {folder for path in DOCS for line in commands(path) for folder in _outputs(line)}
+    assert {"ail_out", "enlarged", "phone"} <= written
+    for name in (".gitignore", ".rayignore"):
+        ignored = {line.strip("/") for line in (REPOSITORY / name).read_text(encoding="utf-8").splitlines()}
+        assert written <= ignored, name
+
+
+def _outputs(line: str) -> Iterator[str]:
+    """The folders of the checkout that a command writes into."""
+    words = shlex.split(line)
+    if words[0] == "python":
+        for flag, value in itertools.pairwise(words):
+            if flag == "--out" and not value.startswith(("/", "~", "docs/")) and "://" not in value:
+                yield value.split("/")[0]

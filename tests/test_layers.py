@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ail_ray"
 STOREYS = ("ground", "imaging", "learning", "orchestration", "reporting")
-GROUND = {"__init__.py", "commandline.py", "entry.py", "errors.py", "files.py", "helppage.py"}
+GROUND = {"__init__.py", "commandline.py", "entry.py", "errors.py", "files.py", "helppage.py", "home.py"}
 LONGEST = 350  # lines
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -95,6 +95,35 @@ def test_a_trial_loads_nothing_that_only_the_driver_needs() -> None:
     code = f"import sys, ail_ray.orchestration.tuning; print(sorted({names} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def without_encoding(path: Path) -> list[int]:
+    """Lines of calls that read or write text in whatever encoding the locale happens to have."""
+    lines = []
+    for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        words = {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
+        modes = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        binary = any("b" in mode for mode in (*modes, words.get("mode") or "") if len(mode) <= 3)
+        builtin = name == "open" and isinstance(call.func, ast.Name)
+        method = name in ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile") and any(
+            mode[:1] in "rwax" for mode in modes
+        )
+        text = name in ("read_text", "write_text") or words.get("text") or ((builtin or method) and not binary)
+        if text and "encoding" not in words:
+            lines.append(call.lineno)
+    return lines
+
+
+def test_the_locale_decides_on_no_encoding(tmp_path: Path) -> None:
+    found = {str(path): without_encoding(path) for path in (*FILES, *sorted((PACKAGE.parent / "jobs").glob("*.py")))}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    example = tmp_path / "example.py"
+    example.write_text(
+        "p.read_text()\np.write_text('x')\nopen('f')\np.open('w')\nrun(text=True)\nopen('f', 'rb')\n"
+        "p.open('rb')\nopen('f', encoding='utf-8')\np.read_text(encoding='utf-8')\nplan.open(directory)\n"
+    )
+    assert without_encoding(example) == [1, 2, 3, 4, 5]
 
 
 def test_no_file_is_too_long() -> None:

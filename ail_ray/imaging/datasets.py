@@ -66,7 +66,7 @@ def passed_over(sets: Iterable[ImageSet]) -> str:
     return f"passed over: {', '.join(said)}" if said else ""
 
 
-def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
+def find(name: str, data_dir: AnyPath | None = None, *, suffixes: tuple[str, ...] = SUFFIXES) -> ImageSet:
     """Find an image set by name, folder or address.
 
     Args:
@@ -74,6 +74,7 @@ def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
             or an address such as `s3://bucket/folder`. Either may end in `/**`, which enters the folders inside.
         data_dir: folder or address of the named sets, by default the environment's AIL_DATA_DIR and, for what that
             lacks, the folder that sets are fetched to without it.
+        suffixes: of the files that are taken from a folder.
 
     Returns:
         The set's image files, known by their suffix, sorted by name (with `/**`, by their path below the folder);
@@ -87,10 +88,10 @@ def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
         return ImageSet(name, _exactly(name, as_path(Path(skimage.__file__).parent / "data"), SAMPLES[name]))
     folder = name.removesuffix(EVERY_FOLDER)
     if "/" in folder:
-        return _folder(folder, enter=folder != name)
+        return _folder(folder, suffixes, enter=folder != name)
     known, where = _named_folders(data_dir)
     if folder != name:
-        return _folder(known.get(folder, folder), enter=True)
+        return _folder(known.get(folder, folder), suffixes, enter=True)
     public = "BSDS200" if name == "BSDS200-val" else name
     fetched_by = fetch_command([public], known[public].parent if public in known else data_dir or default_folder())
     if name == "BSDS200-val" and public in known:
@@ -98,7 +99,7 @@ def find(name: str, data_dir: AnyPath | None = None) -> ImageSet:
     if name in known:
         return _complete(name, known[name], fetched_by)
     if name and Path(name).expanduser().exists():
-        return _folder(name)
+        return _folder(name, suffixes)
     if public in registered():
         raise DatasetError(f"image set {name} is not here ({where}); fetch it with {fetched_by}")
     there = [*SAMPLES, *(["BSDS200-val"] if "BSDS200" in known else []), *known]
@@ -124,12 +125,12 @@ def _named_folders(data_dir: AnyPath | None) -> tuple[dict[str, UPath], str]:
         return known, str(error)
 
 
-def _folder(address: AnyPath, *, enter: bool = False) -> ImageSet:
-    images, left_out = _listed(address, enter=enter)
+def _folder(address: AnyPath, suffixes: tuple[str, ...] = SUFFIXES, *, enter: bool = False) -> ImageSet:
+    images, left_out = _listed(address, suffixes, enter=enter)
     if not images:
         also = passed_over([ImageSet("", (), left_out)])
         where = "in this folder or in one inside it" if enter else "in this folder"
-        raise DatasetError(f"{address}: no images {where} (looked for {' '.join(SUFFIXES)}){also and '; '}{also}")
+        raise DatasetError(f"{address}: no images {where} (looked for {' '.join(suffixes)}){also and '; '}{also}")
     root = as_path(address) if enter else images[0].parent
     return ImageSet(root.name or str(address), images, left_out)
 
@@ -143,15 +144,22 @@ def _complete(name: str, folder: UPath, fetched_by: str) -> ImageSet:
     return _folder(folder)
 
 
-def _listed(address: AnyPath, *, enter: bool = False) -> tuple[tuple[UPath, ...], tuple[tuple[str, int], ...]]:
+def _listed(
+    address: AnyPath, suffixes: tuple[str, ...] = SUFFIXES, *, enter: bool = False
+) -> tuple[tuple[UPath, ...], tuple[tuple[str, int], ...]]:
     """The images of a folder, and how much of each other kind lies beside them."""
     others = Counter[str]()
-    images = tuple(_images(address, others, enter=enter))
+    images = tuple(_images(address, others, suffixes, enter=enter))
     return images, tuple(others.most_common())
 
 
 def _images(
-    address: AnyPath, others: Counter[str], *, enter: bool = False, above: tuple[UPath, ...] = ()
+    address: AnyPath,
+    others: Counter[str],
+    suffixes: tuple[str, ...],
+    *,
+    enter: bool = False,
+    above: tuple[UPath, ...] = (),
 ) -> Iterator[UPath]:
     """Image files of a folder by name, those of each folder inside where it stands; what else there is is counted.
 
@@ -164,14 +172,14 @@ def _images(
     for path in contents:
         if path.name.startswith("."):  # the shadow files that macOS leaves beside images
             continue
-        if path.suffix.lower() in SUFFIXES and path.is_file():
+        if path.suffix.lower() in suffixes and path.is_file():
             yield path
         elif not path.is_dir():
             others[path.suffix.lower() or "without a suffix"] += 1
         elif not enter:
             others["folder"] += 1
         elif not is_local(path) or path.resolve() not in above:
-            yield from _images(path, others, enter=True, above=above)
+            yield from _images(path, others, suffixes, enter=True, above=above)
 
 
 def _exactly(name: str, folder: UPath, files: tuple[str, ...], remedy: str = "") -> tuple[UPath, ...]:

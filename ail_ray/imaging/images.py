@@ -35,10 +35,20 @@ def opened(path: AnyPath) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: empty, or not an image of a known format") from None
+        raise ImageError(f"{path}: {_unknown(path)}") from None
     # Pillow's decoders raise OSError, SyntaxError, struct.error, ...; object stores have errors of their own.
     except Exception as error:
         raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _unknown(path: AnyPath) -> str:
+    """What is wrong with a file of which Pillow makes nothing."""
+    with as_path(path).open("rb") as file:
+        head = file.read(12)
+    # What phones write, whatever the name that a file has been given since: a box of type "ftyp", then the brand.
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
+        return "a HEIC, which cannot be read here; save it as JPEG or PNG"
+    return "empty, or not an image of a known format"
 
 
 def read_image(path: AnyPath) -> np.ndarray:

@@ -74,7 +74,7 @@ def registered() -> dict[str, tuple[Entry, ...]]:
     """
     sets: dict[str, tuple[Entry, ...]] = {}
     problems: list[str] = []
-    lines = [line for line in REGISTRY.read_text().splitlines() if not line.startswith("#")]
+    lines = [line for line in REGISTRY.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     for row in csv.DictReader(lines, delimiter="\t"):
         try:
             size = int(row.pop("bytes"))

@@ -1,4 +1,12 @@
-"""Students as ONNX, for devices and servers without torch, and how far their results are from those of torch."""
+"""A student as ONNX, for devices and servers that know no torch; what it computes there, against torch.
+
+Luma is here, as everywhere, that of ITU-R BT.601 in studio range, `rgb2ycbcr` of MATLAB: for R, G and B in 0..255
+
+    Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255,
+
+black is 16 and white 235, and a network reads and writes Y / 255. The luma of JPEG files and of most libraries'
+YCbCr lies in 0..255 and is another one. Grey pictures are taken as luma as they are.
+"""
 
 import copy
 import logging
@@ -22,7 +30,7 @@ from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.imaging.pictures import central_crop
 from ail_ray.learning.inference import super_resolve
-from ail_ray.learning.models import Network
+from ail_ray.learning.models import NETWORKS, Network
 
 Variant = Literal["fp32", "fp16", "int8"]
 
@@ -53,9 +61,10 @@ def to_onnx(
 ) -> bytes:
     """The network as an ONNX model; the given one is left as it is.
 
-    Input `luma`: (batch, 1, height, width) float32 on [0, 1] as the network reads it: bicubic-upsampled, or the
-    low-resolution image where the network upsamples. Output `sr`: (batch, 1, upsampling * height, upsampling * width)
-    float32, about [0, 1], not clipped. Batch, height and width are free, 1 included.
+    Input `luma`: (batch, 1, height, width) float32, Y / 255 of the luma that this file's head states, as the network
+    reads it: bicubic-upsampled, or the low-resolution image where the network upsamples. Output `sr`: (batch, 1,
+    upsampling * height, upsampling * width) float32, about [0, 1], not clipped. Batch, height and width are free,
+    1 included.
 
     Args:
         variant: arithmetic. fp16 has weights and activations of that type; int8 has the convolutions' inputs,
@@ -119,6 +128,8 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
     """
     name = f"{model.name}-f{model.width}-x{scale}-{variant}{'-bytes' if eight_bit else ''}.onnx"
     path, problems, ranges = as_path(folder) / name, list[str](), list[np.ndarray]()
+    if model.name not in NETWORKS:
+        raise ConfigError([f"export: only a student or a teacher in safetensors can be written, no {model.name}"])
     if path.exists():
         problems.append(f"export: {path} is there already; remove it, or name another folder")
     try:

@@ -17,8 +17,8 @@ from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
 from ail_ray.imaging.metrics import measurable, psnr, ssim, to_uint8
 from ail_ray.learning.group import Group
 from ail_ray.learning.models import Network
+from ail_ray.learning.named import find_network
 from ail_ray.learning.precision import Precision, autocast, dtype_of, placed
-from ail_ray.learning.weights import load_model
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) ->
 
 
 def _strips(height: int, width: int, depth: int) -> list[tuple[int, int]]:
-    """First and last row of strips of about equal height, such that rows in two strips add less than an eighth."""
-    highest = max(STRIP // width - 2 * depth, 16 * depth)
+    """Rows from and to of about equal strips, so high that the rows they share add less than an eighth."""
+    highest = max(STRIP // width - 2 * depth, 16 * depth, 1)
     count = -(-height // highest)
     edges = [height * i // count for i in range(count + 1)]
     return list(pairwise(edges))
@@ -87,10 +87,11 @@ def evaluate(
     *,
     precision: Precision = "fp32",
     group: Group | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> Row:
     """Mean PSNR and SSIM of a model, or of the bicubic input where there is none, the images split over the workers.
 
-    An image's PSNR counts at most 100 dB.
+    An image's PSNR counts at most 100 dB. `advance` is called after each image.
     """
     group = group or Group()
     sums = torch.zeros(2, dtype=torch.float64)
@@ -102,6 +103,7 @@ def evaluate(
         # A perfect image would make the mean infinite, which no record can hold.
         decibels = min(psnr(images.hr[i], sr, images.scale), 100.0)
         sums += torch.tensor([decibels, ssim(images.hr[i], sr, images.scale)])
+        advance()
     means = group.sum(sums) / len(images)
     return Row(images.set, images.scale, float(means[0]), float(means[1]), len(images))
 
@@ -133,19 +135,23 @@ def benchmark(
     precision: Precision,
     device: str,
     say: Callable[[str], None],
+    load: Callable[[str, int], Network] = lambda word, scale: find_network(word),
+    advance: Callable[[float], None] = lambda share: None,
 ) -> list[dict[str, Any]]:
     """Measure a model on image sets: `{"model", "set", "scale", "psnr", "ssim", "images"}` for each set and scale.
 
     Args:
-        model: path of safetensors weights, or `bicubic`.
+        model: a word for a network, as `load` takes it.
         say: told each row as a line when it is there.
+        load: a network by the word for it, for a scale; raises FileError or ConfigError.
+        advance: told the share of all images that is done, for each image.
 
     Raises:
         ConfigError: with a line for the model, each set, each scale and each image that cannot be used.
     """
     problems = [f"scales must be 2, 3 or 4, got {scale}" for scale in scales if scale not in (2, 3, 4)]
     problems += [f"{what} must name at least one" for what, given in (("sets", sets), ("scales", scales)) if not given]
-    network, target = None, torch.device("cpu")
+    target = torch.device("cpu")
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
@@ -153,11 +159,15 @@ def benchmark(
             problems.append(f"device must be cpu or cuda, got {device}")
     except (AssertionError, RuntimeError) as error:  # the first of a torch without CUDA
         problems.append(f"device: {str(error).splitlines()[0]}")
-    try:
-        network = None if model == "bicubic" else load_model(model)
-    except FileError as error:
-        problems.append(f"model: {error}")
-    problems += [f"model: {line}" for line in network.problems(scales)] if network else []
+    networks = {}
+    for scale in scales:
+        try:
+            networks[scale] = load(model, scale)
+            problems += [f"model: {line}" for line in networks[scale].problems([scale])]
+        except ConfigError as error:
+            problems += [f"model: {line}" for line in error.problems]
+        except FileError as error:
+            problems.append(f"model: {error}")
     found = []
     for name in sets:
         try:
@@ -165,15 +175,15 @@ def benchmark(
         except datasets.DatasetError as error:
             problems.append(f"sets: {error}")
     if problems:
-        raise ConfigError(problems)
-    network = network and placed(network, precision, target)
-    rows = []
+        raise ConfigError(list(dict.fromkeys(problems)))
+    networks = {scale: placed(network, precision, target) for scale, network in networks.items()}
+    share, rows = 1 / (len(networks) * sum(len(images.paths) for images in found)), []
     for images in found:
-        pictures = _usable(images, max(scales, default=1))
-        for scale in scales:
+        pictures = _usable(images, max(scales))
+        for scale, network in networks.items():
             measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
-            row = {"model": model, **evaluate(network, measured, precision=precision).as_dict()}
-            rows.append(row)
+            row = evaluate(network, measured, precision=precision, advance=lambda: advance(share)).as_dict()
+            rows.append({"model": model, **row})
             say(f"{row['set']} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({row['images']} images)")
     return rows
 

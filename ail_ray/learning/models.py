@@ -67,6 +67,19 @@ class Network(nn.Module):
         return [f"this {self.name} upsamples by {self.upsampling}, it cannot serve scale {scale}" for scale in others]
 
 
+class Bicubic(Network):
+    """No network but what every network is measured against: the bicubic-upsampled image as it is."""
+
+    name = "bicubic interpolation"
+
+    def __init__(self) -> None:
+        super().__init__(width=0, depth=0)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(N, 1, H, W) luma, the same one."""
+        return inputs
+
+
 class VDSR(Network):
     """VDSR (Kim et al. 2016): 3x3 convolutions, ReLU between, and a global skip."""
 

@@ -20,12 +20,24 @@ from upath import UPath
 from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, as_path, as_tensor, create, unwritable
 from ail_ray.imaging import datasets
-from ail_ray.imaging.colour import LONGEST_SIDE, SUFFIX, Format, encoded, pixels_of, planes, read_header, read_picture
+from ail_ray.imaging.colour import (
+    LONGEST_SIDE,
+    SUFFIX,
+    Format,
+    Header,
+    encoded,
+    pixels_of,
+    planes,
+    read_header,
+    read_picture,
+)
 from ail_ray.imaging.images import ImageError, enlarge
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, placed
 
+SUFFIXES = (*datasets.SUFFIXES, ".jfif", ".jpe", ".avif", ".jp2")
+"""Of files that are taken from a folder: more than of an image set, whose content must not change with our taste."""
 TILE = 512
 """Largest side of a tile, in pixels as the network reads them."""
 CUBIC = 3
@@ -45,6 +57,16 @@ class Job:
     pixels: int  # of the enlarged picture
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A network, the pictures that it is to enlarge, and what is left out of the inputs."""
+
+    network: Network
+    jobs: list[Job]
+    unreadable: list[tuple[UPath, ImageError]]  # files that should be pictures and are none, and why
+    passed_over: str  # files of other kinds, and folders inside, in words; empty if there are none
+
+
 def prepare(
     load: Callable[[str, int], Network],
     model: str,
@@ -52,20 +74,22 @@ def prepare(
     inputs: Sequence[str],
     out: str,
     format: Format | None = None,
-) -> tuple[Network, list[Job]]:
+) -> Work:
     """The network, on a GPU if there is one, and what is to be done, from the pictures' headers only.
 
+    A file that should be a picture and cannot be read as one is left out, unless there is no other.
+
     Args:
-        load: a network by its name, for a scale; raises FileError or ConfigError.
+        load: a network by the word for it, for a scale; raises FileError or ConfigError.
         inputs: image files, folders of them (folders inside are not entered), or named image sets.
         out: folder of the results, `<name>-x<scale>.<format>`.
         format: of the results, instead of each one's own (PNG for what is neither JPEG, PNG nor WebP).
 
     Raises:
-        ConfigError: with a line for all that is wrong with model, scale or out, and for each input that is no
-            image, has what the format cannot hold, or would become the same file as another.
+        ConfigError: with a line for all that is wrong with model, scale or out, and for each input that is not there,
+            has what the format cannot hold, or would become the same file as another.
     """
-    problems, jobs = list[str](), list[Job]()
+    problems, jobs, unreadable = list[str](), list[Job](), list[tuple[UPath, ImageError]]()
     if scale not in (2, 3, 4):
         problems.append(f"scale must be 2, 3 or 4, got {scale}")
     network = None
@@ -77,9 +101,15 @@ def prepare(
         problems.append(f"model: {error}")
     problems += [f"model: {line}" for line in network.problems([scale])] if network else []
     folder = as_path(out)
-    for source in _sources(inputs, folder, problems):
+    sources, passed_over = _sources(inputs, folder, problems)
+    for source in sources:
         try:
-            jobs.append(_job(source, scale, folder, format))
+            header = read_header(source)
+        except ImageError as error:
+            unreadable.append((source, error))
+            continue
+        try:
+            jobs.append(_job(source, header, scale, folder, format))
         except ImageError as error:
             problems.append(f"images: {error}")
     same = defaultdict(list)
@@ -88,27 +118,28 @@ def prepare(
     clashes = {target: " and ".join(names) for target, names in same.items() if len(names) > 1}
     problems += [f"images: {names} would become the same {target}" for target, names in clashes.items()]
     problems = problems or [f"out: {line}" for line in unwritable(folder)]
+    if problems or (unreadable and not jobs):
+        problems += [f"images: {error}" for _, error in unreadable]
     if problems or network is None:
         raise ConfigError(problems)
-    return network, jobs
+    return Work(network=network, jobs=jobs, unreadable=unreadable, passed_over=passed_over)
 
 
 def enlarge_files(
-    model: Network,
-    jobs: Sequence[Job],
-    scale: int,
-    *,
-    say: Callable[[str], None],
-    advance: Callable[[int], None] = lambda pixels: None,
+    work: Work, scale: int, *, say: Callable[[str], None], advance: Callable[[int], None] = lambda pixels: None
 ) -> int:
     """Read, enlarge and write pictures, one after the other; returns how many failed.
 
     Args:
-        say: told a line for each.
+        say: told a line for each, first for those that are left out, and at the end how many failed if any did.
         advance: told the enlarged pixels as they are done.
     """
-    failed = 0
-    for job in jobs:
+    if work.passed_over:
+        say(work.passed_over)
+    for source, problem in work.unreadable:
+        say(_failed(source, problem))
+    failed = len(work.unreadable)
+    for job in work.jobs:
         start = time.perf_counter()
         if job.target.exists():
             say(f"{job.source}: skipped, {job.target} is there already")
@@ -116,10 +147,10 @@ def enlarge_files(
             continue
         try:
             picture = read_picture(job.source)
-            enlarged = upscale(model, picture.image, scale, advance=advance)
+            enlarged = upscale(work.network, picture.image, scale, advance=advance)
             written = create(job.target, encoded(replace(picture, image=enlarged), job.format))
         except (ImageError, OSError, MemoryError) as error:  # its pixels are damaged, the disk is full: go on
-            say(f"{job.source}: failed: {str(error) or type(error).__name__}")
+            say(_failed(job.source, error))
             failed += 1
             continue
         seconds = time.perf_counter() - start
@@ -129,6 +160,8 @@ def enlarge_files(
             if written
             else f"{job.target}: came to be meanwhile"
         )
+    if failed:
+        say(f"{failed} of {len(work.jobs) + len(work.unreadable)} pictures failed")
     return failed
 
 
@@ -145,15 +178,16 @@ def upscale(
 
     Args:
         model: serves this scale; several times faster on a CPU if it is `placed`.
-        tile: side of a tile at most, pixels as the network reads them.
+        tile: side of a tile at most, pixels as the network reads them; a network that sees further has larger tiles,
+            and of one that may see the whole picture (some ONNX files) the picture is one tile.
         advance: told the enlarged pixels of each tile when it is done.
     """
     model.eval()
     grid = 1 if model.upsampling > 1 else scale  # pixels that the network reads for each of the image's
-    reach = math.ceil(model.radius / grid)
+    reach, side = math.ceil(model.radius / grid), max(tile, model.radius) // grid
     (width, height), enlarged = image.size, Image.new(image.mode, (image.width * scale, image.height * scale))
-    for rows in _parts(height, max(1, tile // grid)):
-        for columns in _parts(width, max(1, tile // grid)):
+    for rows in _parts(height, max(1, side)):
+        for columns in _parts(width, max(1, side)):
             part, read = (rows, columns), (_around(rows, reach, height), _around(columns, reach, width))
             (up, down), (left, right) = seen = _around(read[0], CUBIC, height), _around(read[1], CUBIC, width)
             pixels = np.asarray(image.crop((left, up, right, down)))
@@ -166,26 +200,35 @@ def upscale(
     return enlarged
 
 
-def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> list[UPath]:
-    """The image files that the inputs name, each once, and a line for each input that names none."""
-    sources: dict[UPath, None] = {}
+def _failed(source: UPath, error: Exception) -> str:
+    """A line for a picture that could not be enlarged."""
+    return f"{source}: failed: {one_line(error).removeprefix(f'{source}: ') or type(error).__name__}"
+
+
+def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> tuple[list[UPath], str]:
+    """The image files meant, each once, and what is passed over beside them; a line for each input that is none."""
+    sources, sets = dict[UPath, None](), list[datasets.ImageSet]()
     for name in inputs:
         path = as_path(name)
         try:
-            is_file = path.is_file() or (path.suffix.lower() in datasets.SUFFIXES and not path.is_dir())
-            sources |= dict.fromkeys((path,) if is_file else datasets.find(name).paths)
+            if path.is_file():
+                sources[path] = None
+            elif path.suffix.lower() in SUFFIXES and not path.exists():
+                problems.append(f"images: {path}: no such file")
+            else:
+                sets.append(datasets.find(name, suffixes=SUFFIXES))
+                sources |= dict.fromkeys(sets[-1].paths)
         except datasets.DatasetError as error:
             problems.append(f"images: {error}")
         except Exception as error:  # whatever an object store's library raises, or that it is not installed
             problems.append(f"images: {name}: cannot be read ({one_line(error)})")
         if path == folder:
             problems.append(f"out: {folder} is read too, its results would be enlarged next time; name another folder")
-    return list(sources)
+    return list(sources), datasets.passed_over(sets)
 
 
-def _job(source: UPath, scale: int, folder: UPath, format: Format | None) -> Job:
-    """The job that a picture is; ImageError if it cannot be done."""
-    header = read_header(source)
+def _job(source: UPath, header: Header, scale: int, folder: UPath, format: Format | None) -> Job:
+    """What is to be done with a picture; ImageError if it cannot."""
     kind, height, width = format or header.format, header.height * scale, header.width * scale
     if kind == "jpeg" and header.mode in ("LA", "RGBA"):
         raise ImageError(f"{source}: JPEG cannot hold its transparency; choose png or webp")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -22,12 +23,14 @@ from upath import UPath
 from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import is_local, write_bytes
 from ail_ray.orchestration import NO_CLUSTER
+from ail_ray.orchestration.machine import cores, memory, whole_memory
 from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
 
 T = TypeVar("T")
 ANSWER = 5.0  # seconds in which a head that is there has answered
 SOON = 15.0  # seconds: a node that is there has answered by then
 NO_GPU = "gpu: torch finds none on this machine; leave --gpu out, or send the sweep to a cluster that has some"
+LONGEST_FOLDER = 107 - len("/ray/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store")  # bytes, of Linux
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
 
 
@@ -102,7 +105,7 @@ def _check_answers(address: str) -> None:
 
 
 def start_own(**options: Any) -> None:
-    """Start a Ray on this machine's loopback; `options` are those of `ray.init`.
+    """Start a Ray on this machine's loopback, as large as this process may be; `options` are those of `ray.init`.
 
     Its processes are told where the dashboard is: Ray Train asks it whether the trial of a worker group still lives,
     and where several Rays run on a machine it gives up asking, and the group's resources with it.
@@ -124,8 +127,13 @@ def start_own(**options: Any) -> None:
 
 def _start(**options: Any) -> None:
     os.environ.pop("RAY_ADDRESS", None)  # `local` is no address to the processes that inherit it
+    if not os.access(os.path.expanduser("~"), os.W_OK):  # where Ray would keep its token
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     port = _free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    own: dict[str, Any] = {"num_cpus": cores(), **_short_folder()}
+    if (limit := memory()) < whole_memory():
+        own |= {"_memory": int(0.7 * limit), "object_store_memory": int(0.3 * limit)}  # Ray's own shares
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
     _init(
         address="local",
@@ -133,7 +141,7 @@ def _start(**options: Any) -> None:
         dashboard_host="127.0.0.1",
         dashboard_port=port,
         include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
-        **options,
+        **own | options,
     )
 
 
@@ -149,6 +157,24 @@ def _init(**options: Any) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+def _short_folder() -> dict[str, str]:
+    """An option of `ray.init`: a folder for Ray's sockets, whose paths must not be long, unless its own choice is fine.
+
+    Raises:
+        ConfigError: RAY_TMPDIR is too long a path, or TMPDIR is and /tmp cannot take its place.
+    """
+    asked = os.environ.get("RAY_TMPDIR")
+    folder = asked or os.environ.get("TMPDIR") or "/tmp"
+    if len(os.fsencode(folder)) <= LONGEST_FOLDER:
+        return {}
+    if asked or not os.access("/tmp", os.W_OK):
+        raise ConfigError([
+            f"{folder}: too long a path for the sockets that Ray puts there; set RAY_TMPDIR to a folder whose path has "
+            f"at most {LONGEST_FOLDER} bytes"
+        ])  # fmt: skip
+    return {"_temp_dir": "/tmp/ray"}
 
 
 def _free_port() -> int:

@@ -1,8 +1,9 @@
 """The journal of Algorithm 1, kept in a run directory."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -19,22 +20,26 @@ from ail_ray.orchestration.rundir import RunDirectory
 
 @contextmanager
 def asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
-    """Turn the first SIGTERM (a spot machine's notice) or Ctrl-C into a wish, which a run grants at its next step.
+    """Turn the first SIGTERM (a spot machine's notice) or Ctrl-C in this block into a wish, granted at its next step.
 
-    Yields what tells the signal, 0 before there is one. A second one is what it was before this block.
+    Yields what tells the signal, 0 before there is one. A second signal does what it did before this block.
+
+    Raises:
+        Interrupted: the wish came in the last step.
     """
     asked = 0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            before = handlers[number]
+            before = handlers[signal.Signals(number)]
             if callable(before):
                 before(number, frame)
             raise Interrupted(number)
         asked = number
-        with suppress(RuntimeError):  # the signal came in the middle of another line
-            say("stopping at the next step, with everything committed; a second Ctrl-C stops at once")
+        # Aside, since the signal may have come in the middle of another line.
+        words = "stopping at the next step, with everything committed; a second Ctrl-C stops at once"
+        threading.Thread(target=say, args=(words,), daemon=True).start()
 
     handlers = {int(number): signal.getsignal(number) for number in STOPS}
     listen(ask)
@@ -43,6 +48,8 @@ def asked_to_leave(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+    if asked:
+        raise Interrupted(asked)
 
 
 class RunJournal:

@@ -6,14 +6,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
-from ail_ray.errors import Interrupted
 from ail_ray.files import FileError, create, is_local, read_json, write_bytes
 
 FORGOTTEN = 600.0  # seconds without renewal, with room for clocks that differ
@@ -32,12 +30,8 @@ class Lease:
 
     RENEWED, DEAD = 10.0, 45.0  # seconds
 
-    def __init__(self, directory: UPath, asked: Callable[[], int] = lambda: 0) -> None:
-        """
-        Args:
-            asked: the signal by which to leave instead of waiting on (raises `Interrupted`), 0 for none.
-        """
-        self.path, self.asked = directory / "lease.json", asked
+    def __init__(self, directory: UPath) -> None:
+        self.path = directory / "lease.json"
         self.holder = uuid.uuid4().hex
         self._left = threading.Event()
 
@@ -70,8 +64,6 @@ class Lease:
                 time.sleep(0.5)  # another may just have done the same: the last one holds
                 if self.held_by() == self.holder:
                     break
-            if number := self.asked():
-                raise Interrupted(number)
             time.sleep(0.2)
         self._renewal = threading.Thread(target=self._renew, daemon=True)
         self._renewal.start()
@@ -116,8 +108,9 @@ class Lease:
 def _process(pid: int) -> dict[str, str] | None:
     """What tells a process from any other with its number, here or elsewhere; None if there is no such process."""
     try:
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-        space = f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+        started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
+        space = f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except FileNotFoundError:
         return None if Path("/proc/self/stat").exists() else {"host": socket.gethostname()}
     return {"host": socket.gethostname(), "space": space, "started": started}

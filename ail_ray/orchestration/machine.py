@@ -1,16 +1,64 @@
-"""What a record says about the machine and the code that made it."""
+"""What a process may use of its machine, and what a record says of that and of the code that made it."""
 
 import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def cores() -> int:
+    """How many processors this process may keep busy: those it is bound to (`taskset`), by its control groups' time."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = [float(bound)]
+    for group in _groups("cpu"):
+        quota, period = _numbers(group / "cpu.max") or (
+            *_numbers(group / "cpu.cfs_quota_us"), *_numbers(group / "cpu.cfs_period_us")
+        ) or (-1, 1)  # fmt: skip
+        if quota > 0:
+            shares.append(quota / period)
+    return max(1, int(min(shares)))
+
+
+def memory() -> int:
+    """How much memory there is for this process, bytes: the machine's, or less where its control groups hold less."""
+    limits = [whole_memory()]
+    for group in _groups("memory"):
+        limits += (*_numbers(group / "memory.max"), *_numbers(group / "memory.limit_in_bytes"))
+    return min(limits)
+
+
+def whole_memory() -> int:
+    """The machine's memory, bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """The control groups of either version that this process is in, each with those around it.
+
+    In a container the path may be the one outside; what of it is there is then the container's own group.
+    """
+    for line in OWN.read_text().splitlines() if OWN.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or controller in controllers.split(","):
+            mount = CGROUPS / controllers if controllers else CGROUPS
+            group = mount / path.strip("/")
+            yield from (each for each in (group, *group.parents) if each.is_relative_to(mount) and each.is_dir())
+
+
+def _numbers(file: Path) -> tuple[int, ...]:
+    """What a file of a control group says; nothing where it is not there, or says `max`."""
+    words = file.read_text().split() if file.exists() else []
+    return tuple(map(int, words)) if words and words[0] != "max" else ()
+
 
 def machine() -> dict[str, str | None]:
-    """Processor and number of cores, Python, and the commit, if the code runs from a repository."""
+    """Processor and number of cores for us, Python, and the commit, if the code runs from a repository."""
     return {"processor": _processor(), "python": platform.python_version(), "commit": _commit()}
 
 
@@ -26,9 +74,9 @@ def peak_memory() -> int:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")  # Linux has one
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} × {os.cpu_count()}"
+    return f"{names[0] if names else platform.processor()} × {cores()}"
 
 
 def _commit() -> str | None:
@@ -36,7 +84,7 @@ def _commit() -> str | None:
     try:
         git = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+            cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
     except OSError:  # no git, as in the cluster's image
         return None

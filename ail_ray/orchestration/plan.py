@@ -6,7 +6,6 @@ from the multiply-accumulates at an assumed speed, and the plan says so.
 """
 
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import parameter_count
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.weights import weights_digest
+from ail_ray.orchestration.machine import cores, memory
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import Prepared, map_kind, map_paths
 from ail_ray.orchestration.search import proposals
@@ -95,7 +95,7 @@ def plan_sweep(
     precision = "bf16" if assumed and sweep.precision == "auto" else precision
     torch.set_num_threads(placement.threads)
     workers = placement.most
-    room = torch.cuda.device_count() if device.type == "cuda" else (os.cpu_count() or 1) // placement.threads
+    room = torch.cuda.device_count() if device.type == "cuda" else cores() // placement.threads
     configs = [sweep.run(**searched) for searched in proposals(sweep)]
     at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
     here = max(workers, min(room, at_once * workers))  # on a machine like this one
@@ -195,7 +195,7 @@ def _bank(config: RunConfig) -> float:
 def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) -> None:
     """Raise ConfigError if a node like this one has too little memory for so many workers."""
     worker = max(trial.memory for trial in plan.trials)
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    there = memory()
     needed = workers * (worker + plan.store_memory)
     problems = []
     if needed > there:

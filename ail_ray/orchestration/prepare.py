@@ -10,7 +10,6 @@ runs/<digest>/                                       the run directories
 """
 
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes, write_tensors
+from ail_ray.files import FileError, as_path, digest_of, is_local, slug, write_bytes, write_tensors
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Corpus, Shard, plan_corpus, write_shard
 from ail_ray.imaging.evaluation import write_evaluation
@@ -30,8 +29,9 @@ from ail_ray.imaging.metrics import measurable
 from ail_ray.learning.config import Protocol, RunConfig
 from ail_ray.learning.inference import error_map, output_map
 from ail_ray.learning.models import Network
+from ail_ray.learning.named import find_weights
 from ail_ray.learning.precision import Precision, placed
-from ail_ray.learning.weights import bundled, load_model, weights_digest
+from ail_ray.learning.weights import load_model, weights_digest
 
 T = TypeVar("T")
 Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
@@ -208,9 +208,10 @@ def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
     """
     if name in ("none", "random"):
         return None
-    path = bundled().get(name, as_path(name))
-    if not path.suffix and "/" not in name:
-        path = _named_teacher(name)
+    try:
+        path = find_weights(name, others=("none", "random"))
+    except FileError as error:
+        raise ConfigError([f"teacher {error}"]) from None
     try:
         problems = load_model(path).problems(scales)
     except ValueError as error:
@@ -218,20 +219,6 @@ def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
     if problems:
         raise ConfigError([f"teacher {name}: {problem}" for problem in problems])
     return path
-
-
-def _named_teacher(name: str) -> UPath:
-    """The file in $AIL_TEACHER_DIR with this name, without its suffix."""
-    folder = os.environ.get("AIL_TEACHER_DIR")
-    try:
-        there = {path.stem: path for path in as_path(folder).glob("*.safetensors")} if folder else {}
-    except Exception as error:  # whatever the object store's library raises
-        raise ConfigError([f"teacher {name}: {folder} cannot be listed ({error})"]) from error
-    if name not in there:
-        where = "" if folder else "; more in the folder that AIL_TEACHER_DIR names, which is not set"
-        known = ", ".join(sorted({*there, *bundled()}))
-        raise ConfigError([f"teacher {name}: no such teacher; there are none, random, {known}{where}"])
-    return there[name]
 
 
 def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UPath] | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -50,18 +50,18 @@ class Board:
         self.monitors, self.asked, self.since = monitors, asked, time.monotonic()
         self.before: dict[Trial, float] = {}
         self.best: dict[Trial, float] = {}  # of trials that are over, which need no second look
-        self.seen: Table | Text = Text()
+        self.seen = Group()
 
-    def look(self) -> Table | Text:
+    def look(self) -> Group:
         """The table as it is now; as it was seen last if the look fails, since it must not stop what it looks at."""
         with suppress(Exception):
             self.seen = self.table()
         return self.seen
 
-    def table(self) -> Table:
+    def table(self) -> Group:
         """Trials that are worked on, with round, epoch, crops a second, best PSNR and time left; all of them below."""
         shares, best = dict[Trial, float](), dict(self.best)
-        table = Table(*COLUMNS, box=None, pad_edge=False, header_style="dim", caption_justify="left")
+        table = Table(*COLUMNS, box=None, pad_edge=False, header_style="dim")
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
         begun = [(i, run, plan) for i, m in enumerate(self.monitors) for run, plan in dict(m.plans).items()]
@@ -87,8 +87,9 @@ class Board:
             *([f"best {highest:.2f} dB"] if highest else []),
             *([f"{in_words(left)} left"] if left > 0 else []),
         ])  # fmt: skip
-        table.caption = Text(caption, no_wrap=False, overflow="fold")
-        return table
+        # Below the table and no caption of it, which would be filled up to the table's width: the `^C` that a terminal
+        # shows there would begin a line, and a line of the table would be left on the screen.
+        return Group(table, Text(caption, style="dim italic", no_wrap=False, overflow="fold"))
 
 
 def _row(found: Status, directory: RunDirectory) -> tuple[str | Text, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from upath import UPath
 
-from ail_ray.errors import ConfigError, Interrupted
+from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
@@ -286,20 +286,17 @@ def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared,
 
 def _run_here(sweep: Sweep, monitor: Monitor, ended: Callable[[], None]) -> None:
     device = torch.device("cuda" if sweep.job.placement.gpu else "cpu")
-    with asked_to_leave(monitor.say) as asked:
-        for searched in proposals(sweep.job.sweep):
-            if number := asked():
-                raise Interrupted(number)
-            plan = sweep.plan(searched)
-            monitor.started(plan)
-            failure = None
-            try:
-                run_local(
-                    plan, sweep.job.placement.threads, device,
-                    lambda record, plan=plan: monitor.heard(plan),  # type: ignore[misc]
-                    asked=asked, complete=complete_with_onnx,
-                )  # fmt: skip
-            except Exception as error:  # as under Ray: one failed trial does not sink the others
-                failure = f"{type(error).__name__}: {error}"
-            monitor.ended(plan, failure)
-            ended()
+    for searched in proposals(sweep.job.sweep):
+        plan = sweep.plan(searched)
+        monitor.started(plan)
+        failure = None
+        try:
+            run_local(
+                plan, sweep.job.placement.threads, device,
+                lambda record, plan=plan: monitor.heard(plan),  # type: ignore[misc]
+                leaving=asked_to_leave(monitor.say), complete=complete_with_onnx,
+            )  # fmt: skip
+        except Exception as error:  # as under Ray: one failed trial does not sink the others
+            failure = f"{type(error).__name__}: {error}"
+        monitor.ended(plan, failure)
+        ended()

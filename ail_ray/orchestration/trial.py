@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from ail_ray.orchestration.worker import Assignment, train_worker, work
 ELASTIC_START_TIMEOUT = 60  # seconds: it takes what is there, and a node that was there may just have gone
 ATTEMPTS = 3  # in a row without a commit in between
 RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic run
+NEVER: AbstractContextManager[Callable[[], int]] = nullcontext(lambda: 0)  # whom no signal asks to leave
 LOOK = 1.0  # seconds between looks for rounds that were committed
 
 
@@ -98,9 +99,9 @@ class RunError(RuntimeError):
 
 
 @contextmanager
-def _held(directory: RunDirectory, asked: Callable[[], int] = lambda: 0) -> Iterator[Lease]:
+def _held(directory: RunDirectory) -> Iterator[Lease]:
     """Hold the run; whatever ends the block too early is recorded as the failure of the run while it is held."""
-    with Lease(directory.path, asked) as lease:
+    with Lease(directory.path) as lease:
         try:
             yield lease
         except Exception as error:
@@ -118,7 +119,7 @@ def run_local(
     device: torch.device,
     report: Callable[[dict[str, Any]], None],
     *,
-    asked: Callable[[], int] = lambda: 0,
+    leaving: AbstractContextManager[Callable[[], int]] = NEVER,
     complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
 ) -> RunDirectory:
     """Run in this process, without Ray, into the same kind of run directory.
@@ -126,14 +127,16 @@ def run_local(
     Args:
         report: is called with every committed round.
         complete: writes the result when all rounds are there.
-        asked: the signal by which to leave at the next step, all of it committed (raises `Interrupted`); 0 for none.
+        leaving: entered while it trains; yields what tells the signal that asks to leave at the next step (see
+            `asked_to_leave`), 0 for none.
     """
     directory = RunDirectory(plan.directory)
-    with _held(directory, asked) as lease:
+    with _held(directory) as lease:
         manifest = plan.open(directory, Placement(threads=threads))
         if directory.last_round < plan.config.rounds:
             store = ImportanceStore(plan.directory, plan.config, plan.errors)
-            work(plan.assignment(manifest, lease.holder), store, Group(), device, report, asked)
+            with leaving as asked:
+                work(plan.assignment(manifest, lease.holder), store, Group(), device, report, asked)
         complete(directory)
     return directory
 

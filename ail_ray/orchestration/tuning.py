@@ -161,7 +161,7 @@ class _Callback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         # `trial.get_error()` reads the storage path, where the file arrives only later.
         written = trial.error_file and Path(trial.error_file).exists()
-        lines = Path(trial.error_file).read_text().splitlines() if written else []
+        lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").splitlines() if written else []
         reason = [line.strip() for line in lines if line.strip()] or ["for a reason that Ray does not tell"]
         self._end(trial, reason[-1])
 

@@ -29,6 +29,7 @@ from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.presets import mini
 from ail_ray.learning.theta import TrainState, train_epoch
 from ail_ray.orchestration.cluster import cluster
+from ail_ray.orchestration.machine import cores
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.prepare import Prepared, build_data, plan_data
 from ail_ray.orchestration.rundir import RunDirectory
@@ -173,7 +174,7 @@ def bytes_per_pixel(
 
 def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[str] = ()) -> Figure:
     """The time of a sweep from command to end, against the training time of its trials, as many at once."""
-    rounds, at_once = 2, os.cpu_count() or 1
+    rounds, at_once = 2, cores()
     crops = crops_in(seconds) // rounds
     lams = [f"{0.05 * (i + 1):.2f}" for i in range(trials)]
     words = [

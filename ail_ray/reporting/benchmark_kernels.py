@@ -1,7 +1,6 @@
 """How fast the parts of a run are in one process: a step, an epoch, the closed form, an enlargement."""
 
 import copy
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from ail_ray.learning.models import build_model
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.presets import demo
 from ail_ray.learning.theta import TrainState, train_epoch, weighted_loss
+from ail_ray.orchestration.machine import cores
 from ail_ray.orchestration.prepare import build_data, plan_data
 from ail_ray.reporting.released import released_step
 from ail_ray.reporting.turns import Figure, in_turns, ratio
@@ -89,7 +89,7 @@ def step_vs_reference(repeats: int = 5, *, batch: int = 128, depth: int | None =
             w_subproblem,
             lambda: released_step(student, optimizer, teacher, previous, crops, 1, config),
         ]
-        rounds = in_turns(works, repeats, threads=os.cpu_count() or 1)
+        rounds = in_turns(works, repeats, threads=cores())
         share = batch * config.crop**2 / EPOCHS / shard.pixels
         pairs = [(step + share * update, other) for step, update, other in rounds]
         shares = sorted(share * update / (step + share * update) for step, update, _ in rounds)

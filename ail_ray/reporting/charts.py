@@ -1,7 +1,6 @@
 """Charts as SVG in a page: they fit a phone, are coloured by the page's style, and label lines at their ends."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from xml.etree import ElementTree
@@ -53,7 +52,6 @@ def scatter(title: str, x: str, series: Sequence[Series], edge: Sequence[tuple[f
         for (a, b), bar in zip(s.points, s.bars, strict=True)
         for sign in (-1, 1)
     ]
-    sizes = [a for s in series for a, _ in s.points]
     plot = _Plot(title, x, extremes)
     steps: list[str] = []
     for i, (a, b) in enumerate(edge):
@@ -61,16 +59,14 @@ def scatter(title: str, x: str, series: Sequence[Series], edge: Sequence[tuple[f
         steps += [*before, f"{plot.x(a):.1f},{plot.y(b):.1f}"]
     plot.add("polyline", {"points": " ".join(steps), "class": "edge"}, "Pareto front")
     labels = []
-    seen: Counter[float] = Counter()
     for s in series:
         for (a, b), bar in zip(s.points, s.bars, strict=True):
-            at, height = plot.x(a) + 7 * (seen[a] - (sizes.count(a) - 1) / 2), plot.y(b)  # equal ones side by side
-            seen[a] += 1
+            at, height = plot.x(a), plot.y(b)
             if bar:
                 ends = {"x1": at, "x2": at, "y1": plot.y(b - bar), "y2": plot.y(b + bar)}
                 plot.add("line", {k: f"{v:.1f}" for k, v in ends.items()} | {"class": f"bar {s.style}"})
             plot.dot(at, height, 4, s.style, s.said)
-            labels.append(((plot.x(a) + 7 * (sizes.count(a) - 1) / 2, height), s))
+            labels.append(((at, height), s))
     for (a, b), s in _apart(labels):
         plot.text(a + 8, b + 4, s.mark, f"mark {s.style}")
     return plot.svg()
@@ -173,18 +169,21 @@ def _ticks(span: tuple[float, float], whole: bool = False) -> list[float]:
 
 
 def _log_ticks(span: tuple[float, float]) -> list[float]:
-    """The ticks of a logarithmic axis: 1, 2 and 5 times each power of ten, or only 1 where there are many."""
+    """Ticks of a logarithmic axis: powers of ten, with 2 and 5 or all digits where few; round numbers in a narrow span."""
     powers = range(math.floor(span[0]), math.ceil(span[1]) + 1)
-    digits = (1, 2, 5) if span[1] - span[0] < 2 else (1,)
-    return [d * 10.0**p for p in powers for d in digits if span[0] <= math.log10(d * 10.0**p) <= span[1]]
+    for digits in ((1,), (1, 2, 5), range(1, 10)):
+        ticks = [d * 10.0**p for p in powers for d in digits if span[0] <= math.log10(d * 10.0**p) <= span[1]]
+        if len(ticks) >= 3:
+            return ticks
+    return _ticks((10 ** span[0], 10 ** span[1]))
 
 
 def _power(value: float) -> str:
     """A number as a power of ten: 0.002 becomes 2·10⁻³."""
     power = math.floor(math.log10(value) + 1e-9)
-    digit = round(value / 10.0**power)
+    digits = f"{value / 10.0**power:.3g}"
     raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{raised}" if digit == 1 else f"{digit}·10{raised}"
+    return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
 
 
 def _short(value: float) -> str:

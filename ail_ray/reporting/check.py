@@ -61,7 +61,7 @@ def features() -> str:
     """The features of this processor that decide how fast torch is, and which of them torch uses."""
     flags = {
         word
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if line.startswith("flags")
         for word in line.split()
     }

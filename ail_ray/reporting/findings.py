@@ -14,6 +14,7 @@ from ail_ray.learning.config import SEARCHED
 from ail_ray.learning.inference import mean_psnr
 from ail_ray.learning.models import build_model, parameter_count
 from ail_ray.orchestration.lease import Lease
+from ail_ray.orchestration.references import Rows, below_bicubic
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting.tables import interval
 
@@ -56,6 +57,22 @@ class Trial:
     records: list[dict[str, Any]] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)  # rows of the last round
     test: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def useless(self) -> str:
+        """Why a finished student is of no use: it is dead, or no better than bicubic interpolation; empty otherwise."""
+        if self.state != "finished":
+            return ""
+        dead = self.records[-1].get("dead") if self.records else None
+        measured = {"validation": self.validation, "test": self.test}
+        below = below_bicubic(measured, self.manifest.get("references", {}))
+        found = [f"{', '.join(dead)} lets nothing through: the student is dead"] if dead else []
+        return "; ".join([*found, *["it ends at or below bicubic interpolation"] * below])
+
+    @property
+    def one_schedule(self) -> bool:
+        """Whether one schedule of the learning rate spans all rounds: another kind of control than with restarts."""
+        return bool(self.manifest) and self.manifest["config"].get("restart") == "never"
 
     @property
     def seed(self) -> int:
@@ -127,6 +144,16 @@ class Findings:
     def manifest(self) -> dict[str, Any]:
         """The manifest of the first run that can be read; empty if there is none."""
         return next((trial.manifest for trial in self.trials if trial.manifest), {})
+
+    @property
+    def references(self) -> dict[str, Rows]:
+        """What the students are held against, by name: `bicubic`, `teacher=vdsr`; empty for sweeps of before."""
+        found: dict[str, Rows] = {}
+        for trial in self.trials:
+            for name, rows in trial.manifest.get("references", {}).items():
+                teacher = f"teacher={as_path(trial.manifest['config']['teacher']).name}"
+                found[name if name == "bicubic" else teacher] = {group: _rows(rows[group]) for group in GROUPS}
+        return found
 
     def control(self, condition: Condition) -> Condition | None:
         """The control of a condition: plain training at the same width, with as many rounds."""

@@ -118,6 +118,6 @@ FIGURES: dict[int, tuple[str, ...]] = {
 
 def printed() -> dict[tuple[str, str, int], tuple[float, float]]:
     """The paper's PSNR in dB and SSIM, by method, set and scale."""
-    text = (files("ail_ray.reporting") / "paper.tsv").read_text()
+    text = (files("ail_ray.reporting") / "paper.tsv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines(), delimiter="\t")
     return {(r["method"], r["set"], int(r["scale"])): (float(r["psnr"]), float(r["ssim"])) for r in rows}

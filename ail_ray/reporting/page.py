@@ -60,7 +60,10 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
 
 def render(content: dict[str, Any]) -> str:
     """Render the page as text, in which every value is escaped, and only our own style and script may act."""
-    part = {name: (files("ail_ray.reporting") / f"page.{name}").read_text() for name in ("html", "css", "js")}
+    part = {
+        name: (files("ail_ray.reporting") / f"page.{name}").read_text(encoding="utf-8")
+        for name in ("html", "css", "js")
+    }
     allowed = {name: base64.b64encode(hashlib.sha256(part[name].encode()).digest()).decode() for name in ("css", "js")}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -15,7 +15,7 @@ def descendants(pid: int) -> list[int]:
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            parent = stat.read_text().rpartition(")")[2].split()[1]  # a name may hold anything, a ")" too
+            parent = stat.read_bytes().rpartition(b")")[2].split()[1]  # a name may hold anything, a ")" too
             children.setdefault(int(parent), []).append(int(stat.parent.name))
     found = list(children.get(pid, ()))
     for child in found:  # it grows meanwhile
@@ -32,7 +32,7 @@ def held(pids: list[int]) -> int:
     for pid in pids:
         with suppress(OSError):
             library = False
-            for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+            for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
                 name, *values = line.split()
                 if not name.endswith(":"):  # the head of a mapping: its addresses, ..., its file
                     library = ".so" in values[-1]
@@ -46,7 +46,7 @@ def named(pids: list[int], words: Sequence[str]) -> list[int]:
     found = []
     for pid in pids:
         with suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")[0]
+            command = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")[0]
             found += [pid] if any(word in command for word in words) else []
     return found
 

@@ -6,7 +6,6 @@ teacher once, for the student of the round before once a round; the other pays f
 
 import copy
 import math
-import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -31,6 +30,7 @@ from ail_ray.learning.precision import fastest, placed
 from ail_ray.learning.presets import mini
 from ail_ray.learning.theta import TrainState, learning_rate, schedule_progress, train_epoch
 from ail_ray.learning.weights import load_model
+from ail_ray.orchestration.machine import cores
 from ail_ray.orchestration.prepare import build_data, find_teacher, plan_data
 from ail_ray.reporting.released import released_step
 
@@ -175,7 +175,7 @@ def race(
                 bank.weigh(s, np.zeros(shards[s].pixels, np.float16))
         racers[name] = kind(config, bank, load_model(found).eval(), crops)
     points: dict[str, list[dict[str, float]]] = {name: [] for name in racers}
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     try:
         for _ in range(marks):
             for name, racer in racers.items():

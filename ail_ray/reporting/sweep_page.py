@@ -29,12 +29,12 @@ def sweep_page(sweep: Findings) -> dict[str, Any]:
         "answers": list(words.answers(sweep)),
         "state": words.state(sweep), "question": words.question(sweep), "asked": _asked(sweep),
         "config": {name: _plain(value) for name, value in sweep.config.items()},
-        "marks": marks, "conditions": sweep.conditions[:ROWS],
+        "marks": marks, "conditions": sweep.conditions[:ROWS], "references": words.references(sweep),
         "where": words.where(sweep.conditions[0]) if sweep.conditions else "", "sets": _others(sweep),
         "charts": _curves(sweep, marks), "front": _front(sweep, marks),
         "films": list(films(shown)) if shown else [], "comparisons": list(comparisons(shown, beside)) if shown else [],
         "shown": shown.name if shown else "",
-        "troubles": [trial for trial in sweep.trials if trial.reason or trial.gone][:ROWS],
+        "troubles": [trial for trial in sweep.trials if trial.reason or trial.gone or trial.useless][:ROWS],
         "incidents": [(t.name, line) for t in sweep.trials for line in t.manifest.get("incidents", [])][:ROWS],
         "trials": sweep.trials[:ROWS], "left_out": max(0, len(sweep.trials) - ROWS),
         "origin": _origin(sweep), "commands": _commands(sweep, shown),
@@ -81,11 +81,11 @@ def _origin(sweep: Findings) -> str:
 def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
     """A letter and a style for each condition, by label; the best comes first, and unfinished ones last."""
     labels = dict.fromkeys([*(c.label for c in sweep.conditions), *(t.label for t in sweep.trials)])
-    controls = {t.label for t in sweep.trials if t.is_control}
+    controls = {t.label: "control once" if t.one_schedule else "control" for t in sweep.trials if t.is_control}
     marks: dict[str, tuple[str, str]] = {}
     colours = iter(range(MARKED))
     for i, label in enumerate(labels):
-        style = "control" if label in controls else f"c{next(colours, 0)}"
+        style = controls[label] if label in controls else f"c{next(colours, 0)}"
         marks[label] = (chr(ord("A") + i), style) if i < MARKED else ("", "faint")
     return marks
 
@@ -140,7 +140,8 @@ def _curve(
             by_round.setdefault(x, []).append(y)
         mean = [(x, float(np.mean(ys))) for x, ys in sorted(by_round.items()) if len(ys) == len(each)]
         series.append(Series(mark=mark, style=style, points=mean, said=label))
-    caption = f"{what}{', ' + unit if unit else ''}"
+    flat = [(s.mark, s.points[0][1]) for s in series if s.mark and len({y for _, y in s.points}) == 1 < len(s.points)]
+    caption = f"{what}{', ' + unit if unit else ''}{''.join(f'; {mark} is flat at {y:.4g}' for mark, y in flat)}"
     svg = curves(f"{caption}, by round", "round", "" if unit == LOG else unit, series, log=unit == LOG)
     return caption, Markup(svg)
 

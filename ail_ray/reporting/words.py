@@ -1,10 +1,11 @@
 """What a sweep was asked and what it found, in sentences that claim no more than the numbers do."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ail_ray.learning.inference import mean_psnr
 from ail_ray.reporting.findings import Condition, Estimate, Findings
 
 SIGNED, PLAIN = "{:+.2f}", "{:.2f}"
@@ -72,24 +73,29 @@ def answers(sweep: Findings) -> Iterator[str]:
         return
     best = sweep.conditions[0]
     students = [condition for condition in sweep.conditions if not condition.is_control]
-    yield _headline(sweep, students[0] if students else None)
+    yield _headline(sweep, students)
     seeds = _seeds(best.psnr.count)
     between = (
         f" (95 % interval {number(best.psnr.low)} to {number(best.psnr.high)} dB)" if best.psnr.half is not None else ""
     )
     yield f"Best: {best.label}, {number(best.psnr.mean)} dB on {where(best)}, {seeds}{between}."
+    held = [f"{name} {number(psnr['compared'])} dB" for name, psnr in references(sweep)]
+    if held:
+        yield f"Held against: {', '.join(held)} on the same images."
     if students:
         yield _against_control(sweep, students[0])
     if not best.on("validation"):
         yield "No validation set was held out, so the best was picked on the test sets themselves."
-    elif tests := {name: found for name, found in best.on("test").items() if name not in best.on("validation")}:
-        gains = sweep.test_gains(best)
+    told = students[0] if students else best
+    if tests := {name: found for name, found in told.on("test").items() if name not in told.on("validation")}:
+        gains = sweep.test_gains(told)
         listed = [
             f"{name} {estimate(psnr)} dB"
             + (f" ({estimate(gains[name], SIGNED)} against the control)" if name in gains else "")
             for name, (psnr, _) in tests.items()
         ]
-        yield f"On test sets, which chose nothing: {', '.join(listed)}."
+        nothing = ", which chose nothing" if best.on("validation") else ""
+        yield f"{told.label} on the test sets{nothing}: {', '.join(listed)}."
     if len(sweep.conditions) > 2:
         yield (
             f"The best of {len(sweep.conditions)} conditions looks better than it is, since it was picked for its "
@@ -97,19 +103,41 @@ def answers(sweep: Findings) -> Iterator[str]:
         )
 
 
-def _headline(sweep: Findings, student: Condition | None) -> str:
-    if student is None:
+def _headline(sweep: Findings, students: Sequence[Condition]) -> str:
+    """What all conditions beside their controls show together; of a single one how large its difference is."""
+    if not students:
         return "Only plain training has finished so far."
-    if student.gain is None:
-        return f"{number(student.psnr.mean)} dB with {_what(sweep)}, and no control beside it"
-    gain, what = student.gain, _what(sweep)[:1].upper() + _what(sweep)[1:]
+    what = _what(sweep)[:1].upper() + _what(sweep)[1:]
+    gains = [student.gain for student in students if student.gain is not None]
+    if not gains:
+        return f"{number(students[0].psnr.mean)} dB with {_what(sweep)}, and no control beside it"
+    if len(gains) == 1:
+        return _alone(what, gains[0])
+    better, worse = (sum(g.half is not None and sign * g.mean > g.half for g in gains) for sign in (1, -1))
+    low, high = min(g.mean for g in gains), max(g.mean for g in gains)
+    span = f"{number(low, SIGNED)} to {number(high, SIGNED)} dB against plain training in {len(gains)} conditions"
+    if all(g.half is None for g in gains):
+        return f"{what} {span}, in one seed each: only a hint"
+    if not better + worse:
+        return f"{what} {span}: no difference shown"
+    return f"{what} {span}: {better or 'none'} better and {worse or 'none'} worse beyond chance"
+
+
+def _alone(what: str, gain: Estimate) -> str:
     if gain.half is None:
         return f"{what} {number(gain.mean, SIGNED)} dB against plain training, in one seed: only a hint"
     if gain.low <= 0 <= gain.high:
         return f"{what} {number(gain.mean, SIGNED)} dB: no difference to plain training shown"
-    if gain.mean > 0:
-        return f"{what} is {number(gain.mean)} dB better than plain training"
-    return f"{what} is {number(-gain.mean)} dB worse than plain training"
+    return f"{what} is {number(abs(gain.mean))} dB {'better' if gain.mean > 0 else 'worse'} than plain training"
+
+
+def references(sweep: Findings) -> list[tuple[str, dict[str, float]]]:
+    """Bicubic interpolation and teachers: name, and PSNR in dB by set, with `compared` for what trials go by."""
+    return [
+        (name, {"compared": mean_psnr(rows["validation"] or rows["test"])}
+         | {f"{row['set']} ×{row['scale']}": row["psnr"] for row in (*rows["validation"], *rows["test"])})
+        for name, rows in sweep.references.items()
+    ]  # fmt: skip
 
 
 def _what(sweep: Findings) -> str:

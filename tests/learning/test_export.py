@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.evaluation import EvaluationImages
@@ -16,6 +17,7 @@ from ail_ray.learning.export import Variant, compare, export, to_onnx
 from ail_ray.learning.inference import predict
 from ail_ray.learning.models import DRRN, FSRCNN, NETWORKS, VDSR, Network
 from ail_ray.learning.precision import placed
+from ail_ray.learning.upscale import upscale
 
 SIZES = [(1, 1, 1), (1, 1, 7), (3, 20, 1), (2, 33, 50)]
 
@@ -147,3 +149,29 @@ def test_export_says_what_it_costs_and_replaces_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match="int8 needs calibration images"):
         to_onnx(model, "int8")
+
+
+@pytest.mark.parametrize("eight_bit", [False, True])
+def test_who_follows_the_tutorial_gets_the_picture_of_upscale(eight_bit: bool) -> None:
+    """With the formulas as the tutorial states them, and Pillow's bicubic interpolation of floats."""
+    model, picture = network("vdsr"), np.random.default_rng(0).integers(0, 256, (6, 7, 3)).astype(np.uint8)
+    image = Image.fromarray(picture).resize((42, 36), Image.Resampling.BICUBIC)
+    red, green, blue = (np.asarray(image, np.float64)[..., i] for i in range(3))
+    y = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+    cb = 128 + (-37.797 * red - 74.203 * green + 112 * blue) / 255
+    cr = 128 + (112 * red - 93.786 * green - 18.214 * blue) / 255
+    y, cb, cr = (
+        np.asarray(Image.fromarray(plane.astype(np.float32)).resize((84, 72), Image.Resampling.BICUBIC))
+        for plane in (y, cb, cr)
+    )
+    given = to_uint8(y / 255) if eight_bit else y / 255
+    sr = run(to_onnx(model, eight_bit=eight_bit), given[None, None])[0, 0]
+    y = sr.astype(np.float32) * (1 if eight_bit else 255)
+    rgb = [
+        1.164384 * (y - 16) + 1.596027 * (cr - 128),
+        1.164384 * (y - 16) - 0.391762 * (cb - 128) - 0.812968 * (cr - 128),
+        1.164384 * (y - 16) + 2.017232 * (cb - 128),
+    ]
+    followed = np.rint(np.clip(np.stack(rgb, -1), 0, 255))
+    difference = np.abs(followed - np.asarray(upscale(model, image, 2)))
+    assert difference.max() <= (3 if eight_bit else 1), "8 bits round luma on the way in and on the way out"

@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.colour import pixels_of, planes, read_header, read_picture
+from ail_ray.imaging.datasets import find
 from ail_ray.imaging.images import enlarge, luma, read_image
 from ail_ray.imaging.metrics import to_uint8
 from ail_ray.learning.inference import predict
@@ -232,6 +233,7 @@ def test_a_photograph_keeps_what_belongs_to_it(
     assert main(tmp_path / "in", "--model", student, "--scale", "3", "--out", tmp_path / "out") == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split(" (")[0] for line in said] == [
+        "passed over: 1 .txt",
         f"{tmp_path}/in/drawing.webp: {tmp_path}/out/drawing-x3.webp",
         f"{photo}: {tmp_path}/out/photo-x3.jpg",
     ]
@@ -249,7 +251,7 @@ def test_a_photograph_keeps_what_belongs_to_it(
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert main(tmp_path / "in", "--model", student, "--scale", "3", "--out", tmp_path / "out") == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[1] == f"{photo}: skipped, {tmp_path}/out/photo-x3.jpg is there already"
+    assert said[2] == f"{photo}: skipped, {tmp_path}/out/photo-x3.jpg is there already"
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == stamps
     assert photo.read_bytes() == before
 
@@ -283,14 +285,14 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capsys: pytest.Captur
         "error: scale must be 2, 3 or 4, got 5",
         f"error: model: {tmp_path}/none.safetensors: no such file",
         f"error: out: {folder} is read too, its results would be enlarged next time; name another folder",
-        said.err.splitlines()[3],
+        f"error: images: {tmp_path}/none.png: no such file",
+        said.err.splitlines()[4],
         f"error: images: {folder}/a.png: JPEG cannot hold its transparency; choose png or webp",
+        f"error: images: {folder}/b.bmp and {folder}/b.png would become the same {folder}/b-x5.jpg",
         f"error: images: {folder}/c.png: empty, or not an image of a known format",
         f"error: images: {folder}/d.tif: 32-bit pixels have no defined range; save it with 8 or 16 bits",
-        f"error: images: {tmp_path}/none.png: no such file",
-        f"error: images: {folder}/b.bmp and {folder}/b.png would become the same {folder}/b-x5.jpg",
     ]
-    assert said.err.splitlines()[3].startswith("error: images: unknown image set 'nowhere'")
+    assert said.err.splitlines()[4].startswith("error: images: unknown image set 'nowhere'")
 
 
 def test_a_network_that_serves_another_scale_and_too_long_sides_are_refused(tmp_path: Path) -> None:
@@ -318,9 +320,58 @@ def test_a_damaged_picture_fails_alone(tmp_path: Path, student: Path, capsys: py
     out = tmp_path / "out"
     assert main(tmp_path / "a.png", tmp_path / "b.png", "--model", student, "--out", out) == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"{tmp_path}/a.png: failed: {tmp_path}/a.png: cannot be read as an image")
+    assert said[0].startswith(f"{tmp_path}/a.png: failed: cannot be read as an image")
     assert said[1].startswith(f"{tmp_path}/b.png: {out}/b-x2.png (128×128, ")
+    assert said[2:] == ["1 of 2 pictures failed"]
     assert [path.name for path in out.iterdir()] == ["b-x2.png"]
+
+
+def test_a_folder_of_a_phone_says_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out, whole = tmp_path / "holidays", tmp_path / "out", photograph(20, 24, "RGB")
+    (folder / "inside").mkdir(parents=True)
+    for name, format in (("a.jfif", "JPEG"), ("b.avif", "AVIF"), ("c.jp2", "JPEG2000"), ("d.jpg", "JPEG")):
+        whole.save(folder / name, format)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1"
+    for name in ("e.heic", "f.HEIC", "g.jpg"):
+        (folder / name).write_bytes(heic)
+    (folder / "h.mov").touch()
+    (folder / ".DS_Store").touch()
+    assert main(folder, "--model", "bicubic", "--out", out) == 1, "one of them is no picture"
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == [
+        "passed over: 1 folder inside (a name that ends in /** enters them), 2 .heic, 1 .mov",
+        f"{folder}/g.jpg: failed: a HEIC, which cannot be read here; save it as JPEG or PNG",
+    ]
+    taken = [f"{folder}/{name}" for name in ("a.jfif", "b.avif", "c.jp2", "d.jpg")]
+    assert [line.split(": ")[0] for line in said[2:6]] == taken
+    assert said[6:] == ["1 of 5 pictures failed"]
+    assert sorted(path.name for path in out.iterdir()) == ["a-x2.jpg", "b-x2.png", "c-x2.png", "d-x2.jpg"]
+    assert [path.name for path in find(str(folder)).paths] == ["d.jpg", "g.jpg"], "image sets stay what they were"
+    assert main(folder / "e.heic", "--model", "bicubic", "--out", out) == 2
+    assert "a HEIC, which cannot" in capsys.readouterr().err
+
+
+def test_bicubic_is_a_model_too(tmp_path: Path) -> None:
+    image = photograph(33, 47, "RGBA")
+    image.save(tmp_path / "a.png")
+    save_model(tmp_path / "zeros.safetensors", zeros())
+    for i, model in enumerate(("bicubic", tmp_path / "zeros.safetensors")):
+        assert main(tmp_path / "a.png", "--model", model, "--scale", "3", "--out", tmp_path / str(i)) == 0
+    ours, expected = (np.asarray(Image.open(tmp_path / str(i) / "a-x3.png")) for i in range(2))
+    np.testing.assert_array_equal(ours, expected)
+
+
+def test_only_a_network_of_ours_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--model", "bicubic", "--export", "fp32", "--out", tmp_path) == 2
+    line = "error: export: only a student or a teacher in safetensors can be written, no bicubic interpolation\n"
+    assert capsys.readouterr().err == line
+
+
+def test_the_network_is_laid_out_for_speed(tmp_path: Path, student: Path) -> None:
+    photograph(8, 9, "RGB").save(tmp_path / "a.png")
+    work = prepare(lambda word, scale: load_model(word), str(student), 2, [str(tmp_path / "a.png")], str(tmp_path))
+    weight = work.network.layers[0].weight  # type: ignore[index, union-attr]
+    assert weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[operator]
 
 
 def test_what_only_an_export_reads_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,7 @@ class TinyFiles:
             "train": (str(self.train),), "validation": (str(self.validation),), "test": (), "downsizes": (1.0,),
             "depth": 3, "shards": 4, "crop": 16, "batch": 8, "crops": 32, "rounds": 3, "epochs": 2,
             "optimizer": "adam", "learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 0.0, "precision": "fp64",
+            "init": "identity",
         }  # fmt: skip
 
 

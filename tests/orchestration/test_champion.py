@@ -21,7 +21,7 @@ from ail_ray.learning.models import Network, build_model
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.orchestration import champion
 from ail_ray.orchestration.champion import crown, fetch_champion
-from jobs.upscale import load
+from ail_ray.orchestration.chosen import chosen_model
 
 NAME = "ail-ray-x2"
 
@@ -169,11 +169,13 @@ def test_a_network_is_named_by_its_path_or_as_the_champion_of_its_scale(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
     trial = registry.trial(0.5)
-    assert load(trial["weights"], 2).width == load_model(trial["weights"]).width
+    assert chosen_model(trial["weights"], 2).width == load_model(trial["weights"]).width
     with pytest.raises(FileError, match="no such file"):
-        load("champion.safetensors", 2)
+        chosen_model("champion.safetensors", 2)
     with pytest.raises(ConfigError, match="there is no champion for scale 2"):
-        load("champion", 2)
+        chosen_model("champion", 2)
     registry.crown(trial)
-    for ours, theirs in zip(load("champion", 2).parameters(), load_model(trial["weights"]).parameters(), strict=True):
+    for ours, theirs in zip(
+        chosen_model("champion", 2).parameters(), load_model(trial["weights"]).parameters(), strict=True
+    ):
         assert torch.equal(ours, theirs)

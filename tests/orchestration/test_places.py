@@ -1,18 +1,27 @@
 """Where people work: any name of a folder, no home, limits of cores and memory, addresses of no cluster, full disks."""
 
+import getpass
 import os
+import pwd
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+import ray
 from conftest import TinyFiles, as_options
+from ray._private.utils import validate_socket_filepath
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.orchestration import job
+from ail_ray.home import settle
+from ail_ray.orchestration import cluster, job, machine
 from ail_ray.orchestration.champion import fetch_champion
+from ail_ray.orchestration.cluster import start_own
 from ail_ray.orchestration.job import tracking_uri
 from ail_ray.orchestration.mlflow_store import connect, database_of
 from jobs.ail_sweep import main
@@ -92,3 +101,142 @@ def test_a_database_that_cannot_be_written_is_refused_with_what_to_do(
         with pytest.raises(ConfigError, match=rf"^MLflow's database: {folder}(/mlflow.db)?: {remedy}"):
             connect(job.sqlite_uri(UPath(folder / "mlflow.db")))
     shutil.rmtree(tmp_path / "inside")
+
+
+def nobody(uid: int) -> Any:
+    """As `pwd.getpwuid`, in a container that runs under any number."""
+    raise KeyError(f"uid not found: {uid}")
+
+
+@pytest.fixture
+def anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A process of a user whom nobody knows; where it makes temporary files."""
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, "")  # put back by the test's end
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_somebody_without_a_home_or_a_name_gets_both(anybody: Path) -> None:
+    settle()
+    home = Path.home()
+    assert home == anybody / f"ail-home-{os.getuid()}"
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert getpass.getuser() == f"uid-{os.getuid()}"
+    settle()
+    assert Path.home() == home
+
+
+def test_a_home_that_is_there_stays_and_a_strange_folder_is_not_used(
+    anybody: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(anybody))
+    monkeypatch.setenv("USER", "alice")
+    settle()
+    assert (os.environ["HOME"], os.environ["USER"]) == (str(anybody), "alice")
+    assert "MPLCONFIGDIR" not in os.environ
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(anybody) and real(path, mode))
+    settle()
+    assert os.environ["HOME"] == str(anybody)  # credentials may be read there
+    assert os.environ["MPLCONFIGDIR"] == str(anybody / f"ail-home-{os.getuid()}")
+    (anybody / f"ail-home-{os.getuid()}").rmdir()
+    (anybody / f"ail-home-{os.getuid()}").symlink_to(anybody)  # set up by somebody else
+    monkeypatch.setenv("HOME", "/nonexistent")
+    settle()
+    assert Path.home().parent == anybody
+    assert Path.home().name.startswith("ail-home-")
+    assert not Path.home().is_symlink()
+
+
+def test_the_libraries_can_be_imported_by_somebody_without_a_home(tmp_path: Path) -> None:
+    """MLflow asks for a home as soon as it is imported."""
+    code = (
+        "import pwd\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\nimport ail_ray.orchestration.tracking"
+    )
+    environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What Ray is asked for."""
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
+        monkeypatch.setenv(name, "")
+    asked = list[dict[str, Any]]()
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
+    start_own()
+    return asked[0]
+
+
+def test_ray_keeps_its_token_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "")
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    started(monkeypatch)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("HOME", "/nonexistent")
+    started(monkeypatch)
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+def test_sockets_find_a_short_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = str(tmp_path / ("long" * 20))
+    longest = "/x" * 19 + "y"
+    socket = "ray/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store"
+    validate_socket_filepath(f"{longest}/{socket}")
+    with pytest.raises(OSError, match="cannot exceed 107 bytes"):
+        validate_socket_filepath(f"{longest}z/{socket}")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", longest)
+    assert "_temp_dir" not in started(monkeypatch)
+    monkeypatch.setenv("TMPDIR", long)
+    assert started(monkeypatch)["_temp_dir"] == "/tmp/ray"
+    monkeypatch.setenv("RAY_TMPDIR", long)
+    with pytest.raises(ConfigError, match=f"^{long}: too long a path .* set RAY_TMPDIR to .* at most 39 bytes$"):
+        start_own()
+
+
+V1_UNLIMITED = 9223372036854771712
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("", {}, (4, 8000)),
+        ("0::/", {"cpu.max": "max 100000", "memory.max": "max"}, (4, 8000)),
+        ("0::/", {"cpu.max": "250000 100000", "memory.max": "5000"}, (2, 5000)),
+        ("0::/", {"cpu.max": "50000 100000"}, (1, 8000)),
+        ("0::/slice/job", {"slice/job/cpu.max": "max 100000", "slice/cpu.max": "300000 100000",
+                           "slice/job/memory.max": "4000", "slice/memory.max": "6000"}, (3, 4000)),
+        ("0::/docker/of/the/host", {"cpu.max": "200000 100000", "memory.max": "7000"}, (2, 7000)),
+        ("4:memory:/a\n1:cpu,cpuacct:/b\n0::/",
+         {"memory/a/memory.limit_in_bytes": "3000", "memory/memory.limit_in_bytes": str(V1_UNLIMITED),
+          "cpu,cpuacct/b/cpu.cfs_quota_us": "300000", "cpu,cpuacct/b/cpu.cfs_period_us": "100000",
+          "cpu,cpuacct/cpu.cfs_quota_us": "-1", "cpu,cpuacct/cpu.cfs_period_us": "100000"}, (3, 3000)),
+    ],
+)  # fmt: skip
+def test_limits_of_cores_and_memory_are_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, files: dict[str, str], expected: tuple[int, int]
+) -> None:
+    """On a machine of eight cores and 8000 bytes, by a process that is bound to four of the cores."""
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{content}\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN", tmp_path / "own")
+    (tmp_path / "own").write_text(groups)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    monkeypatch.setattr(machine, "whole_memory", lambda: 8000)
+    assert (machine.cores(), machine.memory()) == expected
+
+
+def test_our_own_ray_is_as_large_as_this_process_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "cores", lambda: 3)
+    assert started(monkeypatch)["num_cpus"] == 3
+    monkeypatch.setattr(cluster, "memory", lambda: 10 * 2**30)
+    monkeypatch.setattr(cluster, "whole_memory", lambda: 64 * 2**30)
+    asked = started(monkeypatch)
+    assert (asked["_memory"], asked["object_store_memory"]) == (7 * 2**30, 3 * 2**30)

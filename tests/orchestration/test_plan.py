@@ -1,7 +1,6 @@
 """What a sweep will cost: the counts exactly, the times in proportion, and what cannot fit is refused."""
 
 import multiprocessing
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +119,7 @@ def test_it_is_measured_beside_as_many_as_will_run(tiny_files: TinyFiles, monkey
         return 1.0
 
     monkeypatch.setattr(speed, "_median", median)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(planning, "cores", lambda: 6)
     monkeypatch.setattr(planning, "_refuse_what_does_not_fit", lambda *_: None)
     full = planned(tiny_files, Placement(threads=2), teacher=("none",), lam=(0.05, 0.1))
     assert seen
@@ -158,9 +157,7 @@ def test_what_cannot_train_beside_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_what_cannot_fit_is_refused(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = os.sysconf("SC_PHYS_PAGES")
-    monkeypatch.setattr(os, "sysconf", lambda name: 1000 if name == "SC_PHYS_PAGES" else 4096)
+    monkeypatch.setattr(planning, "memory", lambda: 4096 * 1000)
     monkeypatch.setattr(speed, "_median", lambda work, device: 1.0)
     with pytest.raises(ConfigError, match=r"2 workers .* need .* GiB of memory, this machine has 0\.0"):
         planned(tiny_files, Placement(workers=2), width=(3,))
-    assert pages > 1000

@@ -165,13 +165,15 @@ def test_a_teacher_that_cannot_be_used_is_refused(
 ) -> None:
     monkeypatch.delenv("AIL_TEACHER_DIR", raising=False)
     with pytest.raises(
-        ConfigError, match=r"teacher mine: no such teacher; there are none, random, vdsr; more in the .*"
+        ConfigError, match=r"teacher mine: no such model; there are none, random, vdsr, and any path .*; more in the .*"
     ):
         find_teacher("mine")
     monkeypatch.setenv("AIL_TEACHER_DIR", str(tmp_path))
     (tmp_path / "mine.safetensors").write_bytes(tiny_files.teacher.read_bytes())
     assert find_teacher("mine") == tmp_path / "mine.safetensors"
-    with pytest.raises(ConfigError, match=r"teacher other: no such teacher; there are none, random, mine, vdsr$"):
+    with pytest.raises(
+        ConfigError, match=r"teacher other: no such model; there are none, random, mine, vdsr, and any path"
+    ):
         find_teacher("other")
     with pytest.raises(ConfigError, match=r"teacher absent\.safetensors: .*no such file"):
         find_teacher("absent.safetensors")
@@ -270,7 +272,7 @@ def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(tiny_files
 def test_a_control_needs_no_teacher_unless_it_distils(tiny_files: TinyFiles, tmp_path: Path) -> None:
     values = tiny_files.protocol() | {"rule": ("uniform",), "teacher": ("absent",)}
     assert check(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path)))[1:] == ({}, None)
-    with pytest.raises(ConfigError, match="teacher absent: no such teacher"):
+    with pytest.raises(ConfigError, match="teacher absent: no such model"):
         check(SweepJob(sweep=SweepConfig(**values, beta=0.1), out=str(tmp_path)))
 
 

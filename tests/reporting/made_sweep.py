@@ -27,6 +27,7 @@ class MadeSweep:
         self.out, self.trials = UPath(out), list[dict[str, Any]]()
         self.protocol = {
             "train": ("sample",), "validation": ("val",), "test": ("Set5",), "depth": 4, "crops": 64, "rounds": rounds,
+            "init": "identity",
         } | protocol  # fmt: skip
         searched = {
             "rho": [0.8],

@@ -65,7 +65,7 @@ def test_points_have_their_error_bars_and_the_front_its_steps() -> None:
     middle = (float(bar.get("y1", "")) + float(bar.get("y2", ""))) / 2
     dots = {e.findtext("title"): e for e in elements(svg, "circle")}
     assert middle == pytest.approx(float(dots["A"].get("cy", "")), abs=0.1)
-    assert dots["B"].get("cx") != dots["C"].get("cx")  # equal sizes side by side
+    assert dots["B"].get("cx") == dots["C"].get("cx") != dots["A"].get("cx"), "equal sizes lie at one place"
     (edge,) = elements(svg, "polyline", "edge")
     assert len(edge.get("points", "").split()) == 3
     assert "1.5k" in [e.text for e in elements(svg, "text", "tick")]
@@ -79,3 +79,10 @@ def test_differences_lie_about_zero() -> None:
     assert float(better.get("cx", "")) - at == pytest.approx(at - float(worse.get("cx", "")), abs=0.2)
     assert [len(elements(svg, "line", "bar")), single.get("class")] == [2, "dot hollow"]
     assert "worse &lt;b&gt;" in svg
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-4, 1.0), (2.1e-3, 2.9e-3), (0.9, 1.1), (0.03, 0.3)])
+def test_a_logarithmic_axis_has_ticks(low: float, high: float) -> None:
+    series = [Series(mark="A", style="c0", points=[(0, low), (1, high)], said="a")]
+    heights = {e.text for e in elements(curves("loss", "round", "", series, log=True), "text", "end")}
+    assert len(heights) >= 2

@@ -38,7 +38,8 @@ def test_intervals_are_students_and_differences_go_seed_by_seed(tmp_path: Path) 
     text = said(sweep)
     assert text.startswith("Importance learning +0.10 dB: no difference to plain training shown\n")
     assert "30.10 dB on val ×2, mean of 3 seeds (95 % interval 29.85 to 30.35 dB)" in text
-    assert "On test sets, which chose nothing: Set5 ×2 33.10 ± 0.25 dB (+0.10 ± 0.25 against the control)." in text
+    on_test = "λ=0.15 teacher=tiny on the test sets, which chose nothing: Set5 ×2 33.10 ± 0.25 dB"
+    assert f"{on_test} (+0.10 ± 0.25 against the control)." in text
     assert "over 3 pairs of the same seed: −0.15 to +0.35 dB. Zero lies in it" in text
 
 
@@ -120,7 +121,7 @@ def test_a_set_that_chose_is_no_test_set(tmp_path: Path) -> None:
     for sweep in (both, same):
         sweep.seeds([30.0, 31.0], **AIL)
     (line,) = (line for line in said(both).splitlines() if "chose nothing" in line)
-    assert line.startswith("On test sets, which chose nothing: Set5 ×2 33.50 ± ")
+    assert "on the test sets, which chose nothing: Set5 ×2 33.50 ± " in line
     assert "val" not in line
     assert "chose nothing" not in said(same)
 
@@ -168,3 +169,27 @@ def test_a_folder_may_be_looked_at_elsewhere_and_runs_may_have_gone_further(tmp_
 ])  # fmt: skip
 def test_numbers_have_a_real_minus_and_zero_no_sign(value: float, form: str, text: str) -> None:
     assert words.number(value, form) == text
+
+
+def test_the_headline_speaks_of_all_conditions(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.seeds([30.5, 30.6, 30.55], **AIL)
+    sweep.seeds([29.0, 29.1, 29.05], **AIL | {"lam": 0.3})
+    sweep.seeds([30.0, 30.1, 30.05], **CONTROL)
+    both = "−1.00 to +0.50 dB against plain training in 2 conditions: 1 better and 1 worse beyond chance"
+    assert said(sweep).splitlines()[0] == f"Importance learning {both}"
+
+
+def test_bicubic_and_teacher_stand_beside_the_students(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    run = sweep.trial(28.0, 29.0, 30.0, seed=0, **AIL)
+    assert findings(sweep.out).references == {}, "as in a sweep of before"
+    rows = {
+        group: [{"set": name, "scale": 2, "psnr": psnr, "ssim": 0.9}]
+        for group, name, psnr in (("validation", "val", 30.0), ("test", "Set5", 33.66))
+    }
+    run.write_manifest(run.manifest() | {"references": {"bicubic": rows, "teacher": rows}})
+    found = findings(sweep.out)
+    assert found.references == {"bicubic": rows, "teacher=tiny": rows}
+    assert found.trials[0].useless == "it ends at or below bicubic interpolation"
+    assert "Held against: bicubic 30.00 dB, teacher=tiny 30.00 dB on the same images." in said(sweep)

@@ -72,7 +72,8 @@ def page_of(out: UPath | Path) -> Page:
 def test_the_numbers_are_the_records(sweep: MadeSweep, capsys: pytest.CaptureFixture[str]) -> None:
     page = page_of(sweep.out)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "Importance learning +0.20 dB: no difference to plain training shown"
+    conditions = "±0.00 to +0.20 dB against plain training in 2 conditions"
+    assert printed[0] == f"Importance learning {conditions}: no difference shown"
     assert re.fullmatch(r".*report\.html, 0\.\d MB", printed[1])
     assert printed[0] in page.text
     half = 12.7062 * np.std([0.25, 0.15], ddof=1) / 2**0.5  # Student's t, 1 degree
@@ -97,6 +98,17 @@ def test_failures_and_missing_runs_are_said(sweep: MadeSweep) -> None:
     page = page_of(sweep.out)
     assert "No trial has finished" in page.text
     assert page.text.count("Its run directory is gone") == 10
+
+
+def test_a_student_of_no_use_is_a_failure(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    run = sweep.trial(28.0, 29.0, 30.0, seed=0, **AIL)
+    assert "Failures None." in page_of(sweep.out).text
+    rows = {"validation": [{"set": "val", "scale": 2, "psnr": 30.0, "ssim": 0.9}], "test": []}
+    run.write_manifest(run.manifest() | {"references": {"bicubic": rows}})
+    page = page_of(sweep.out)
+    assert "Failures vdsr-f13 ×2 λ=0.15 teacher=tiny seed=0 finished it ends at or below bicubic" in page.text
+    assert "finished, of no use" in page.text
 
 
 def test_a_running_sweep_and_one_of_an_older_version_have_pages(sweep: MadeSweep) -> None:
@@ -257,6 +269,10 @@ def test_a_browser_works_it_and_no_request_leaves_the_page(sweep: MadeSweep, bro
     assert comparison.find_element(By.CLASS_NAME, "under").get_attribute("alt").endswith("crop: original")
 
     assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+    cut = (
+        "return [...document.querySelectorAll('table')].filter(t => t.scrollWidth > t.parentElement.clientWidth).length"
+    )
+    assert browser.execute_script(cut) == 0, "no column is cut off"
     scale = "return [...document.images].every(image => image.complete && (image.naturalWidth > 0 || !image.src))"
     assert browser.execute_script(scale)
     ground = "return getComputedStyle(document.body).backgroundColor"

@@ -19,7 +19,8 @@ TRIALS = [
         "validation": [row("val", 33.456, 0.92345)], "test": [row("Set5", 37.005, 0.95), row("Set14", 28.0, 0.7)],
     },
     {
-        "name": "vdsr-f13 ×2 w=1 (control) seed=0", "rounds": 3, "status": "finished", "below_bicubic": True, "dead": ["layers.3"], "draws": 2,
+        "name": "vdsr-f13 ×2 w=1 (control) seed=0", "rounds": 3, "status": "finished", "below_bicubic": True,
+        "dead": ["layers.3"], "draws": 2,
         "validation": [row("val", 29.996, 1.0)], "test": [],
     },
     {"name": "[broken]", "rounds": -1, "status": "failed", "validation": [], "test": []},
