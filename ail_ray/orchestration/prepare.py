@@ -1,4 +1,4 @@
-"""What trials share, built once and found again by its digest: shards, evaluation images, weights, teachers' errors.
+"""What trials share: shards, evaluation images, weights and teachers' errors, each built once and found by digest.
 
 corpora/<digest>/shard-0000.safetensors              training pairs
 evaluation/<digest>.safetensors                      one set at one scale
@@ -39,14 +39,14 @@ Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[
 
 
 def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """One after the other in this process."""
+    """Call the function with each list of arguments in this process, one after the other."""
     for arguments in calls:
         yield function(*arguments)
 
 
 @dataclass(frozen=True)
 class OnCluster:
-    """As Ray tasks with this many CPUs (and GPUs) each, so many at once."""
+    """Calls the function as Ray tasks with so many CPUs (and GPUs) each, and so many at once."""
 
     cpus: float = 1
     gpus: float = 0
@@ -62,7 +62,7 @@ class OnCluster:
 
 
 def said(work: Iterator[T], what: str, count: int, say: Callable[[str], None]) -> list[T]:
-    """Do the work and say how far it is, at the start and then at most every ten seconds."""
+    """Do the work, and say how far it is at the start and then every ten seconds at most."""
     spoken, results = time.monotonic(), list[T]()
     if count:
         say(f"{what}: {count} to do")
@@ -76,7 +76,7 @@ def said(work: Iterator[T], what: str, count: int, say: Callable[[str], None]) -
 
 @dataclass(frozen=True)
 class EvaluationFile:
-    """Where the images of one set at one scale are, or will be, as one file."""
+    """The file in which the images of one set at one scale are, or will be."""
 
     path: UPath
     images: datasets.ImageSet
@@ -85,14 +85,14 @@ class EvaluationFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Data of a protocol on the storage path: plain paths and numbers, fit to be sent to any process."""
+    """The data of a protocol on the storage path, as plain paths and numbers that can be sent to any process."""
 
     storage: UPath
     corpus: Corpus
     validation: tuple[EvaluationFile, ...]
     test: tuple[EvaluationFile, ...]
     passed_over: str = ""
-    """What lies beside the images and is none, in words."""
+    """A line about what is in the folders of the images and is no image."""
 
     @property
     def shard_paths(self) -> list[UPath]:
@@ -107,7 +107,7 @@ class Prepared:
         return [sum(pair.pixels for pair in self.corpus.shard_pairs(s)) for s in range(len(self.corpus.shards))]
 
     def crops_per_epoch(self, protocol: Protocol) -> int:
-        """As configured, or as many as cover the corpus once."""
+        """How many crops an epoch has: as configured, or as many as have the pixels of the corpus."""
         return protocol.crops or -(-self.corpus.pixels // protocol.crop**2)
 
 
@@ -152,7 +152,7 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
 
 
 def _twins(measured: Iterable[datasets.ImageSet]) -> list[str]:
-    """A line for each set whose numbers would overwrite those of another: they are recorded by its folder's name."""
+    """A line for each set whose numbers would overwrite those of another, since both folders have the same name."""
     found, problems = dict[str, datasets.ImageSet](), list[str]()
     for images in measured:
         first = found.setdefault(slug(images.name), images)
@@ -199,7 +199,7 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
 
 
 def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
-    """The weights of a teacher: one that the package brings, one in $AIL_TEACHER_DIR, or any path.
+    """Find the weights of a teacher: one that comes with the package, one in $AIL_TEACHER_DIR, or any path.
 
     None for `none` and `random`, which have no weights.
 
@@ -251,7 +251,7 @@ def _size(model: Network) -> str:
 
 
 def shared_weights(path: UPath, storage: UPath) -> UPath:
-    """A copy of some weights on the storage path, where every worker can read them."""
+    """Copy weights to the storage path, where every worker can read them, and return the copy's path."""
     copy = storage / "weights" / f"{weights_digest(path)}.safetensors"
     if not copy.exists():
         write_bytes(copy, path.read_bytes())
@@ -259,7 +259,7 @@ def shared_weights(path: UPath, storage: UPath) -> UPath:
 
 
 def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: tuple[str, UPath] | None) -> UPath:
-    """Where a run lies, begun or not; `teacher` and `start` a digest, and what `find_start` found."""
+    """The directory of a run, begun or not; `teacher` is a digest, and `start` what `find_start` returned."""
     digest = config.digest(
         corpus=prepared.corpus.digest,
         evaluation=[file.path.stem for file in (*prepared.validation, *prepared.test)],
@@ -275,12 +275,12 @@ TEACHER = "teacher.safetensors"
 
 
 def map_kind(protocol: Protocol) -> Kind:
-    """What a run reads of its teacher: outputs for distillation, else errors."""
+    """What a run reads of its teacher: `outputs` for distillation, and `errors` otherwise."""
     return "outputs" if protocol.beta > 0 else "errors"
 
 
 def map_paths(kind: Kind, digest: str, prepared: Prepared, precision: Precision) -> list[UPath]:
-    """Where the maps of a teacher are, or will be: a file for each shard."""
+    """The files in which the maps of a teacher are, or will be, one for each shard."""
     folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
     return [folder / shard.name for shard in prepared.shard_paths]
 
@@ -296,7 +296,7 @@ def teacher_maps(
     everywhere: Everywhere = here,
     say: Callable[[str], None] = print,
 ) -> tuple[str, UPath]:
-    """A teacher's digest, and the folder with its errors `|T(x) - y|`, or its outputs `T(x)`, for every shard.
+    """The digest of a teacher, and the folder with its errors `|T(x) - y|`, or its outputs `T(x)`, for every shard.
 
     They are computed where they are missing, from a copy of the teacher beside them, which every worker can read.
     """
@@ -318,7 +318,7 @@ def teacher_maps(
 def write_map(
     path: UPath, kind: Kind, shard: UPath, teacher: UPath, precision: Precision, device: str, threads: int
 ) -> None:
-    """`error` or `output` of every pixel of one shard: (pixels,) float16."""
+    """Write the teacher's `error` or `output` at every pixel of one shard: (pixels,) float16."""
     torch.set_num_threads(threads)
     target = torch.device(device)
     model = placed(load_model(teacher), precision, target)

@@ -1,6 +1,6 @@
 """What a person at a terminal sees of running sweeps: a row for every trial that is worked on, kept up to date.
 
-Read from the run directories, so it is the same with Ray and without. A log has the plain lines alone.
+It is read from the run directories, and so is the same with Ray and without. A log has only the plain lines.
 """
 
 import sys
@@ -21,7 +21,7 @@ from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.runs import Status, in_words, status
 
 Trial = tuple[int, str]
-"""Its sweep's place among the monitors, and its run, which two sweeps may share."""
+"""A trial: the number of its sweep among the monitors, and its run, which two sweeps may share."""
 COLUMNS = ("trial", "round", "epoch", "crops/s", "best", "left")
 
 
@@ -30,7 +30,7 @@ def shown(monitors: Sequence[Monitor], *, asked: int, storage: UPath) -> Iterato
     """Keep the table below whatever is printed within this block, if standard output is a terminal.
 
     Args:
-        asked: trials of all sweeps.
+        asked: how many trials all sweeps have together.
     """
     # Without colours under NO_COLOR; a long line is left to the terminal, from which a path can then be copied whole.
     console = Console(soft_wrap=True, highlight=False)
@@ -44,7 +44,7 @@ def shown(monitors: Sequence[Monitor], *, asked: int, storage: UPath) -> Iterato
 
 
 class Board:
-    """The table, and how far every trial was when it was first seen."""
+    """Draws the table, and remembers how far every trial was when it was first seen."""
 
     def __init__(self, monitors: Sequence[Monitor], asked: int) -> None:
         self.monitors, self.asked, self.since = monitors, asked, time.monotonic()

@@ -1,4 +1,4 @@
-"""What students are held against: bicubic interpolation and their teachers, measured on a sweep's evaluation images.
+"""What students are compared with: bicubic interpolation and teachers, measured on a sweep's evaluation images.
 
 evaluation/<digest>-bicubic.json            a row of bicubic interpolation on the images of evaluation/<digest>
 evaluation/<digest>-<teacher's digest>.json one of a teacher
@@ -67,9 +67,9 @@ def write_reference(path: UPath, evaluation: UPath, weights: UPath | None, devic
 
 
 def below_bicubic(measured: Mapping[str, Any], rows: Mapping[str, Rows]) -> bool:
-    """Whether what was measured of a student is no better than bicubic interpolation on the same images.
+    """Whether a student, as measured, is no better than bicubic interpolation on the same images.
 
-    Compared are mean PSNRs on the validation images, or on the test images where there are none.
+    Their mean PSNRs on the validation images are compared, or on the test images where there are none.
 
     Args:
         measured: has the rows `validation` and `test`.

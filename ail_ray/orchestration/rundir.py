@@ -50,17 +50,17 @@ class OtherFormatError(FileError):
 
 
 class RunDirectory:
-    """Paths, commits and records of one run; any number may read, one worker (rank 0) commits."""
+    """Paths, commits and records of one run. Any number of processes may read, and one worker (rank 0) commits."""
 
     def __init__(self, path: UPath, holder: str | None = None) -> None:
         """
         Args:
-            holder: of the lease this process works under; once another has taken it, commits raise `LeaseLostError`.
+            holder: holds the lease that this process works under; once another has it, commits raise `LeaseLostError`.
         """
         self.path, self.holder = path, holder
 
     def create(self, config: RunConfig, **resolved: Any) -> dict[str, Any]:
-        """The manifest: the recorded one if the run exists, else a new one with what was resolved for this run.
+        """Return the manifest: the recorded one if the run exists, else a new one with what was resolved for this run.
 
         Args:
             config: of the run; its `rounds` may exceed the recorded ones, which extends the run.
@@ -86,7 +86,7 @@ class RunDirectory:
         return manifest
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest; the one before, if it is damaged.
+        """Read the manifest, or the one before it if it is damaged.
 
         Raises:
             FileError: missing, damaged (with the one before), or of another format.
@@ -116,7 +116,7 @@ class RunDirectory:
 
     @property
     def last_round(self) -> int:
-        """The last committed round, -1 before the first."""
+        """The last committed round; -1 if there is none."""
         try:
             return int(self.manifest()["last_round"])
         except FileError:
@@ -124,7 +124,7 @@ class RunDirectory:
 
     @property
     def place(self) -> Place | None:
-        """Where the last commit stands."""
+        """How far the run was at its last commit."""
         places = self.manifest()["places"]
         return Place(*places[-1]) if places else None
 
@@ -136,7 +136,7 @@ class RunDirectory:
         return self.path / "rounds" / f"round-{round:03d}.json"
 
     def pictures(self, round: int) -> list[UPath]:
-        """The pictures of a round, by name."""
+        """The pictures of a round by the names of their files."""
         folder = self.path / "rounds" / f"round-{round:03d}"
         return sorted(folder.glob("*.png"), key=lambda path: path.name) if folder.exists() else []
 
@@ -268,7 +268,7 @@ class RunDirectory:
         return lines
 
     def _sound(self, path: UPath, lines: list[str]) -> bool:
-        """Whether a file is whole; if not, a line says so."""
+        """Whether a file is whole; if it is not, a line about it is added."""
         try:
             read_json(path) if path.suffix == ".json" else read_tensors(path)
         except FileError as error:
@@ -277,7 +277,7 @@ class RunDirectory:
         return True
 
     def incidents(self) -> list[str]:
-        """What was found damaged so far, or could not be written, a line each."""
+        """A line for everything that was found damaged so far, or could not be written."""
         with suppress(FileError):
             return list(self.manifest()["incidents"])
         return []
@@ -289,12 +289,12 @@ class RunDirectory:
         return 0
 
     def note(self, incident: str) -> None:
-        """Add one to them, if it is not there yet."""
+        """Add a line to `incidents`, if it is not there yet."""
         if incident not in (manifest := self.manifest())["incidents"]:
             self.write_manifest(manifest | {"incidents": [*manifest["incidents"], incident]})
 
     def fail(self, reason: str) -> None:
-        """Record why this attempt cannot go on, where trying again would only fail again."""
+        """Record why this attempt cannot go on, since trying again would only fail again."""
         Lease(self.path).check(self.holder)
         write_json(self.path / "failure.json", {"reason": reason})
 
@@ -306,7 +306,7 @@ class RunDirectory:
         return f"{path}: damaged"
 
     def forget_failure(self) -> None:
-        """A new attempt begins."""
+        """Forget why the last attempt failed, since a new one begins."""
         (self.path / "failure.json").unlink(missing_ok=True)
 
     def _commit_state(self, manifest: dict[str, Any], place: Place, arrays: dict[str, np.ndarray]) -> None:
@@ -323,7 +323,7 @@ class RunDirectory:
                 path.unlink(missing_ok=True)
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest with its checksum; the one there becomes the one before."""
+        """Write the manifest with its checksum, and keep the one that is there as the previous one."""
         with suppress(FileError):
             previous = self._manifest("manifest.json")
             write_json(self.path / "manifest-previous.json", previous | {"sha256": digest_of(previous, length=64)})

@@ -47,7 +47,7 @@ class Status:
 
 
 def title(config: RunConfig) -> str:
-    """A run as a person would name it: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
+    """The name of a run for people: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
 
     Other rules and conditions are named too: `reference λ=0.15`, `β=0.1`, `one schedule`, `from student.safetensors`.
     """
@@ -68,7 +68,7 @@ def title(config: RunConfig) -> str:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """One line about a round, fit for a log."""
+    """A line about a round for a log."""
     rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*record["validation"], *record["test"])]
     importance = record["importance"]
     speed = f", {record['patches_per_second']:.0f} crops/s" if record.get("patches_per_second") else ""
@@ -79,14 +79,14 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def statuses(storage: UPath) -> list[Status]:
-    """All runs, the one that was committed last first."""
+    """The status of all runs, the latest commit first."""
     folder = storage / "runs"
     runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
     return sorted((status(path) for path in runs), key=lambda found: (found.age, found.run))
 
 
 def status(path: UPath) -> Status:
-    """How far a run is."""
+    """The status of a run."""
     directory = RunDirectory(path)
     try:
         manifest, records = directory.manifest(), directory.records()
@@ -115,7 +115,7 @@ def status(path: UPath) -> Status:
 
 
 def _data(config: RunConfig) -> str:
-    """Sets and scales by name; numbers of runs that differ in them cannot be compared."""
+    """The names of sets and scales; runs that differ in them have numbers that cannot be compared."""
     train, compared = (
         "+".join(Path(name).name for name in s) for s in (config.train, config.validation or config.test)
     )
@@ -123,7 +123,7 @@ def _data(config: RunConfig) -> str:
 
 
 def table(found: list[Status]) -> Iterator[str]:
-    """The runs as lines, under the data that they can be compared on, with what they are held against there."""
+    """The runs as lines, grouped by the data they can be compared on, with bicubic and teachers on that data."""
     groups: dict[str, list[Status]] = {}
     for s in found:
         groups.setdefault(s.data, []).append(s)
@@ -143,7 +143,7 @@ def table(found: list[Status]) -> Iterator[str]:
 
 
 def rounds(path: UPath) -> Iterator[str]:
-    """One run, a line a round."""
+    """One run, with a line for each round."""
     found = status(path)
     worker = f", {found.state} works on it" if found.works else f", {found.state}"
     yield f"{found.name or path.name}{worker}{': ' + found.reason if found.reason else ''}"
@@ -163,15 +163,15 @@ class Rubbish:
 
 
 def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[str, ...] = ()) -> list[Rubbish]:
-    """What can go: runs that failed, are older or are named, then shards and errors that no run left behind needs.
+    """What can be removed: runs that failed, are older or are named, and shards and errors that no other run needs.
 
     Args:
-        failed: runs that failed, or that cannot be read.
-        older: runs whose last commit was more than so many seconds ago; of one that cannot be read nobody knows.
-        names: of runs that can go in any case.
+        failed: include runs that failed, or that cannot be read.
+        older: include runs whose last commit was more than so many seconds ago, if they can be read.
+        names: names of runs to include in any case.
 
-    A run that somebody works on never can, nor what it needs, nor what changed in the last day: a sweep may be about
-    to begin with it.
+    A run that somebody works on is never included, nor what it needs, nor what changed in the last day, since a sweep
+    may be about to use it.
     """
     found, goes = statuses(storage), []
     kept = list[Status]()
@@ -203,7 +203,7 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
 
 
 def remove(goes: list[Rubbish]) -> None:
-    """Remove folders, runs by their manifest first, so that a half-removed one is none."""
+    """Remove folders, and of a run the manifest first, so that a half-removed run is not taken for one."""
     for each in goes:
         (each.path / "manifest.json").unlink(missing_ok=True)
         remove_tree(each.path)
@@ -229,7 +229,7 @@ def _tuples(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_words(seconds: float) -> str:
-    """A length of time, as `1.5 h`."""
+    """A length of time in words, such as `1.5 h`."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What a sweep searches over: the trials of a grid, of a random search, and the space for Optuna."""
+"""What a sweep searches over: the trials of a grid or of a random search, and the space for Optuna."""
 
 from typing import Any
 
@@ -27,13 +27,13 @@ def proposals(config: SweepConfig) -> list[dict[str, Any]]:
 
 
 def axes(config: SweepConfig) -> dict[str, tuple[Any, ...]]:
-    """What is searched over, and the values given for it."""
+    """The names of the values that are searched over, and what was given for each."""
     size = "width" if config.width else "rho"
     return {name: getattr(config, name) for name in (size, "lam", "teacher", "rule", "seed")}
 
 
 def search_space(config: SweepConfig) -> dict[str, Any]:
-    """The axes for Optuna: two or more numbers are the ends of a range, anything else a choice."""
+    """The search space for Optuna: two or more numbers are the ends of a range, and anything else is a choice."""
     from ray import tune  # here: it takes a second to load, which a command's --help need not wait for
 
     space: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def search_space(config: SweepConfig) -> dict[str, Any]:
 
 
 def is_range(name: str, options: tuple[Any, ...]) -> bool:
-    """Whether random search and Optuna draw from between the values given, not from among them."""
+    """Whether random search and Optuna draw between the values given, instead of choosing one of them."""
     return name in ("rho", "width", "lam") and len(options) > 1
 
 

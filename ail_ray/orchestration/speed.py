@@ -1,4 +1,4 @@
-"""How fast a worker is here, and what it holds: measured for seconds, or assumed for a GPU that is not here."""
+"""How fast a worker is, and how much memory it takes: measured for seconds, or assumed for a GPU that is not here."""
 
 import multiprocessing
 import signal
@@ -35,7 +35,7 @@ COMPANY = 60.0  # seconds in which a process beside the measured one must have b
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """One worker's seconds for one student, and the memory it takes."""
+    """How many seconds one worker takes for one student, and how much memory."""
 
     step: float  # a step on this worker's share of the batch
     error_pass: float  # a pixel, in the run's precision
@@ -50,7 +50,7 @@ class Speed:
 
 @contextmanager
 def company(others: int, config: RunConfig, precision: Precision) -> Iterator[None]:
-    """So many processes that train: the workers of a machine share its cores, its caches and its memory's speed."""
+    """Let so many processes train beside this block, since workers of a machine share cores, caches and memory."""
     context = multiprocessing.get_context("spawn")
     training = context.Semaphore(0)
     arguments = (config, precision, torch.get_num_threads(), training)
@@ -79,7 +79,7 @@ def company(others: int, config: RunConfig, precision: Precision) -> Iterator[No
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes started in this block do not hear Ctrl-C, which a terminal sends to all: whoever began ends them."""
+    """Let processes that start in this block ignore Ctrl-C, which a terminal sends to all; this process ends them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -104,10 +104,10 @@ def _keep_training(config: RunConfig, precision: Precision, threads: int, traini
 def measured_speed(
     config: RunConfig, workers: int, precision: Precision, device: torch.device, largest: int, share: float
 ) -> Speed:
-    """Times and memory of the run's own functions on random pixels, some seconds each.
+    """Measure times and memory of the run's own functions on random pixels, for some seconds each.
 
     Args:
-        share: of the time measured here that a worker will have.
+        share: what share of the speed measured here a worker will have.
     """
     config = replace(config, batch=max(1, config.batch // workers))
     side = int(min(largest, LARGEST_MEASURED) ** 0.5)
@@ -128,7 +128,7 @@ def measured_speed(
 def _training(
     config: RunConfig, side: int, precision: Precision, device: torch.device
 ) -> tuple[Callable[[], None], Network, Shard]:
-    """Some steps on a shard of one square image, the student they train, and the shard."""
+    """A function that does some steps on a shard of one square image, the student that it trains, and the shard."""
     student = placed(config.student(), precision, device)
     side = side // student.upsampling * student.upsampling
     hr, geometry = np.random.default_rng(0).integers(0, 256, side**2, np.uint8), np.array([side], np.int64)
@@ -152,7 +152,7 @@ def _training(
 
 
 def assumed_speed(config: RunConfig, workers: int) -> Speed:
-    """Forward and backward are three times the multiply-accumulates of a forward pass."""
+    """Compute times from multiply-accumulates; a step has three times as many as a forward pass."""
     pixel = _work(config.student()) / ASSUMED_SPEED
     return Speed(
         step=3 * pixel * config.crop**2 * config.batch / workers, error_pass=pixel, evaluation=4 * pixel,
@@ -161,7 +161,7 @@ def assumed_speed(config: RunConfig, workers: int) -> Speed:
 
 
 def teacher_seconds(path: UPath, pixels: int, precision: Precision, device: torch.device, assumed: bool) -> float:
-    """Seconds of a teacher's pass over so many pixels."""
+    """How many seconds a teacher takes for so many pixels."""
     teacher = load_model(path)
     if assumed:
         return pixels * _work(teacher) / ASSUMED_SPEED
@@ -172,12 +172,12 @@ def teacher_seconds(path: UPath, pixels: int, precision: Precision, device: torc
 
 
 def _work(model: Network) -> float:
-    """Multiply-accumulates for a pixel of the output."""
+    """Multiply-accumulates of a network for one pixel of the output."""
     return multiply_accumulates(model, 240, 240) / 240**2
 
 
 def _median(work: Callable[[], object], device: torch.device, seconds: float = 1.5) -> float:
-    """Seconds of a piece of work: the median of as many as fit into the time, at least three, after one to warm up."""
+    """How many seconds a piece of work takes: the median of at least three, or as many as fit, after one to warm up."""
     times: list[float] = []
     work()
     while len(times) < 3 or sum(times) < seconds:

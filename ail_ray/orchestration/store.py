@@ -38,13 +38,13 @@ class ImportanceStore:
         self._held: dict[int, tuple[int, np.ndarray]] = {}  # round and W of a shard, as read last
 
     def initialise(self, shard: int, pixels: int) -> None:
-        """Write `W_0` of a shard of so many pixels, unless it is there."""
+        """Write `W_0` of a shard with so many pixels, unless it is there."""
         path = self.directory.importance_path(0, shard)
         if not path.exists():
             self._write(0, shard, self._first(shard, pixels))
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
-        """`W_round` of a shard from `W_{round-1}` and `|y - s|`, (pixels,) float16; done before, it stands.
+        """Compute `W_round` of a shard from `W_{round-1}` and `|y - s|`, (pixels,) float16; only once.
 
         Raises:
             StoreError: the round does not follow what the store holds, or the error has another shape.
@@ -68,7 +68,7 @@ class ImportanceStore:
         )  # fmt: skip
 
     def read(self, round: int, shard: int) -> np.ndarray:
-        """`W_round` of a shard: (pixels,) float16, mapped from its snapshot, read-only.
+        """Read `W_round` of a shard: (pixels,) float16, mapped from its snapshot, read-only.
 
         Raises:
             FileError: there is no such snapshot, or it is damaged.
@@ -101,14 +101,15 @@ class ImportanceStore:
 
 
 class ActorStore:
-    """The store as a Train worker sees it: an actor on its node owns its shards and updates them while it goes on.
+    """The store as a Train worker sees it: an actor on the same node owns its shards and updates them beside it.
 
-    Only errors travel, by the node's shared memory. Snapshots are mapped from storage, so W is nowhere held twice and
-    no node is kept for the objects on it. The actor ends with the worker; the next one, wherever it is, has its own.
+    Only errors are sent, through the shared memory of the node. Snapshots are mapped from storage, so that W is nowhere
+    in memory twice, and no node has to stay for objects on it. The actor ends with the worker, and the next worker has
+    an actor of its own.
     """
 
     def __init__(self, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> None:
-        """As `ImportanceStore`; starts the actor."""
+        """Start the actor; the arguments are those of `ImportanceStore`."""
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ImportanceStore)
         self.actor: Any = remote.options(scheduling_strategy=node).remote(directory, config, teacher_errors)
@@ -120,20 +121,20 @@ class ActorStore:
         ray.kill(self.actor)
 
     def initialise(self, shard: int, pixels: int) -> None:
-        """Write `W_0` of a shard from here: the actor's process takes seconds to start, training need not wait."""
+        """Write `W_0` of a shard in this process, so that training need not wait for the actor to start."""
         self._snapshots.initialise(shard, pixels)
 
     def update(self, round: int, shard: int, error: np.ndarray) -> None:
-        """Ask for an update and go on; `read` of the same shard waits for it and raises what went wrong.
+        """Ask for an update without waiting; `read` of the same shard waits for it, and raises what went wrong.
 
-        With so many on their way it first waits for the oldest: errors that wait take memory.
+        If too many updates are on their way it first waits for the oldest, since errors that wait take memory.
         """
         while len(self._pending) >= ON_THEIR_WAY:
             ray.get(self._pending.pop(next(iter(self._pending))))
         self._pending[shard] = self.actor.update.remote(round, shard, error)
 
     def read(self, round: int, shard: int) -> np.ndarray:
-        """`W_round`, mapped from its snapshot."""
+        """Read `W_round` of a shard, mapped from its snapshot."""
         if shard in self._pending:
             ray.get(self._pending.pop(shard))
         return self._snapshots.read(round, shard)

@@ -49,8 +49,9 @@ def run_sweep(
     """Run all trials, each from where its run directory stands, and write `sweep.json` and in the end `summary.json`.
 
     Args:
-        name: of the sweep in MLflow; command: recorded there.
-        say: told a line at a time what happens.
+        name: name of the sweep in MLflow.
+        command: the command, which is recorded there.
+        say: is called with a line whenever something happens.
 
     Returns:
         The summary: `{"trials": [...], ...}`, the trials sorted by validation PSNR.
@@ -65,7 +66,7 @@ def run_sweep(
 def run_sweeps(
     jobs: Mapping[str, SweepJob], *, command: str = "", say: Callable[[str], None] = print
 ) -> list[dict[str, Any]]:
-    """Sweeps by name, of one placement and storage path, as if they were one: their trials fill the cluster together.
+    """Run sweeps that share placement and storage path as if they were one, so that their trials fill the cluster.
 
     Each has its own folder, parent run and summary, which is there as soon as its last trial is over.
 
@@ -115,7 +116,7 @@ def run_sweeps(
 
 
 def _checked(jobs: Mapping[str, SweepJob]) -> list[tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]]:
-    """What `check` returns for each; ConfigError with all that keeps any of them from starting."""
+    """What `check` returns for each sweep; ConfigError with everything that keeps any of them from starting."""
     first, checked = next(iter(jobs.values())), []
     problems = cannot_start(first.placement, local=first.local)
     for job in jobs.values():
@@ -144,7 +145,7 @@ def _data(job: SweepJob, prepared: Prepared) -> str:
 def _data_built(
     jobs: Mapping[str, SweepJob], data: Sequence[Prepared], tells: Mapping[str, Callable[[str], None]]
 ) -> list[Precision]:
-    """Precision, shards and evaluation files of each sweep: whatever is there already is kept.
+    """Find the precision of each sweep, and build its shards and evaluation files if they are not there.
 
     Raises:
         ConfigError: no node came, one does not share the storage path, or there are images that cannot be read.
@@ -169,7 +170,7 @@ def _data_built(
 
 
 def _begun(placement: Placement, sweeps: Sequence[Sweep]) -> Placement:
-    """What the largest trial takes: one that was begun goes on with the workers and threads that it began with."""
+    """The placement of the largest trial; one that was begun goes on with its own workers and threads."""
     for sweep in sweeps:
         for searched in proposals(sweep.job.sweep) if sweep.job.sweep.search != "optuna" else ():
             plan = sweep.plan(searched)
@@ -183,7 +184,7 @@ def _begun(placement: Placement, sweeps: Sequence[Sweep]) -> Placement:
 
 
 class _Opened:
-    """A sweep that was checked, and who is told of it."""
+    """A sweep that was checked, with its record and its monitor."""
 
     def __init__(
         self,
@@ -215,7 +216,7 @@ class _Opened:
         self.over = False
 
     def build(self, precision: Precision) -> Sweep:
-        """Teachers and their maps: each once, whatever is there already kept."""
+        """Compute the maps of the teachers, each once and only if they are not there."""
         job, p = self.job, self.job.placement
         everywhere: Everywhere = here if job.local else OnCluster(p.threads, 1 if p.gpu else 0, job.max_workers)
         teachers = {
@@ -253,7 +254,7 @@ class _Opened:
         return self.summary
 
     def abandon(self) -> None:
-        """Record that it was interrupted, unless it is finished: here first, since MLflow may be slow."""
+        """Record that the sweep was interrupted, unless it is finished: on disk first, since MLflow may be slow."""
         if self.summary is None:
             with suppress(Exception):  # what ended it is what is to be heard of
                 self.ledger.close("stopped")
@@ -264,7 +265,7 @@ class _Opened:
 
 
 def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared, say: Callable[[str], None]) -> None:
-    """What compares the trials, and the champion, to MLflow; if that is away, the same command does it later."""
+    """Send MLflow what compares the trials, and the champion; if MLflow is away, the same command does so later."""
     trials = summary["trials"]
     validation = {
         scale: [file.path for file in prepared.validation if file.scale == scale]

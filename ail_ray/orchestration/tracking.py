@@ -38,7 +38,7 @@ NOTE = "ail.note"  # digest of the description as it was written last
 RESULTS = ("student.safetensors", "config.json")  # of a run
 TABLE = "trials.json"
 LONGEST = {"name": 250, "value": 500, "text": 5000, "part": 150}
-"""Characters that MLflow takes, older servers too, of a run's name, a parameter, a tag, a part of a metric's name."""
+"""How many characters MLflow, even an old server, accepts in a run's name, a parameter, a tag, a metric's name."""
 
 References = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
 """Rows of `validation` and `test` by what made them: `bicubic`, `teacher=vdsr`."""
@@ -61,13 +61,13 @@ class Tracker:
         """Find or open the sweep's parent run.
 
         Args:
-            uri: as `connect`.
+            uri: as in `connect`.
             sweep: digest of the sweep; name, note (Markdown) and params describe it to people.
-            datasets: what all its trials read.
+            datasets: the image sets that all its trials read.
             references: what the trials are compared with.
 
         Raises:
-            ConfigError: as `connect`.
+            ConfigError: as in `connect`.
         """
         self.sweep, self.note, self.datasets, self._children = sweep, note, list(datasets), dict[str, str]()
         self.references: References = references or {}
@@ -155,7 +155,7 @@ class Tracker:
     def _log(
         self, run_id: str, t: int, stamp: float, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
     ) -> None:
-        """Send a round, and with it that it was sent."""
+        """Send a round, together with a tag that says that it was sent."""
         tags = {LAST_ROUND: str(t), **(tags or {})}
         self.client.log_batch(
             run_id,
@@ -196,7 +196,7 @@ class Tracker:
         return run_id
 
     def _send(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
-        """Artifacts keep their names: sent again, they replace themselves."""
+        """Send files under their own names, so that they replace what was sent before."""
         with tempfile.TemporaryDirectory() as scratch:
             for name, content in files.items():
                 (Path(scratch) / name).write_bytes(content)
@@ -204,7 +204,7 @@ class Tracker:
 
 
 def _begun(directory: RunDirectory) -> float | None:
-    """When a run began, seconds of the epoch; None if its manifest cannot be read, which is why it failed then."""
+    """When a run began, in seconds since 1970; None if its manifest cannot be read, which then is why it failed."""
     with suppress(FileError):
         return float(directory.manifest()["created"])
     return None
@@ -254,11 +254,11 @@ def measured(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float
 
 
 def compared_by(rows: Mapping[str, Any]) -> float:
-    """dB, mean over the validation sets, over the test sets if there are none."""
+    """The PSNR that trials are compared by, in dB: the mean over validation sets, or over test sets without any."""
     return mean_psnr(rows["validation"] or rows["test"])
 
 
 def _short(name: str) -> str:
-    """A name, such as a folder's, without what MLflow refuses in names, and no longer than it takes."""
+    """A name, such as that of a folder, without characters that MLflow refuses, and no longer than it accepts."""
     name = slug(name)
     return name if len(name) <= LONGEST["part"] else f"{name[: LONGEST['part'] - 12]}--{name[-10:]}"

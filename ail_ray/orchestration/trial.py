@@ -37,7 +37,7 @@ LOOK = 1.0  # seconds between looks for rounds that were committed
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
-    """A run with everything it reads and its place on the storage path."""
+    """A run with everything that it reads and its place on the storage path."""
 
     config: RunConfig
     prepared: Prepared
@@ -54,13 +54,13 @@ class TrialPlan:
 
     @property
     def student(self) -> UPath:
-        """Weights after the rounds asked for: the run's result, or of a run that has more of them that round's."""
+        """Weights after the rounds asked for: the run's result, or that round's student if the run has gone further."""
         directory = RunDirectory(self.directory)
         longer = directory.last_round > self.config.rounds
         return directory.student_path(self.config.rounds) if longer else self.directory / "student.safetensors"
 
     def open(self, directory: RunDirectory, placement: Placement) -> dict[str, Any]:
-        """The manifest of this run's directory, mended, or made if the run is new; a recorded one decides."""
+        """Mend the run directory, or make it if the run is new; returns its manifest, by which a run goes on."""
         manifest = directory.create(
             self.config, corpus=self.prepared.corpus.digest, pairs=len(self.prepared.corpus.pairs),
             pixels=self.prepared.corpus.pixels, precision=self.precision, threads=placement.threads,
@@ -71,7 +71,7 @@ class TrialPlan:
         return manifest
 
     def assignment(self, manifest: dict[str, Any], holder: str) -> Assignment:
-        """What the workers are told."""
+        """The assignment that all workers get."""
         maps = self.errors or self.outputs
         return Assignment(
             config=self.config, directory=self.directory, shards=self.prepared.shard_paths,
@@ -100,7 +100,7 @@ class RunError(RuntimeError):
 
 @contextmanager
 def _held(directory: RunDirectory) -> Iterator[Lease]:
-    """Hold the run. What ends the block before its time is recorded as the run's failure, while the run is held."""
+    """Hold the run; whatever ends the block too early is recorded as the failure of the run while it is held."""
     with Lease(directory.path) as lease:
         try:
             yield lease
@@ -122,10 +122,10 @@ def run_local(
     leaving: AbstractContextManager[Callable[[], int]] = NEVER,
     complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
 ) -> RunDirectory:
-    """A run in this process, without Ray, into the same kind of run directory.
+    """Run in this process, without Ray, into the same kind of run directory.
 
     Args:
-        report: told of every committed round.
+        report: is called with every committed round.
         complete: writes the result when all rounds are there.
         leaving: entered while it trains; yields what tells the signal that asks to leave at the next step (see
             `asked_to_leave`), 0 for none.
@@ -147,7 +147,7 @@ def run_on_ray(
     report: Callable[[dict[str, Any]], None],
     complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
 ) -> RunDirectory:
-    """A run on the cluster this process is connected to; goes on where its run directory stands.
+    """Run on the cluster that this process is connected to, from where the run directory stands.
 
     However often workers and nodes are lost, it goes on as long as it gets further in between.
 
@@ -192,7 +192,7 @@ def run_on_ray(
 
 
 def _trainer(plan: TrialPlan, placement: Placement, assignment: Assignment) -> TorchTrainer:
-    """Of all rounds that are left."""
+    """The trainer for all rounds that are left."""
     os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"  # else every report waits about two seconds
     # A process less for each trial: that a node will go changes nothing here, and that it went is seen anyway.
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
@@ -217,7 +217,7 @@ def _trainer(plan: TrialPlan, placement: Placement, assignment: Assignment) -> T
 
 
 def complete_with_onnx(directory: RunDirectory) -> None:
-    """Write a finished run's result, as ONNX too; if that cannot be, the run notes why and is finished anyway."""
+    """Write the result of a finished run, also as ONNX; if ONNX fails, the run notes why and is finished anyway."""
     directory.finalise()
     path = directory.path / "student.onnx"
     try:
@@ -231,7 +231,7 @@ def complete_with_onnx(directory: RunDirectory) -> None:
 
 
 def _fit(trainer: TorchTrainer, tell: Callable[[], None]) -> str | None:
-    """Fit, telling of every round as soon as it is committed; why it ended early, if it did.
+    """Fit, and report every round as soon as it is committed; returns why it ended early, if it did.
 
     Ray's own way from Train to Tune (`TuneReportCallback`) waits for ever when a trial ends while its last report is
     still on the way. The run directory knows all rounds anyway.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep whose data and teachers are there: any of its trials can start. Sent to every trial."""
+    """A sweep whose data and teachers are there, so that any of its trials can start; it is sent to every trial."""
 
     job: SweepJob
     prepared: Prepared
@@ -50,7 +50,7 @@ class Sweep:
         )  # fmt: skip
 
     def _references(self, config: RunConfig) -> dict[str, Rows]:
-        """Bicubic interpolation, and the run's own teacher if it has one."""
+        """The rows of bicubic interpolation and, if the run has one, of its own teacher."""
         own = {"bicubic": "bicubic", f"teacher={Path(config.teacher).name}": "teacher"}
         names = own if "teacher" in config.reads else {"bicubic": "bicubic"}
         return {name: self.references[key] for key, name in names.items() if key in self.references}
@@ -64,11 +64,11 @@ def run_on_tune(
     at_once: int,
     ended: Callable[[int], None],
 ) -> None:
-    """Run the trials of some sweeps in their order, so many at once; the monitor of each is told of its own.
+    """Run the trials of several sweeps in order, so many at once; each monitor is told of the trials of its sweep.
 
     Args:
-        name: digest of it all.
-        ended: told the number of a sweep when one of its trials is over.
+        name: digest of all sweeps together.
+        ended: is called with the number of a sweep when one of its trials is over.
 
     Raises:
         ValueError: Optuna or ASHA with several sweeps: they compare all trials with each other.
@@ -125,13 +125,13 @@ def _trial(tuned: dict[str, Any], sweeps: Sequence[Sweep]) -> None:
 
 
 def _asked(tuned: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Which sweep a trial is of, and its searched values: what Tune gives it is ours, or one of Optuna's proposals."""
+    """The sweep of a trial and its searched values, from what Tune gives it: ours, or a proposal of Optuna's."""
     trial = tuned.get("trial", {"sweep": 0, "searched": tuned})
     return trial["sweep"], trial["searched"]
 
 
 class _Callback(tune.Callback):
-    """Tune's events as the monitors'."""
+    """Passes on Tune's events to the monitors."""
 
     def __init__(
         self, sweeps: Sequence[Sweep], monitors: Sequence["Monitor"], recorded: UPath, ended: Callable[[int], None]
@@ -140,7 +140,7 @@ class _Callback(tune.Callback):
         self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Tune pickles its callbacks beside the runs, and nobody reads that: keep MLflow's address out of it."""
+        """Leave MLflow's address out of the pickle that Tune makes of its callbacks, and that nobody reads."""
         return tune.Callback, ()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

@@ -27,7 +27,7 @@ from ail_ray.orchestration.store import ActorStore
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What every worker of a run is told; plain data."""
+    """What every worker of a run needs to know, as plain data."""
 
     config: RunConfig
     directory: UPath
@@ -60,7 +60,7 @@ def train_worker(job: dict[str, Assignment]) -> None:
 
 
 def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
-    """What Ray Tune's searchers and schedulers see of a round: plain numbers and the run's name."""
+    """What Ray Tune's searchers and schedulers get of a round: plain numbers and the name of the run."""
     return {
         "run": directory.name,
         "round": record["round"],
@@ -78,7 +78,7 @@ def work(
     report: Callable[[dict[str, Any]], None],
     asked: Callable[[], int] = lambda: 0,
 ) -> None:
-    """Algorithm 1 on the shards `s` with `s mod size == rank`."""
+    """Do Algorithm 1 on the shards `s` with `s mod size == rank`."""
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
     student = placed(load_model(a.start) if a.start else config.drawn(), a.precision, device)

@@ -1,4 +1,4 @@
-"""The pictures of a page as data URIs: a run's maps through the rounds, crops of several students side by side."""
+"""The pictures of a page as data URIs: maps of a run through its rounds, and crops by several students."""
 
 import base64
 import io
@@ -30,7 +30,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Film:
-    """A picture through the rounds, and what it is a picture of, if that stands beside it."""
+    """A picture of every round, and what it is a picture of, if that is shown beside it."""
 
     name: str
     still: Frame | None
@@ -39,14 +39,14 @@ class Film:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same crop by several means."""
+    """The same crop, enlarged in several ways."""
 
     name: str
     frames: list[Frame]
 
 
 def films(trial: Trial) -> Iterator[Film]:
-    """The pictures of a run that are no comparison, importance first: of several panels the importance by round."""
+    """The pictures of a run that compare nothing, importance first; of one with several panels the importance."""
     run, last = RunDirectory(trial.directory), len(trial.records) - 1
     names = [path.name for path in run.pictures(last)]
     shown = [name for name in names if not _compares(_panels(run, last, name))]
@@ -60,7 +60,7 @@ def films(trial: Trial) -> Iterator[Film]:
 
 
 def comparisons(trial: Trial, control: Trial | None) -> Iterator[Comparison]:
-    """Crops of the last round with a student in them; with the control's student, if it drew the same crop."""
+    """Crops of the last round that show a student, together with the control's student if it drew the same crop."""
     run, last = RunDirectory(trial.directory), len(trial.records) - 1
     chosen = [(path.name, parts) for path in run.pictures(last) if _compares(parts := _panels(run, last, path.name))]
     for name, parts in chosen[:MOST_PICTURES]:
@@ -75,7 +75,7 @@ def comparisons(trial: Trial, control: Trial | None) -> Iterator[Comparison]:
 def frame(
     caption: str, image: Image.Image, *, round: int = 0, exact: bool = False, longest: int = LONGEST
 ) -> Frame:  # fmt: skip
-    """An image as WebP, its longest side at most so many pixels; without loss if it is to be looked at closely."""
+    """An image as WebP whose longest side has at most so many pixels, without loss if it is to be looked at closely."""
     image = image.convert("RGB" if image.mode in ("RGB", "RGBA", "P", "CMYK") else "L")
     image.thumbnail((longest, longest))
     buffer = io.BytesIO()
@@ -88,7 +88,7 @@ Panels = list[tuple[str, Image.Image]]
 
 
 def _panels(run: RunDirectory, round: int, name: str) -> Panels:
-    """Empty if the picture is missing or damaged: a page is not worth less for it."""
+    """The panels of a picture; none if it is missing or damaged, since a page can do without it."""
     path: UPath = run.record_path(round).with_suffix("") / name
     try:
         return panels(path.read_bytes())
@@ -97,17 +97,17 @@ def _panels(run: RunDirectory, round: int, name: str) -> Panels:
 
 
 def _called(parts: Panels, word: str) -> tuple[str, Image.Image] | None:
-    """The first panel whose caption begins so."""
+    """The first panel whose caption begins with these words."""
     return next((part for part in parts if part[0].startswith(word)), None)
 
 
 def _compares(parts: Panels) -> bool:
-    """Whether these are one crop by several means, and not what is known of a training image."""
+    """Whether these panels are one crop enlarged in several ways, instead of what is known about a training image."""
     return _called(parts, "student") is not None and _called(parts, "importance") is None
 
 
 def _spoken(name: str) -> str:
-    """`Set5-x2-0.png` as `Set5 ×2, image 1`."""
+    """The name of a picture in words: `Set5-x2-0.png` becomes `Set5 ×2, image 1`."""
     stem = name.rpartition(".")[0]
     if found := re.fullmatch(r"(.+)-x(\d)-(\d+)", stem):
         return f"{found[1]} ×{found[2]}, image {int(found[3]) + 1}"

@@ -1,4 +1,4 @@
-"""How fast this machine is and how much of it we use: nine figures, each against something measured beside it."""
+"""How fast this machine is and how much of it we use: nine figures, each compared with something measured beside it."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ AMX = torch.cpu._is_amx_tile_supported()
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A line of the table."""
+    """A figure: a line of the table."""
 
     measure: Callable[[], Figure]
     target: float  # on two cores
@@ -53,11 +53,11 @@ BENCHMARKS = {
 
 
 def measure(keys: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """Measure some figures, each told as a line of the table as soon as it is there.
+    """Measure some figures, and say each as a line of the table as soon as it is there.
 
     Returns:
-        By key `ratio`, what the target is about; `target`, `reached`, `seconds_taken` and what explains it. Of one that
-        could not be measured only `error`.
+        For each key: `ratio`, which the target is about, `target`, `reached`, `seconds_taken` and what explains it; or
+        only `error`, if it could not be measured.
     """
     say(f"{'':18}{'':>9}  {'target':>8}")
     figures = {}
@@ -78,7 +78,7 @@ def measure(keys: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[s
 
 
 def _line(key: str, figure: Figure) -> str:
-    """The figure, its target, whether it is reached, what it compares; the rest in brackets."""
+    """A line with the figure, its target, whether that is reached, what is compared, and in brackets the rest."""
     benchmark = BENCHMARKS[key]
     known = ("ratio", "target", "reached", "lowest", "highest", "speed", "unit", "seconds_taken")
     words = [f"{figure['speed']:.4g} {figure['unit']}"] if "speed" in figure else []

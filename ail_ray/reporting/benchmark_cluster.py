@@ -1,4 +1,4 @@
-"""How fast whole runs are: through Ray or not, two workers or one, a sweep or its trials, and what they hold."""
+"""How fast whole runs and sweeps are, with Ray and without, with one worker and two, and how much memory they take."""
 
 import math
 import os
@@ -51,7 +51,7 @@ def run_config(**changes: Any) -> RunConfig:
 
 
 def crops_in(seconds: float, **changes: Any) -> int:
-    """The crops that one thread of this machine trains a run's student on in so many seconds."""
+    """How many crops one thread of this machine trains a run's student on in so many seconds."""
     with trainer(**changes) as ours:
         steps = 10
         taken = statistics.median(t for (t,) in in_turns([lambda: ours.epoch(steps)], 3))
@@ -59,7 +59,7 @@ def crops_in(seconds: float, **changes: Any) -> int:
 
 
 def ray_vs_local(*, seconds: float = 62.0, turns: int = 2) -> Figure:
-    """A round through Ray, one worker with one thread, against a round in this process: commit to commit, in turns."""
+    """A round through Ray with one worker, against one in this process, in turns and from commit to commit."""
     crops = crops_in(seconds) // 2  # a round has two epochs
     local, through_ray = list[float](), list[float]()
     with _storage() as storage, cluster():
@@ -104,7 +104,7 @@ def two_workers(repeats: int = 7, *, steps: int = 15, batch: int = 128) -> Figur
 
 
 def _together_and_alone(job: dict[str, Any]) -> None:
-    """A worker's part of `two_workers`: pairs of seconds, together and alone, for the same number of crops."""
+    """What a worker does in `two_workers`: pairs of seconds, together and alone, for the same number of crops."""
     config, prepared = job["config"], job["prepared"]
     torch.set_num_threads(1)
     context = ray.train.get_context()
@@ -139,11 +139,11 @@ def _together_and_alone(job: dict[str, Any]) -> None:
 def bytes_per_pixel(
     *, images: tuple[int, int] = (16, 128), side: int = 800, width: int = 13, crops: int = 2000, rounds: int = 3
 ) -> Figure:
-    """What a node's processes hold per training pixel while two workers train, and at most during an update.
+    """How many bytes the processes of a node hold for each training pixel while two workers train, and in an update.
 
-    From two corpora of 16 shards, so that what they hold anyway is left out: the slope of their memory (what several
-    share counts once, mapped files and Ray's shared memory included), as a mean over rounds: what malloc keeps for
-    later, some feature maps or none, differs from one to the next.
+    It is the slope of their memory between two corpora of 16 shards, so that what they hold anyway is left out. What
+    several of them share counts once, and includes mapped files and Ray's shared memory. The slope is a mean over
+    rounds, since malloc sometimes keeps some feature maps for later and sometimes none.
     """
     pixels, steady, most = list[int](), list[float](), list[float]()
     for count in images:
@@ -173,7 +173,7 @@ def bytes_per_pixel(
 
 
 def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[str] = ()) -> Figure:
-    """A sweep from its command to its end, against its trials' training seconds over those that run at once."""
+    """The time of a sweep from command to end, against the training time of its trials, as many at once."""
     rounds, at_once = 2, cores()
     crops = crops_in(seconds) // rounds
     lams = [f"{0.05 * (i + 1):.2f}" for i in range(trials)]
@@ -192,7 +192,7 @@ def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[st
 
 
 def first_round(*, words: Sequence[str] = (), patience: float = 600.0) -> Figure:
-    """Seconds from the demo's command to its first training step."""
+    """How many seconds pass from the demo's command to its first training step."""
     with _storage() as storage:
         started = time.time()
         process = subprocess.Popen(**_command(words or ("demo",), storage))
@@ -233,13 +233,13 @@ def _command(words: Sequence[str], folder: UPath) -> dict[str, Any]:
 
 
 def _training_seconds(run: UPath) -> float:
-    """Of a run's subproblems, both of them, over all its rounds."""
+    """How many seconds both subproblems of a run took, over all its rounds."""
     seconds = [record["seconds"] for record in RunDirectory(run).records()]
     return sum(each["theta"] + each.get("importance", 0.0) for each in seconds)
 
 
 def _second_round(directory: RunDirectory) -> float:
-    """Seconds from the commit of round 0 to that of round 1."""
+    """How many seconds passed from the commit of round 0 to that of round 1."""
     first, second = (record["time"] for record in directory.records())
     return float(second - first)
 
@@ -252,7 +252,7 @@ def _plan(config: RunConfig, storage: UPath) -> TrialPlan:
 
 
 def _pictures(folder: UPath, side: int, count: int) -> None:
-    """Smooth pictures with noise, as files."""
+    """Write smooth pictures with noise as files."""
     folder.mkdir(parents=True)
     rows, columns = np.indices((side, side), np.float32)
     noise = np.random.default_rng(0).normal(0, 6, (side, side)).astype(np.float32)

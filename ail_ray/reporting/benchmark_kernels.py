@@ -40,7 +40,7 @@ class Trainer:
     precision: Precision
 
     def epoch(self, steps: int) -> None:
-        """So many steps through bank, loop and log."""
+        """Train for so many steps through bank, loop and log."""
         train_epoch(
             self.state, self.bank, round=0, epoch=0, crops=steps * self.config.batch, group=Group(),
             precision=self.precision,
@@ -49,7 +49,7 @@ class Trainer:
 
 @contextmanager
 def trainer(**changes: object) -> Iterator[Trainer]:
-    """VDSR-f13 in the demo's protocol with these changes, all importance one half."""
+    """A trainer of VDSR-f13 by the demo's protocol with these changes, where all importance is one half."""
     sweep = demo()
     values = {"depth": None, **changes}
     config = replace(sweep.run(rule="reference", lam=0.15, teacher="none", rho=0.8), **values)  # type: ignore[arg-type]
@@ -70,8 +70,8 @@ def trainer(**changes: object) -> Iterator[Trainer]:
 def step_vs_reference(repeats: int = 5, *, batch: int = 128, depth: int | None = None) -> Figure:
     """Our weighted step against one that runs VDSR-64 as teacher and the previous student too, on all cores.
 
-    Ours comes through bank and loop, and with its share of the error pass and the update that a round needs once;
-    the other has its batch at hand.
+    Ours goes through bank and loop, and includes its share of the error pass and of the update, of which a round has
+    one each. The other has its batch at hand.
     """
     with trainer(batch=batch, depth=depth, optimizer="sgd", learning_rate=1e-4) as ours:
         config, shard = ours.config, ours.bank.shards[0]

@@ -1,4 +1,4 @@
-"""Charts as SVG within a page: sized for a phone, coloured by the page's style, labelled where lines end."""
+"""Charts as SVG in a page: they fit a phone, are coloured by the page's style, and label lines at their ends."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -144,7 +144,7 @@ Label = tuple[tuple[float, float], Series]
 
 
 def _apart(labels: Sequence[Label]) -> list[Label]:
-    """Labels that would lie on each other, moved down just far enough, and up again from the foot of the plot."""
+    """Move labels that would overlap down just far enough, and up again from the foot of the plot."""
     placed: list[Label] = []
     for (x, y), s in sorted(labels, key=lambda label: label[0][1]):
         near = [b for (a, b), _ in placed if abs(a - x) < LINE]
@@ -157,7 +157,7 @@ def _apart(labels: Sequence[Label]) -> list[Label]:
 
 
 def _span(values: Sequence[float], margin: float) -> tuple[float, float]:
-    """From the least to the greatest with some room, which does not reach below zero where no value does."""
+    """The range of an axis: of these values with some room, but not below zero where no value is."""
     low, high = min(values), max(values)
     room = (high - low) * margin if high > low else abs(low) * 0.1 or 1.0
     return max(0.0, low - room) if low >= 0 else low - room, high + room
@@ -169,7 +169,7 @@ def _ticks(span: tuple[float, float], whole: bool = False) -> list[float]:
 
 
 def _log_ticks(span: tuple[float, float]) -> list[float]:
-    """1 of each power of ten; 2 and 5 as well, or all digits, where those are few; round numbers in a narrow span."""
+    """Ticks of a logarithmic axis: powers of ten, with 2 and 5 or all digits where few; round numbers in a narrow span."""
     powers = range(math.floor(span[0]), math.ceil(span[1]) + 1)
     for digits in ((1,), (1, 2, 5), range(1, 10)):
         ticks = [d * 10.0**p for p in powers for d in digits if span[0] <= math.log10(d * 10.0**p) <= span[1]]
@@ -179,7 +179,7 @@ def _log_ticks(span: tuple[float, float]) -> list[float]:
 
 
 def _power(value: float) -> str:
-    """0.002 as 2·10⁻³."""
+    """A number as a power of ten: 0.002 becomes 2·10⁻³."""
     power = math.floor(math.log10(value) + 1e-9)
     digits = f"{value / 10.0**power:.3g}"
     raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
@@ -187,5 +187,5 @@ def _power(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    """1500 as 1.5k: what a phone has room for."""
+    """A number as short as a phone has room for: 1500 becomes 1.5k."""
     return (f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}").replace("-", "−")

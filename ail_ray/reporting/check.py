@@ -1,4 +1,4 @@
-"""Does this machine compute what it should: a minute, and a verdict to paste into a report."""
+"""A check, which takes a minute, that this machine computes what it should, with a verdict to paste into a report."""
 
 import tempfile
 import time
@@ -30,11 +30,11 @@ CONFIG = RunConfig(
 )  # fmt: skip
 
 Line = tuple[str, bool, str]
-"""What was looked at, whether it is as it should be, and what was found."""
+"""A line of the check: what was looked at, whether it is as it should be, and what was found."""
 
 
 def check(gpu: bool, say: Callable[[str], None] = print) -> bool:
-    """Look at everything, a line each; returns whether all is as it should be."""
+    """Look at everything, and print a line for each; returns whether all is as it should be."""
     started, right = time.perf_counter(), True
     for what, holds, found in _lines(torch.device("cuda" if gpu else "cpu")):
         say(f"{'ok' if holds else 'WRONG':7}{what:22}{found}")
@@ -58,7 +58,7 @@ def _lines(device: torch.device) -> Iterator[Line]:
 
 
 def features() -> str:
-    """What of this processor decides how fast torch is, and what torch uses of it."""
+    """The features of this processor that decide how fast torch is, and which of them torch uses."""
     flags = {
         word
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -89,7 +89,7 @@ def _plan(storage: UPath) -> TrialPlan:
 
 
 def _values(run: RunDirectory) -> Line:
-    """A run's last record against the stored one."""
+    """Compare the last record of a run with the stored one."""
     record = run.records()[-1]
     found = (record["squared_error"], record["importance"]["mean"], record["validation"][0]["psnr"])
     expected = (SQUARED_ERROR, IMPORTANCE, PSNR)
@@ -98,7 +98,7 @@ def _values(run: RunDirectory) -> Line:
 
 
 def _agreement(one: RunDirectory, other: RunDirectory, workers: int) -> Line:
-    """The same run in one process and on Ray: its actors' store and its workers' all-reduce change nothing."""
+    """Compare the same run in one process and on Ray, whose actors and all-reduce must change nothing."""
     students = [read_tensors(run.student_path(run.last_round))[0] for run in (one, other)]
     off = max(float(np.abs(students[0][name] - students[1][name]).max()) for name in students[0])
     return "store and all-reduce", off < 1e-10, f"{workers} Ray workers against one process: {off:.1e} apart"

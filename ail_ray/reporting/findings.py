@@ -1,4 +1,4 @@
-"""What a sweep found: its trials as their run directories tell, conditions over seeds, each beside its control."""
+"""What a sweep found: its trials, read from run directories, and its conditions over seeds with their controls."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ MALFORMED = (FileError, KeyError, TypeError, ValueError, AttributeError, IndexEr
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over seeds, and half the width of its 95 % interval (Student's t); None for a single value."""
+    """A mean over seeds, and half the width of its 95 % interval (Student's t), which is None for a single seed."""
 
     mean: float
     half: float | None
@@ -45,7 +45,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One run, as far as it was asked to go."""
+    """One run, in the rounds that it was asked for."""
 
     name: str
     directory: UPath
@@ -80,17 +80,17 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What it shares with the others of its condition: the name without the seed."""
+        """The name of the trial without the seed, which it shares with the others of its condition."""
         return self.name.removesuffix(f" seed={self.seed}")
 
     @property
     def is_control(self) -> bool:
-        """Plain training: w = 1, and no teacher whose outputs are learned."""
+        """Whether this is plain training: importance 1 everywhere, and no teacher whose outputs are learned."""
         return self.parameters["rule"] == "uniform" and self.parameters["teacher"] is None
 
     @property
     def psnr(self) -> float:
-        """What trials are compared by: dB, mean over the validation sets, over the test sets if there are none."""
+        """The PSNR that trials are compared by, in dB: the mean over validation sets, or over test sets without any."""
         return mean_psnr(self.validation or self.test)
 
 
@@ -114,7 +114,7 @@ class Condition:
 
     @property
     def from_zeros(self) -> bool:
-        """Whether its round 0 trained nothing, so that it has a round less of training than its control."""
+        """Whether round 0 trained nothing, so that there is one round of training less than in the control."""
         return self.parameters["teacher"] == "none"
 
     def on(self, group: str) -> dict[str, tuple[Estimate, Estimate]]:
@@ -142,7 +142,7 @@ class Findings:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Of the first run that can be read; empty if there is none."""
+        """The manifest of the first run that can be read; empty if there is none."""
         return next((trial.manifest for trial in self.trials if trial.manifest), {})
 
     @property
@@ -156,7 +156,7 @@ class Findings:
         return found
 
     def control(self, condition: Condition) -> Condition | None:
-        """Plain training at the width of a condition, with as many rounds."""
+        """The control of a condition: plain training at the same width, with as many rounds."""
         same = (c for c in self.conditions if c.is_control and c.parameters["width"] == condition.parameters["width"])
         return next(same, None)
 
@@ -177,7 +177,8 @@ def findings(out: UPath) -> Findings:
     """Read `sweep.json` and `summary.json` of a sweep's folder, and the run directories that they name.
 
     Raises:
-        FileError: one is damaged; any of `MALFORMED` if it is whole but another thing.
+        FileError: one of them is damaged.
+        MALFORMED: any of these, if one is whole but is something else.
     """
     begun, over = (read_json(path) if path.exists() else None for path in (out / "sweep.json", out / "summary.json"))
     entries = (begun or over or {})["trials"]
@@ -196,7 +197,7 @@ def findings(out: UPath) -> Findings:
 
 @cache
 def student_size(network: str, width: int, depth: int | None, scale: int | None) -> int:
-    """Parameters of a student."""
+    """How many parameters a student has."""
     with torch.device("meta"):  # without memory for them: the width is whatever a file says
         return parameter_count(build_model(network, width=width, depth=depth, scale=scale))
 
@@ -235,7 +236,7 @@ def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[
 
 
 def _common(trials: Sequence[Trial]) -> dict[str, Any]:
-    """The configuration of a sweep that none has written down: a run's, with all that its trials searched over."""
+    """The configuration of a sweep that wrote none: that of a run, with everything that the trials searched over."""
     config = next((trial.manifest["config"] for trial in trials if trial.manifest), None)
     if config is None:
         return {}

@@ -8,7 +8,7 @@ from typing import Any
 
 SETS = ("Set5", "Set14", "BSD100", "Urban100")
 JOINT = (2, 3, 4)
-"""Scales that the paper's baselines see together; its AIL students, and all others here, see one."""
+"""Scales that the paper's baselines are trained for together. Its AIL students, and all others here, have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Method:
 
     @property
     def from_zeros(self) -> bool:
-        """Whether its round 0 trains nothing, so that it takes a round more to train as much as its control."""
+        """Whether round 0 trains nothing, so that one more round is needed to train as much as the control."""
         return self.condition.get("teacher") == ("none",)
 
     def seeds(self, all: tuple[int, ...]) -> tuple[int, ...]:
-        """Those of a study's seeds that it is run with."""
+        """The seeds, out of those of a study, that the method is run with."""
         return all if self.every_seed else all[:1]
 
 
@@ -37,7 +37,7 @@ PLAIN: dict[str, Any] = {"rule": ("uniform",)}
 
 
 def _methods(student: str, **values: Any) -> Iterator[Method]:
-    """Baseline (Eq. 1), AIL, and the control that the paper lacks."""
+    """The baseline (Eq. 1), AIL, and the control that the paper lacks."""
     control = f"{student}, w = 1"
     together = values["network"] != "fsrcnn"
     yield Method(name=student, student=values, condition=PLAIN | {"rounds": 0}, together=together)
@@ -104,7 +104,7 @@ TABLES: dict[int, Table] = {
     7: Table("another network with a recursion", _pair("DRRN-f25"), "DRRN"),
     8: Table("a network that is small by design", _pair("FSRCNN")),
 }  # fmt: skip
-"""Table 3 has no runs."""
+"""The tables by number, except for Table 3, which needs no runs."""
 
 FIGURES: dict[int, tuple[str, ...]] = {
     1: (),
@@ -113,7 +113,7 @@ FIGURES: dict[int, tuple[str, ...]] = {
     4: ("VDSR-f13", "VDSR-f13+Distil", "VDSR-f13+AIL", "VDSR-f13, w = 1"),
     9: ("FSRCNN", "FSRCNN+AIL", "FSRCNN, w = 1"),
 }
-"""The runs of each figure."""
+"""The names of the methods that each figure shows."""
 
 
 def printed() -> dict[tuple[str, str, int], tuple[float, float]]:

@@ -27,7 +27,7 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
     """Write the page of a sweep's `--out` folder, or of a folder of `paper_tables.py`; returns its first finding.
 
     Args:
-        command: that makes this page, for its readers.
+        command: the command that makes this page, for its readers.
 
     Raises:
         ConfigError: the folder holds neither, what it holds is damaged, or the page cannot be written.
@@ -59,7 +59,7 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
 
 
 def render(content: dict[str, Any]) -> str:
-    """The page as text; every value is escaped, and only our own style and script may act in it."""
+    """Render the page as text, in which every value is escaped, and only our own style and script may act."""
     part = {
         name: (files("ail_ray.reporting") / f"page.{name}").read_text(encoding="utf-8")
         for name in ("html", "css", "js")

@@ -1,7 +1,7 @@
-"""A study: the runs that some tables and figures need, planned, run and found again.
+"""A study: it plans the runs that some tables and figures need, runs them, and finds those that there are.
 
-Every method is a sweep of its own over seeds, all of them run together, in run directories named by content: what two
-tables share is trained once, and what is there is not trained again.
+Every method is a sweep of its own over seeds. All sweeps run together, in run directories that are named by content. So
+a run that two tables need is trained once, and one that is there is not trained again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,7 +25,7 @@ from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.reporting.methods import FIGURES, JOINT, METHODS, SETS, TABLES, Method
 
 MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
-"""Test sets of each budget; `smoke` makes do with bundled photographs."""
+"""Test sets of each budget; where they are missing, `smoke` takes bundled photographs."""
 
 SEEDS = {"smoke": (0,), "mini": (0, 1, 2), "paper": (0, 1, 2)}
 """Seeds of each budget, unless others are asked for."""
@@ -38,18 +38,18 @@ PAPER: dict[str, Any] = {
     "schedule": "step", "restart": "round", "weight_decay": 1e-4, "clip": 0.4, "shards": 16, "precision": "auto",
     "init": "he", "init_noise": 0.25, "beta": 0.0, "start": None, "rho": (), "lam": (0.15,), "rule": ("eq7",),
 }  # fmt: skip
-"""The paper's budget, every value of it: the runs that are recorded must be found whatever becomes of the presets."""
+"""The paper's budget with all its values, so that recorded runs are found whatever becomes of the presets."""
 
 MINI = PAPER | {
     "validation": ("BSDS200-val",), "epochs": 2, "crops": 18_000, "batch": 16, "optimizer": "adam",
     "learning_rate": 3e-3, "schedule": "cosine", "weight_decay": 0.0,
 }  # fmt: skip
-"""A CPU's hours."""
+"""A budget of hours on CPUs."""
 
 SMOKE = MINI | {
     "train": ("sample",), "validation": (), "downsizes": (0.5,), "shards": 4, "rounds": 1, "epochs": 1, "crops": 64,
 }  # fmt: skip
-"""Bundled photographs and seconds of training, to see that everything runs; the numbers mean nothing."""
+"""A budget of seconds on bundled photographs, which shows that everything runs; its numbers mean nothing."""
 
 BUDGETS = {"smoke": SMOKE, "mini": MINI, "paper": PAPER}
 
@@ -114,17 +114,17 @@ class Study:
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
-        """The seeds given, or the budget's."""
+        """The seeds that were given, or those of the budget."""
         return SEEDS[self.budget] if self.seeds is None else self.seeds
 
     @property
     def storage_path(self) -> UPath:
-        """Where the runs are."""
+        """The folder of the runs."""
         return as_path(self.storage or ("~/ail_out" if IN_JOB else "ail_out"))
 
     @property
     def out_path(self) -> UPath:
-        """Where the tables go."""
+        """The folder that the tables are written to."""
         return as_path(self.out or (self.storage_path if IN_JOB else "docs/results")) / self.budget
 
     def experiments(self) -> list["Experiment"]:
@@ -138,7 +138,7 @@ class Study:
         ]
 
     def _sweep(self, method: Method, scales: tuple[int, ...]) -> SweepConfig:
-        """A method at the study's budget, on as many crops of each scale, in as many rounds that train as others."""
+        """The sweep of a method at the study's budget, with as many crops of each scale as the others."""
         base, measured = BUDGETS[self.budget], MEASURED[self.budget]
         if self.budget == "smoke" and not available(measured):
             measured = ("sample-val",)
@@ -153,7 +153,7 @@ class Study:
         })  # fmt: skip
 
     def job(self, sweep: SweepConfig, folder: str = "paper") -> SweepJob:
-        """As the sweep's own command would have it, its summary in a folder of the storage path."""
+        """The job of a sweep, as its own command would make it, with its summary in a folder of the storage path."""
         storage = str(self.storage_path)
         out = str(self.storage_path / folder)
         return SweepJob(
@@ -162,10 +162,10 @@ class Study:
         )  # fmt: skip
 
     def checked(self, sweep: SweepConfig) -> tuple[SweepJob, dict[int, RunDirectory]]:
-        """The job, its summary in a folder named by all that it reads, and where its runs lie, by seed.
+        """The job, with its summary in a folder named by all that it reads, and its run directories by seed.
 
         Raises:
-            ConfigError: as a sweep does before it starts.
+            ConfigError: for what a sweep refuses before it starts.
         """
         job = self.job(sweep)
         prepared, weights, start = check(replace(job, out=job.storage) if self.collect else job)  # makes its folders
@@ -187,7 +187,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run as far as a method goes: another may have taken the same run further."""
+    """A finished run, up to the last round of a method; another method may have extended the same run."""
 
     directory: str
     records: list[dict[str, Any]]  # of every round
@@ -200,11 +200,11 @@ class Outcome:
 
 
 Results = dict[tuple[str, int], dict[int, Outcome]]
-"""What came of each method and scale, by seed."""
+"""The outcomes of each method and scale, by seed."""
 
 
 def available(sets: Iterable[str]) -> tuple[str, ...]:
-    """Those of some image sets that are here."""
+    """Those of these image sets that are on this machine."""
     here = []
     for name in sets:
         with suppress(datasets.DatasetError):
@@ -214,10 +214,10 @@ def available(sets: Iterable[str]) -> tuple[str, ...]:
 
 
 def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
-    """Run what is not there yet, all of it at once as far as the cluster holds it.
+    """Run what is not there yet, as much of it at once as the cluster has room for.
 
     Raises:
-        ConfigError: before anything has started.
+        ConfigError: something is wrong; nothing has been started then.
     """
     find_teacher(study.teacher)
     wanted = {_title(experiment): experiment for experiment in study.experiments()}
@@ -239,7 +239,7 @@ def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
 
 
 def _finished(runs: Mapping[int, RunDirectory], experiment: Experiment) -> dict[int, Outcome]:
-    """What has come of those runs that are through all rounds."""
+    """The outcomes of the runs that have finished all their rounds."""
     rounds = experiment.sweep.rounds
     finished = {}
     for seed, run in runs.items():
@@ -255,7 +255,7 @@ def _state(title: str, runs: Mapping[int, RunDirectory], finished: Mapping[int, 
 
 
 def plan(study: Study, say: Callable[[str], None]) -> None:
-    """Say for each sweep what it would cost."""
+    """Say what each sweep would cost."""
     for experiment in study.experiments():
         job, runs = study.checked(experiment.sweep)
         finished = _finished(runs, experiment)
@@ -265,7 +265,7 @@ def plan(study: Study, say: Callable[[str], None]) -> None:
 
 
 def teacher_weights(study: Study, name: str) -> UPath | None:
-    """Of a table's full network, if the study's teacher is that."""
+    """The weights of a table's full network, if that is the study's teacher."""
     path = find_teacher(study.teacher)
     if path is None or name.lower() not in NETWORKS:
         return None

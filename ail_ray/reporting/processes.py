@@ -1,4 +1,4 @@
-"""What the processes of a run hold, from Linux's own books."""
+"""How much memory the processes of a run hold, from Linux's own accounts."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from subprocess import Popen, TimeoutExpired
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that a process started, and theirs, as far as they are still its kin."""
+    """The processes that a process started, and those that they started, as far as Linux still knows that."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -24,9 +24,9 @@ def descendants(pid: int) -> list[int]:
 
 
 def held(pids: list[int]) -> int:
-    """Bytes in memory of some processes together; what several share, files and shared memory too, counts once.
+    """How many bytes some processes hold in memory together; files and memory that several share count once.
 
-    Libraries are left out: how much of them is one process's share changes with every other that comes and goes.
+    Libraries are left out, since the share of one process changes with every other one that comes and goes.
     """
     total = 0
     for pid in pids:
@@ -42,7 +42,7 @@ def held(pids: list[int]) -> int:
 
 
 def named(pids: list[int], words: Sequence[str]) -> list[int]:
-    """Those whose command has one of these words."""
+    """The processes whose command has one of these words."""
     found = []
     for pid in pids:
         with suppress(OSError):
@@ -52,12 +52,12 @@ def named(pids: list[int], words: Sequence[str]) -> list[int]:
 
 
 class Watch:
-    """Notes every so often, while it is open, what this process's descendants of certain names hold."""
+    """Records at intervals, while it is open, how much memory descendants of this process hold."""
 
     def __init__(self, words: Sequence[str], every: float = 0.2) -> None:
         """
         Args:
-            words: of which one must be in the name of a process that counts.
+            words: a process counts if its name has one of these.
             every: seconds between two looks.
         """
         self.words, self.every = words, every
@@ -74,7 +74,7 @@ class Watch:
         self._thread.join()
 
     def between(self, start: float, end: float) -> list[int]:
-        """What was held at each look in this time; at the nearest one if there was none."""
+        """How much was held at each look in this time, or at the nearest look if there was none."""
         inside = [size for at, size in self.samples if start <= at <= end]
         return inside or [min(self.samples, key=lambda sample: abs(sample[0] - end))[1]]
 
@@ -84,7 +84,7 @@ class Watch:
 
 
 def end(process: Popen[bytes], patience: float = 60) -> None:
-    """Interrupt a process of ours as Ctrl-C does, and see that neither it nor one that it started is left."""
+    """Interrupt a process of ours as Ctrl-C does, and make sure that neither it nor any that it started is left."""
     started = descendants(process.pid)
     if process.poll() is None:
         process.send_signal(signal.SIGINT)

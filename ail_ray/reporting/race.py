@@ -36,13 +36,13 @@ from ail_ray.reporting.released import released_step
 
 CPU = torch.device("cpu")
 Result = dict[str, Any]
-"""Plain data: `title`, `bicubic` (PSNR, dB), and `points`, for each way at the end of every turn the `minutes` of
-training so far, the `round` and the `psnr` on the first test set, dB.
+"""Plain data: `title`, `bicubic` (PSNR in dB), and `points`. These are, for each way and at the end of every turn, the
+`minutes` of training so far, the `round`, and the `psnr` on the first test set in dB.
 """
 
 
 class OverError(Exception):
-    """A turn's time is over, after so many steps of an epoch."""
+    """The time of a turn is over, after so many steps of an epoch."""
 
     def __init__(self, steps: int) -> None:
         super().__init__(steps)
@@ -50,12 +50,12 @@ class OverError(Exception):
 
 
 class Racer(ABC):
-    """One of the two: a student, and work on it that pauses whenever a turn is over."""
+    """One of the two racers: a student, and work on it that pauses whenever a turn is over."""
 
     def __init__(self, config: RunConfig, bank: Bank, teacher: Network, crops: int) -> None:
         """
         Args:
-            crops: of an epoch.
+            crops: how many crops an epoch has.
         """
         torch.manual_seed(config.seed)
         self.config, self.bank, self.teacher, self.crops = config, bank, teacher, crops
@@ -63,23 +63,23 @@ class Racer(ABC):
         self._work = self.work()
 
     def turn(self, seconds: float) -> None:
-        """Work for so long."""
+        """Work for so many seconds."""
         started = time.perf_counter()
         self._until = started + seconds
         next(self._work)
         self.seconds += time.perf_counter() - started
 
     def over(self) -> bool:
-        """Whether this turn is."""
+        """Whether this turn is over."""
         return time.perf_counter() >= self._until
 
     @abstractmethod
     def work(self) -> Iterator[None]:
-        """Round after round without an end; pauses between two steps or shards."""
+        """Train round after round without an end, and pause between two steps or shards."""
 
 
 class Ours(Racer):
-    """The bank's importance, the fastest precision, `train_epoch`."""
+    """Our way: importance from the bank, the fastest precision, and `train_epoch`."""
 
     def work(self) -> Iterator[None]:
         c, bank, precision = self.config, self.bank, fastest(CPU)
@@ -121,7 +121,7 @@ class Ours(Racer):
 
 
 class Released(Racer):
-    """Float32, teacher and previous student on every step."""
+    """The released way: float32, with teacher and previous student on every step."""
 
     def work(self) -> Iterator[None]:
         c, steps = self.config, math.ceil(self.crops / self.config.batch)
@@ -147,12 +147,12 @@ def race(
     marks: int = 40,
     picture: str = "race.png",
 ) -> Result:
-    """Train both for so long each, in turns, measure the students after every turn, off the clock, and draw the curves.
+    """Train both for so long, in turns, measure the students after every turn with the clock stopped, and draw curves.
 
     Args:
         config: by default `mini` from He's draw with the rule `reference`, on the 291 images less those of validation.
-        marks: turns of each.
-        picture: file for the curves, PNG.
+        marks: how many turns each has.
+        picture: PNG file for the curves.
 
     Raises:
         ConfigError: images or teacher are not there.
@@ -192,7 +192,7 @@ def race(
 
 
 def race_figure(result: Result) -> Figure:
-    """PSNR against minutes of training, a curve for each way, from a little below bicubic interpolation."""
+    """Draw PSNR against minutes of training, a curve for each way, from a little below bicubic interpolation."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, curve in result["points"].items():

@@ -1,7 +1,7 @@
 """A training step as the authors' released code does it, to compare ours with.
 
-There the importance is kept nowhere: teacher and previous student run on every batch and the weights follow from their
-errors, all in float32 and in torch's default memory format. The mathematics is that of our rule `reference`.
+The authors' code stores no importance. The teacher and the previous student run on every batch, and the weights follow
+from their errors, all in float32 and in torch's default memory format. The mathematics is that of our rule `reference`.
 """
 
 import torch
@@ -15,10 +15,10 @@ from ail_ray.learning.models import Network
 def released_importance(
     teacher: Network, previous: Network | None, inputs: torch.Tensor, hr: torch.Tensor, t: int, config: RunConfig
 ) -> torch.Tensor:
-    """`w` of a batch in round t: Eq. 8 of the teacher's error, raised by the errors of the student of the round before.
+    """Importance of a batch in round t: Eq. 8 of the teacher's error, raised by the errors of the previous student.
 
     Args:
-        previous: that student; None in round 0.
+        previous: the student of the round before; None in round 0.
         inputs, hr: (n, 1, crop, crop) on [0, 1], of one float type; the result is of the same shape and type.
     """
     c = config
@@ -34,7 +34,7 @@ def released_step(
     student: Network, optimizer: torch.optim.Optimizer, teacher: Network, previous: Network | None, crops: Crops,
     t: int, config: RunConfig,
 ) -> torch.Tensor:  # fmt: skip
-    """One step on a batch of the bank, whose own importance is not read; returns the loss, Eq. 4."""
+    """Take one step on a batch of the bank, whose own importance is not read; returns the loss (Eq. 4)."""
     kind = next(student.parameters()).dtype
     inputs, hr = crops.inputs.to(kind), crops.hr.to(kind) / 255
     importance = released_importance(teacher, previous, inputs, hr, t, config)

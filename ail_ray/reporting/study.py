@@ -1,4 +1,4 @@
-"""Tables and figures of a study as files, each with where its numbers come from."""
+"""The tables and figures of a study as files, each of which says where its numbers come from."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -47,7 +47,7 @@ def write(study: Study, results: Results, command: str, say: Callable[[str], Non
 
 
 def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
-    """The runs that a table rests on: how many, hours, precision, when, where and by which code they were begun."""
+    """The runs that a table rests on: how many, how long, in which precision, and when, where and by which code."""
     used: dict[tuple[str, int], float] = {}  # seconds of each round of each run
     for name in methods:
         for scale in study.scales:
@@ -69,13 +69,13 @@ def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
 
 
 def _images(manifest: dict[str, Any]) -> str:
-    """What a run was trained on, in words."""
+    """The images that a run was trained on, in words."""
     train, held_back = (" and ".join(manifest["config"][role]) for role in ("train", "validation"))
     return train + (f" without {held_back}" if held_back else "")
 
 
 def _picture(number: int, study: Study, results: Results) -> bytes | str:
-    """One figure as PNG, at the first of the study's scales and seeds; why not, if it cannot be drawn."""
+    """One figure as PNG, at the first scale and seed of the study; if it cannot be drawn, why."""
     scale, seed = study.scales[0], study.all_seeds[0]
     runs = {name: results.get((name, scale), {}) for name in FIGURES[number]}
     if missing := [name for name, trials in runs.items() if seed not in trials]:

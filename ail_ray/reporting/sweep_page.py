@@ -21,7 +21,7 @@ Chart = tuple[str, Markup]
 
 
 def sweep_page(sweep: Findings) -> dict[str, Any]:
-    """What `page.html` asks for."""
+    """The values that `page.html` shows of a sweep."""
     marks = _marks(sweep)
     shown, beside = _shown(sweep)
     return {
@@ -42,7 +42,7 @@ def sweep_page(sweep: Findings) -> dict[str, Any]:
 
 
 def _shown(sweep: Findings) -> tuple[Trial | None, Trial | None]:
-    """The trial whose pictures are shown, the best of the best student that is still there, and its control."""
+    """The trial whose pictures are shown, which is the best one with a run directory, and its control."""
     students = sorted(sweep.conditions, key=lambda c: c.is_control)  # stable: the best of each kind first
     for condition in students:
         there = [trial for trial in condition.trials if trial.records]
@@ -66,7 +66,7 @@ def _asked(sweep: Findings) -> dict[str, str]:
 
 
 def _origin(sweep: Findings) -> str:
-    """Where and by what the runs were made."""
+    """On which machine and by which code the runs were made."""
     manifest = sweep.manifest
     if not manifest:
         return ""
@@ -79,7 +79,7 @@ def _origin(sweep: Findings) -> str:
 
 
 def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
-    """A letter and a style for each condition, by its label: the best first, what has not finished last."""
+    """A letter and a style for each condition, by label; the best comes first, and unfinished ones last."""
     labels = dict.fromkeys([*(c.label for c in sweep.conditions), *(t.label for t in sweep.trials)])
     controls = {t.label: "control once" if t.one_schedule else "control" for t in sweep.trials if t.is_control}
     marks: dict[str, tuple[str, str]] = {}
@@ -91,7 +91,7 @@ def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
 
 
 def _curves(sweep: Findings, marks: dict[str, tuple[str, str]]) -> list[Chart]:
-    """What every round measured, by condition: means over the seeds, thin lines for each."""
+    """Charts of what every round measured: means over seeds for each condition, and thin lines for each seed."""
     trials = [trial for trial in sweep.trials if trial.records]
     sets = dict.fromkeys(
         (group, row["set"], row["scale"])
@@ -112,7 +112,7 @@ def _curves(sweep: Findings, marks: dict[str, tuple[str, str]]) -> list[Chart]:
 
 
 def _psnr(record: dict[str, Any], key: tuple[str, str, int]) -> float | None:
-    """None where nothing has been trained yet: random weights would only squeeze the axis."""
+    """The PSNR of a round; None before anything was trained, since random weights would only stretch the axis."""
     if record["loss"] is None:
         return None
     rows = (r["psnr"] for r in record[key[0]] if (r["set"], r["scale"]) == key[1:])
@@ -147,7 +147,7 @@ def _curve(
 
 
 def _front(sweep: Findings, marks: dict[str, tuple[str, str]]) -> dict[str, Any] | None:
-    """Parameters against PSNR; None unless there are students of two sizes."""
+    """A chart of PSNR against parameters; None unless there are students of two sizes."""
     sized = [(c, float(c.size)) for c in sweep.conditions if c.size is not None]
     if len({size for _, size in sized}) < 2:
         return None
@@ -163,7 +163,7 @@ def _front(sweep: Findings, marks: dict[str, tuple[str, str]]) -> dict[str, Any]
 
 
 def _others(sweep: Findings) -> list[str]:
-    """The sets that have a column of their own: all but a single one that conditions are compared on."""
+    """The sets with a column of their own: all, except for a single set that conditions are compared on."""
     groups = [list(dict.fromkeys(n for c in sweep.conditions for n in c.on(g))) for g in ("validation", "test")]
     compared = groups[0] or groups[1]
     return [name for group in groups for name in group if group is not compared or len(group) > 1]

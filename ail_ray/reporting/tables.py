@@ -33,7 +33,7 @@ COMPLEXITY: dict[str, tuple[str, int, str, str, float | None]] = {
 
 
 def trials_table(summary: dict[str, Any]) -> str:
-    """The trials, the best first, and what they are held against: a line each, PSNR in dB and SSIM for every set."""
+    """A line for each trial, the best first, and for what they are compared with: PSNR in dB and SSIM on every set."""
     references = summary.get("references", {})
     measured = [*summary["trials"], *references.values()]
     sets = dict.fromkeys(
@@ -97,7 +97,7 @@ def _rows(
     results: Results,
     paper: Mapping[tuple[str, str, int], tuple[float, float]],
 ) -> list[dict[str, Any]]:
-    """A row for each test set: means over seeds, with half the width of their 95 % interval."""
+    """A row for each test set, with means over seeds and half the width of their 95 % interval."""
     control = results.get((method.control or "", scale), {})
     rows = []
     for name in dict.fromkeys(row["set"] for trial in trials.values() for row in trial.test):
@@ -156,15 +156,15 @@ def _measured(
 
 @cache
 def _benchmark(weights: str, sets: tuple[str, ...], scales: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Once for all tables that have this teacher."""
+    """The rows of a teacher, which is measured once for all tables that have it."""
     return benchmark(weights, sets, scales, precision="fp32", device="cpu", say=lambda line: None)
 
 
 def complexity(say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Table 3: parameters, multiply-accumulates at 256x256, and seconds an image on one thread of this CPU.
 
-    The seconds are the median of three passes (of one that takes longer than 20 s) over Set5 at scale 3, or over the
-    bundled photographs without it.
+    The seconds are the median of three passes, or those of one pass that takes longer than 20 s, over Set5 at scale 3;
+    without Set5, over the bundled photographs.
     """
     name = "Set5" if available(["Set5"]) else "sample-val"
     images = EvaluationImages.read(name, 3, datasets.find(name).paths)
@@ -196,7 +196,7 @@ def _seconds(model: Any, images: EvaluationImages) -> float:
 
 
 def comparison_markdown(number: int, rows: Sequence[dict[str, Any]], missing: Sequence[str], note: str) -> str:
-    """Any table but 3."""
+    """One of the tables that compare runs (all except Table 3), as Markdown."""
     lines = [
         f"# Table {number}: {TABLES[number].title}", "", note, "",
         "| method | set | PSNR, dB | paper | difference | against w = 1 | SSIM | paper | seeds |",
@@ -219,7 +219,7 @@ def comparison_markdown(number: int, rows: Sequence[dict[str, Any]], missing: Se
 
 
 def complexity_markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
-    """Table 3."""
+    """Table 3 as Markdown."""
     lines = [
         "# Table 3: size, work and time of the networks", "", note, "",
         f"| network | parameters | paper | multiply-accumulates at 256×256 | paper | s an image of {rows[0]['set']} ×3 "
@@ -241,7 +241,7 @@ def complexity_markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
 
 
 def _pairs(row: dict[str, Any]) -> str:
-    """How many seeds a gain's interval is over, where that is not all of the method's."""
+    """A remark on how many seeds the interval of a gain is over, if these are not all seeds of the method."""
     pairs = len(row.get("gain_seeds", ()))
     return f" ({pairs} seeds)" if 1 < pairs < len(row["seeds"]) else ""
 

@@ -25,7 +25,7 @@ TITLES = {str(n): table.title for n, table in TABLES.items()} | {"3": "size, wor
 
 
 def tables_page(out: UPath, paths: Sequence[UPath]) -> dict[str, Any]:
-    """What `page.html` asks for."""
+    """The values that `page.html` shows of a table run."""
     tables = [_table(path) for path in paths]
     rows = [row for table in tables for row in table["rows"]]
     notes = [line for table in tables for line in re.findall(r"`([^`]+)`", table["note"])]
@@ -37,7 +37,7 @@ def tables_page(out: UPath, paths: Sequence[UPath]) -> dict[str, Any]:
 
 
 def _table(path: UPath) -> dict[str, Any]:
-    """A table, what its rows say against their controls as a chart, and its note in pieces (every second is code)."""
+    """A table, a chart of its rows against their controls, and its note in pieces, of which every second is code."""
     content, number = read_json(path), path.stem.partition("_")[2]
     rows, note = content["rows"], str(content["note"])
     sizes = bool(rows) and "multiply_accumulates" in rows[0]
@@ -53,7 +53,7 @@ def _table(path: UPath) -> dict[str, Any]:
 
 
 def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What the rows with a control come to."""
+    """A sentence about the rows that have a control."""
     gains = {(r["method"], r["set"], r["scale"]): r for r in rows if "gain" in r}
     judged = [r for r in gains.values() if r["gain_interval"] is not None]
     better = [r for r in judged if r["gain"] - r["gain_interval"] > 0]

@@ -1,4 +1,4 @@
-"""A trained network as others get it: half-precision weights, and a card that says where they come from."""
+"""A teacher to give to others: weights in half precision, and a card that says where they come from."""
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -82,11 +82,11 @@ class Teacher:
 
     @property
     def to_path(self) -> UPath:
-        """Where the weights go."""
+        """The file that the weights are written to."""
         return as_path(self.to) if self.to else self.job().out_path / "teacher.safetensors"
 
     def job(self) -> SweepJob:
-        """The sweep of one trial that this is."""
+        """The sweep of one trial that trains the teacher."""
         names = ("network", "scales", "train", "epochs", "crops", "crop", "batch", "learning_rate", "start")
         values = {name: getattr(self, name) for name in names} | {"seed": (self.seed,)}
         values |= {"width": (self.width,)} if self.width is not None else {"rho": (0.0,)}
@@ -102,9 +102,9 @@ class Teacher:
 
 
 def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
-    """Write the student of a finished trial (as in `summary.json`) in float16, and its card; returns the card.
+    """Write the student of a finished trial of `summary.json` in float16, and its card; returns the card.
 
-    The PSNR and SSIM of the card are those of the rounded weights, computed in float32.
+    PSNR and SSIM on the card are those of the rounded weights, computed in float32.
     """
     to, directory = as_path(to), as_path(trial["directory"])
     model = load_model(trial["weights"])

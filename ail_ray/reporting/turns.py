@@ -1,4 +1,4 @@
-"""Two or more things timed in turns, so that whatever else the machine does meets all of them alike."""
+"""Timing two or more things in turns, so that whatever else the machine does affects all of them alike."""
 
 import statistics
 import time
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 Figure = dict[str, Any]
-"""What a benchmark found: `ratio` is what its target is about, the rest explains it. Plain data."""
+"""What a benchmark found, as plain data: `ratio` is what its target is about, and the rest explains it."""
 
 
 def in_turns(works: Sequence[Callable[[], Any]], repeats: int, threads: int = 1) -> list[tuple[float, ...]]:
-    """Seconds of each piece of work, done alternately `repeats` times after a warm-up of each, with so many threads."""
+    """Seconds of each piece of work, done in turns `repeats` times after a warm-up, with so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -23,17 +23,17 @@ def in_turns(works: Sequence[Callable[[], Any]], repeats: int, threads: int = 1)
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Of wall time."""
+    """How many seconds of wall time a piece of work takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
 def ratio(pairs: Sequence[tuple[float, ...]], *, unit: str, amount: float, **more: Any) -> Figure:
-    """Our speed over the other's, from pairs of (ours, the other's) seconds: the median pair by pair, its extremes.
+    """Our speed divided by the other's, from pairs of seconds (ours, the other's): the median and the extremes.
 
     Args:
-        unit, amount: of what a turn does; `speed` is ours, in the unit per second.
+        unit, amount: how much of what a turn does; `speed` is ours, in this unit per second.
         more: goes into the figure as it is.
     """
     ratios = [other / ours for ours, other in pairs]

@@ -12,7 +12,7 @@ SIGNED, PLAIN = "{:+.2f}", "{:.2f}"
 
 
 def number(value: float, form: str = PLAIN) -> str:
-    """With a minus that is one, and without one before zero."""
+    """A number in words, with a typographic minus, and without a minus before zero."""
     text = form.format(value)
     if not any(digit in text for digit in "123456789"):
         text = text.replace("-", "±" if "+" in form else "").replace("+", "±")
@@ -20,7 +20,7 @@ def number(value: float, form: str = PLAIN) -> str:
 
 
 def estimate(value: Estimate | None, form: str = PLAIN) -> str:
-    """`31.83 ± 0.12`; without an interval where there is one seed."""
+    """An estimate in words: `31.83 ± 0.12`, or without an interval where there is one seed."""
     if value is None:
         return ""
     half = f" ± {number(value.half, form.replace('+', ''))}" if value.half is not None else ""
@@ -50,7 +50,7 @@ def state(sweep: Findings) -> str:
 
 
 def question(sweep: Findings) -> str:
-    """What was asked, from the configuration."""
+    """The question that the sweep was asked, from its configuration."""
     c: dict[str, Any] = sweep.config
     if not c:
         return "No configuration is left: every run directory is gone."
@@ -67,7 +67,7 @@ def question(sweep: Findings) -> str:
 
 
 def answers(sweep: Findings) -> Iterator[str]:
-    """What was found; the first is the headline."""
+    """Sentences about what was found, of which the first is the headline."""
     if not sweep.conditions:
         yield "No trial has finished: there is nothing to compare yet."
         return
@@ -175,7 +175,7 @@ def _against_control(sweep: Findings, student: Condition) -> str:
 
 
 def where(condition: Condition) -> str:
-    """What a condition's PSNR was measured on."""
+    """The images on which the PSNR of a condition was measured, in words."""
     groups = condition.on("validation") or condition.on("test")
     return ("the mean of " if len(groups) > 1 else "") + _all(list(groups))
 
