@@ -102,7 +102,7 @@ def _held(directory: RunDirectory, asked: Callable[[], bool] = lambda: False) ->
         try:
             yield lease
         except Exception as error:
-            known = isinstance(error, RunError | FileError)
+            known = isinstance(error, RunError | FileError | ConfigError)
             with suppress(LeaseLostError):
                 RunDirectory(directory.path, lease.holder).fail(
                     str(error) if known else f"{type(error).__name__}: {error}"
