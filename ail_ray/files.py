@@ -5,6 +5,7 @@ safetensors with the SHA-256 of their bytes in the header, so a damaged file is 
 is ever written or loaded.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ import shutil
 import tempfile
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import safetensors
 import torch
 from upath import UPath
 
-from ail_ray.errors import one_line
+from ail_ray.errors import ConfigError, one_line
 
 AnyPath = str | os.PathLike[str] | UPath
 Buffer = bytes | memoryview
@@ -37,6 +40,10 @@ class FileError(ValueError):
     """A file that is missing, damaged or of another kind; the message names it and what is wrong."""
 
 
+class WriteError(ConfigError, OSError):
+    """A file that cannot be written, as on a full disk; its one problem names it and says what to do."""
+
+
 def as_path(path: AnyPath) -> UPath:
     """A local path made absolute (`~` expanded), or the address of an object store as it is."""
     path = UPath(path)
@@ -49,20 +56,22 @@ def is_local(path: UPath) -> bool:
 
 
 def write_bytes(path: UPath, *pieces: Buffer) -> None:
-    """Write a file so that a reader, or a restart, sees the whole of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that a reader, or a restart, sees the whole of it or nothing.
+
+    Raises:
+        WriteError: the file system has no room for it, or does not take it.
+    """
     if not is_local(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"".join(pieces))
         return
     temporary = _temporary(path)
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(pieces)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(str(temporary), str(path))
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _refusals(path):
+        try:
+            _write(temporary, *pieces)
+            os.replace(str(temporary), str(path))
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def unwritable(folder: UPath) -> list[str]:
@@ -99,11 +108,14 @@ def create(path: UPath, data: bytes) -> bool:
         path.write_bytes(data)
         return True
     temporary = _temporary(path)
-    write_bytes(temporary, data)
     try:
+        with _refusals(path):
+            _write(temporary, data)
         os.link(str(temporary), str(path))
     except FileExistsError:
         return False
+    except WriteError:
+        raise
     except OSError:  # a file system without hard links, a memory stick's: as good as it can be
         if path.exists():
             return False
@@ -199,6 +211,25 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
 def slug(name: str) -> str:
     """A name fit for a file: letters, digits, dot, dash and underscore."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
+
+
+@contextmanager
+def _refusals(path: UPath) -> Iterator[None]:
+    """What the file system refuses as a line that names the file, and not the one beside it that is written first."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; make room, then the same command goes on" if full else ""
+        raise WriteError([f"{path}: cannot be written ({error.strerror or error}){remedy}"]) from error
+
+
+def _write(path: UPath, *pieces: Buffer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.writelines(pieces)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _temporary(path: UPath) -> UPath:

@@ -1,9 +1,13 @@
 """Files that are whole or absent: atomic writes, tensors and their checksum, and what is said of damaged ones."""
 
+import errno
 import json
 import os
 import pickle
+import resource
+import signal
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +22,7 @@ from upath import UPath
 from ail_ray.files import (
     KINDS,
     FileError,
+    WriteError,
     as_path,
     as_tensor,
     checksum,
@@ -49,6 +54,40 @@ def test_bytes_round_trip_and_are_replaced(folder: UPath) -> None:
         write_bytes(path, data)
         assert path.read_bytes() == data
     assert [file.name for file in path.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file of this process may become longer than 1000 bytes, which the kernel says as it does of full disks."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path, full_disk: None) -> None:
+    path = UPath(tmp_path / "a.bin")
+    write_bytes(path, b"before")
+    for write in (write_bytes, lambda path, data: create(path.with_name("b.bin"), data)):
+        with pytest.raises(WriteError, match=rf"^{tmp_path}/[ab]\.bin: cannot be written \(File too large\)$"):
+            write(path, bytes(2000))
+    assert path.read_bytes() == b"before"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_full_disk_is_said_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    line = f"{tmp_path}/a.json: cannot be written (No space left on device); make room, then the same command goes on"
+    with pytest.raises(WriteError) as refused:
+        write_json(UPath(tmp_path / "a.json"), {})
+    assert (refused.value.problems, str(refused.value)) == ([line], line)
+    again = pickle.loads(pickle.dumps(refused.value))  # from a worker to the driver
+    assert (type(again), again.problems) == (WriteError, [line])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:

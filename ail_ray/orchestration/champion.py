@@ -15,7 +15,8 @@ import numpy as np
 import onnx
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from upath import UPath
@@ -30,6 +31,7 @@ from ail_ray.learning.models import Network
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.orchestration.job import tracking_uri
 from ail_ray.orchestration.mlflow_store import database_of, folder_of, unusable, without_password
+from ail_ray.orchestration.notes import some
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
@@ -94,7 +96,7 @@ def _challenge(
     client: MlflowClient, scale: int, files: Sequence[UPath], trial: dict[str, Any], psnr: float
 ) -> list[str]:
     name, images = registered_name(scale), digest_of([file.stem for file in files])
-    if not client.search_registered_models(f"name = '{name}'"):
+    if _registered_model(client, name) is None:
         about = f"The best student for ×{scale}, by PSNR on validation images. Luma in, luma out, any size."
         client.create_registered_model(name, tags={"ail.scale": str(scale)}, description=about)
     held = _champion(client, name)
@@ -114,10 +116,18 @@ def _challenge(
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
-    for model in client.search_registered_models(f"name = '{name}'"):
-        if ALIAS in model.aliases:
-            return client.get_model_version(name, str(model.aliases[ALIAS]))
-    return None
+    model = _registered_model(client, name)
+    return client.get_model_version(name, str(model.aliases[ALIAS])) if model and ALIAS in model.aliases else None
+
+
+def _registered_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The model of that name, not searched for: what this client asks then, a server of MLflow 2 misunderstands."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
@@ -157,7 +167,7 @@ def _registered(
     made = client.create_model_version(
         name, source=f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}", run_id=run_id, tags=tags,
         await_creation_for=0,
-        description=f"{trial['name']}: {', '.join(rows)}. Reads {reads}: luma, float32 on [0, 1], (N, 1, H, W).",
+        description=f"{trial['name']}: {some(rows, ', ', 4000)}. Reads {reads}: luma, float32 on [0, 1], (N, 1, H, W).",
     )  # fmt: skip
     return str(made.version)
 

@@ -131,7 +131,8 @@ def _start(**options: Any) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     port = _free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
-    own: dict[str, Any] = {"num_cpus": cores(), **_short_folder()}
+    _shorten()
+    own: dict[str, Any] = {"num_cpus": cores()}
     if (limit := memory()) < whole_memory():
         own |= {"_memory": int(0.7 * limit), "object_store_memory": int(0.3 * limit)}  # Ray's own shares
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
@@ -159,8 +160,8 @@ def _init(**options: Any) -> None:
             signal.signal(signal.SIGTERM, handler)
 
 
-def _short_folder() -> dict[str, str]:
-    """An option of `ray.init`: a folder for Ray's sockets, whose paths must not be long, unless its own choice is fine.
+def _shorten() -> None:
+    """Name a folder for Ray's sockets, whose paths must not be long, unless Ray's own choice is fine.
 
     Raises:
         ConfigError: RAY_TMPDIR is too long a path, or TMPDIR is and /tmp cannot take its place.
@@ -168,13 +169,13 @@ def _short_folder() -> dict[str, str]:
     asked = os.environ.get("RAY_TMPDIR")
     folder = asked or os.environ.get("TMPDIR") or "/tmp"
     if len(os.fsencode(folder)) <= LONGEST_FOLDER:
-        return {}
+        return
     if asked or not os.access("/tmp", os.W_OK):
         raise ConfigError([
             f"{folder}: too long a path for the sockets that Ray puts there; set RAY_TMPDIR to a folder whose path has "
             f"at most {LONGEST_FOLDER} bytes"
         ])  # fmt: skip
-    return {"_temp_dir": "/tmp/ray"}
+    os.environ["RAY_TMPDIR"] = "/tmp"
 
 
 def _free_port() -> int:

@@ -119,8 +119,12 @@ def opened_by(uri: str, page: str) -> str:
 
 def unusable(uri: str, error: Exception) -> str:
     """Why MLflow cannot be used, in a line that holds no password."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"MLflow at {without_password(uri)} cannot be used: {without_password(reason)[:300]}"
+    return f"MLflow at {without_password(uri)} cannot be used: {reason(error)}"
+
+
+def reason(error: Exception) -> str:
+    """What MLflow, a database driver or an HTTP library says, in one line that holds no password."""
+    return without_password((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
 
 
 def without_password(text: str) -> str:

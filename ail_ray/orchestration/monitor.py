@@ -11,7 +11,7 @@ from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.comparison import Reached, by_round
 from ail_ray.orchestration.lease import Lease
 from ail_ray.orchestration.ledger import Ledger
-from ail_ray.orchestration.mlflow_store import without_password
+from ail_ray.orchestration.mlflow_store import reason
 from ail_ray.orchestration.notes import student_cost, trial_params
 from ail_ray.orchestration.references import Rows, below_bicubic
 from ail_ray.orchestration.rundir import RunDirectory
@@ -113,10 +113,7 @@ class Monitor:
             self.tracker.compare(self._reached())
             return run_id
         except Exception as error:  # an outage costs nothing: the next call sends what is missing
-            say(
-                f"MLflow did not take the latest rounds, they are sent later: {without_password(str(error))}",
-                sys.stderr,
-            )
+            say(f"MLflow did not take the latest rounds, they are sent later: {reason(error)}", sys.stderr)
             return None
 
     def _reached(self) -> list[Reached]:

@@ -20,7 +20,7 @@ from ail_ray.orchestration.comparison import pictures, table
 from ail_ray.orchestration.job import SweepJob, check
 from ail_ray.orchestration.journal import asked_to_leave
 from ail_ray.orchestration.ledger import Ledger
-from ail_ray.orchestration.mlflow_store import connect, page_of, without_password
+from ail_ray.orchestration.mlflow_store import connect, page_of, reason, without_password
 from ail_ray.orchestration.monitor import Monitor
 from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.orchestration.placement import Placement
@@ -275,13 +275,13 @@ def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared,
         compared = {"summary.json": json.dumps(summary, indent=1).encode(), TABLE: table(trials)} | pictures(trials)
         tracker.close(compared, failed=any(trial["status"] == "failed" for trial in trials))
     except Exception as error:  # all results are on the storage path
-        reason = without_password(str(error))
-        say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {reason}")
+        why = reason(error)
+        say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {why}")
     try:
         for line in crown(tracker.client, trials, validation):
             say(line)
     except Exception as error:
-        say(f"no student was registered as champion; the same command tries again: {without_password(str(error))}")
+        say(f"no student was registered as champion; the same command tries again: {reason(error)}")
 
 
 def _run_here(sweep: Sweep, monitor: Monitor, ended: Callable[[], None]) -> None:

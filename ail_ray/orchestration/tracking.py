@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import DatasetInput, LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import (
     MLFLOW_LOGGED_ARTIFACTS,
     MLFLOW_LOGGED_IMAGES,
@@ -135,7 +135,7 @@ class Tracker:
     def _child(
         self, run: str, name: str, params: Mapping[str, Any], note: str, started: float | None = None
     ) -> tuple[str, int]:
-        """The id of a run within the sweep and the last round sent of it; one that somebody deleted is restored."""
+        """The id of a run within the sweep and the last round sent of it."""
         if run not in self._children:
             tags = {LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}
             self._children[run] = self._find_or_create(run, name, tags, params, note, started)
@@ -146,7 +146,7 @@ class Tracker:
             raise
 
     def _sent(self, run_id: str) -> int:
-        """The last round that was sent of a run, -1 for none."""
+        """The last round that was sent of a run, -1 for none; it is restored if somebody deleted it meanwhile."""
         run = self.client.get_run(run_id)
         if run.info.lifecycle_stage == LifecycleStage.DELETED:
             self.client.restore_run(run_id)
@@ -174,13 +174,11 @@ class Tracker:
     ) -> str:
         note, name = clipped(note, LONGEST["text"]), clipped(name, LONGEST["name"])
         query = f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{kind}'"
-        everywhere = self.client.search_runs([self.experiment], query, run_view_type=ViewType.ALL)
-        # One that was deleted is used again, unless another has taken its place.
-        found: list[Run] = sorted(everywhere, key=lambda run: run.info.lifecycle_stage == LifecycleStage.DELETED)
+        found: list[Run] = list(
+            self.client.search_runs([self.experiment], query, max_results=1)
+        )  # none that is deleted
         if found:
             run = found[0]
-            if run.info.lifecycle_stage == LifecycleStage.DELETED:
-                self.client.restore_run(run.info.run_id)
             self.client.update_run(run.info.run_id, status="RUNNING")
         else:
             made = {SWEEP: self.sweep, RUN: kind, MLFLOW_RUN_NAME: name, **tags}

@@ -105,7 +105,7 @@ def _held(directory: RunDirectory) -> Iterator[Lease]:
         try:
             yield lease
         except Exception as error:
-            known = isinstance(error, RunError | FileError)
+            known = isinstance(error, RunError | FileError | ConfigError)
             with suppress(LeaseLostError):
                 RunDirectory(directory.path, lease.holder).fail(
                     str(error) if known else f"{type(error).__name__}: {error}"

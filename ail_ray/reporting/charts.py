@@ -169,7 +169,7 @@ def _ticks(span: tuple[float, float], whole: bool = False) -> list[float]:
 
 
 def _log_ticks(span: tuple[float, float]) -> list[float]:
-    """Ticks of a logarithmic axis: powers of ten, also 2 and 5 or all digits if few; round numbers in a narrow span."""
+    """1 of each power of ten; 2 and 5 as well, or all digits, where those are few; round numbers in a narrow span."""
     powers = range(math.floor(span[0]), math.ceil(span[1]) + 1)
     for digits in ((1,), (1, 2, 5), range(1, 10)):
         ticks = [d * 10.0**p for p in powers for d in digits if span[0] <= math.log10(d * 10.0**p) <= span[1]]

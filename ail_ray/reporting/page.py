@@ -51,10 +51,7 @@ def write_page(out: UPath, to: UPath, command: str) -> str:
         raise ConfigError(
             [f"{out}: damaged, or written by another version ({type(error).__name__}: {error})"]
         ) from error
-    try:
-        write_bytes(to, text.encode("utf-8", "replace"))  # names of files need not be Unicode
-    except OSError as error:
-        raise ConfigError([f"to: {to} cannot be written ({error.strerror})"]) from error
+    write_bytes(to, text.encode("utf-8", "replace"))  # names of files need not be Unicode
     return str(content["answers"][0])
 
 

@@ -98,6 +98,19 @@ def test_only_a_better_student_replaces_the_champion_and_repeating_changes_nothi
     assert weights.read_bytes() == Path(better["weights"]).read_bytes()
 
 
+def test_a_server_of_mlflow_2_where_a_search_finds_no_model_has_champions_too(
+    registry: Registry, one_export: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What version 3 of the client asks of a search, version 2.9 of the server answers with nothing."""
+    monkeypatch.setattr(mlflow.MlflowClient, "search_registered_models", lambda *_, **__: [])
+    good, better = registry.trial(0.4), registry.trial(0.2)
+    for trial in (good, good, better):
+        registry.crown(trial)
+    assert (set(registry.versions()), registry.champion) == ({1, 2}, 2)
+    weights = fetch_champion(registry.uri, 2, registry.folder)
+    assert weights.read_bytes() == Path(better["weights"]).read_bytes()
+
+
 def test_a_failed_or_unselected_trial_is_no_champion(registry: Registry) -> None:
     assert registry.crown(registry.trial(0.1, status="failed"), registry.trial(0.2, status="stopped")) == []
     assert crown(registry.client, [registry.trial(0.1)], {}) == []

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.orchestration.comparison import parallel_coordinates, pareto_front, pictures, size_and_psnr, table
+from ail_ray.orchestration.comparison import (
+    by_round,
+    parallel_coordinates,
+    pareto_front,
+    pictures,
+    size_and_psnr,
+    table,
+)
 
 
 def trial(psnr: float, weights: int, **parameters: Any) -> dict[str, Any]:
@@ -85,3 +92,70 @@ def test_the_table_has_a_row_a_trial_and_null_where_it_reads_nothing() -> None:
     assert [row["status"] for row in rows] == ["finished", "finished", "failed"]
     assert rows[0]["10⁹ multiply-accumulates at 256×256"] == 0.0065536
     assert json.loads(table([])) == {"columns": [], "data": []}
+
+
+def test_a_sweep_has_reached_its_best_trial_and_gained_over_the_controls_of_the_same_width_and_seed() -> None:
+    def curve(*decibels: float) -> list[tuple[float, float]]:
+        return [(100.0 * t, psnr) for t, psnr in enumerate(decibels)]
+
+    trials = [
+        (TRIALS[0]["parameters"], curve(30.0, 31.0, 30.5)),  # width 3
+        (TRIALS[1]["parameters"], curve(29.0, 30.5, 31.5)),  # its control
+        (TRIALS[2]["parameters"], curve(28.0)),  # width 5, stopped, without a control
+    ]
+    assert by_round(trials, 2) == [
+        (0.0, {"dB/PSNR": 30.0, "dB/gain": 1.0}),
+        (100.0, {"dB/PSNR": 31.0, "dB/gain": 0.5}),
+        (200.0, {"dB/PSNR": 31.5, "dB/gain": -1.0}),
+    ]
+    assert by_round(trials[:1], 0) == [(0.0, {"dB/PSNR": 30.0})]
+    assert by_round([], -1) == []
+
+
+def legend(figure: matplotlib.figure.Figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def shown(figure: matplotlib.figure.Figure) -> list[str]:
+    """Numbers on the axis of sizes, those in sight."""
+    axis = figure.axes[0]
+    low, high = axis.get_xlim()
+    return [
+        label.get_text()
+        for place, label in zip(axis.get_xticks(), axis.get_xticklabels(), strict=True)
+        if low <= place <= high
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ticks"),
+    [
+        ((1419, 2100), ["1.419k", "2.1k"]),
+        ((9500, 14000, 64000), ["9.5k", "14k", "64k"]),
+        ((9500, 9600, 64000), ["9.5k", "64k"]),  # beside the first there is no room
+    ],
+)
+def test_sizes_are_on_the_axis_and_equal_ones_at_one_place(sizes: tuple[int, ...], ticks: list[str]) -> None:
+    kinds = ({}, {"rule": "eq7", "teacher": "none"})
+    figure = size_and_psnr([trial(30 + i, size, **kind) for size in sizes for i, kind in enumerate(kinds)])
+    assert figure is not None
+    figure.draw_without_rendering()
+    assert shown(figure) == ticks
+    places = {x for points in figure.axes[0].collections for x, _ in np.asarray(points.get_offsets())}
+    assert places == set(sizes)
+
+
+def test_the_two_kinds_of_control_look_different_and_a_flat_front_is_said_to_be_one() -> None:
+    plain, once = trial(30.0, 100), trial(30.2, 300)
+    once["name"] = "vdsr-f5 ×2 w=1 (control) one schedule seed=0"
+    figure = size_and_psnr([plain, once, trial(30.1, 300, rule="eq7", teacher="none")])
+    assert figure is not None
+    kinds = ["with importance", "w = 1, restarted every round", "w = 1, one schedule"]
+    assert legend(figure) == ["Pareto front", *kinds]
+    shapes = {str(points.get_paths()[0].vertices.tolist()) for points in figure.axes[0].collections}
+    assert len(shapes) == 3
+    flat = size_and_psnr([trial(30.5, 100), trial(30.0, 300)])
+    assert flat is not None
+    assert legend(flat)[0] == "Pareto front: flat, no larger student is better"
+    (line,) = flat.axes[0].lines
+    assert [*zip(*line.get_data(), strict=True)] == [(100, 30.5), (300, 30.5)]

@@ -1,5 +1,6 @@
 """Where people work: any name of a folder, no home, limits of cores and memory, addresses of no cluster, full disks."""
 
+import errno
 import getpass
 import os
 import pwd
@@ -70,6 +71,36 @@ def test_the_printed_commands_can_be_pasted(
     mlflow_ui = shlex.split(printed["Compare in MLflow"])
     assert mlflow_ui[:3] == ["mlflow", "ui", "--backend-store-uri"]
     assert database_of(mlflow_ui[3]) == Path(here / "mlflow.db")
+
+
+@pytest.mark.parametrize("suffix", ["shard-0002.safetensors", "evaluation", "summary.json"])
+def test_a_disk_that_is_full_ends_a_sweep_in_one_line(
+    suffix: str, tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """While shards and evaluation files are written, and at the end; with room again, the same command goes on."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    real, full = os.replace, True
+
+    def replace(source: str, target: str) -> None:
+        if full and suffix in target:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    values = tiny_files.protocol() | {"teacher": ("none",), "rule": ("uniform",), "width": (2,), "rounds": 0}
+    words = ["demo", *as_options(values), "--local"]
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/ail_out/")
+    assert suffix in line
+    assert line.endswith(": cannot be written (No space left on device); make room, then the same command goes on")
+    full = False
+    assert main(words) == 0
 
 
 def test_a_plain_folder_has_the_address_that_it_always_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,11 +220,13 @@ def test_sockets_find_a_short_place(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     validate_socket_filepath(f"{longest}/{socket}")
     with pytest.raises(OSError, match="cannot exceed 107 bytes"):
         validate_socket_filepath(f"{longest}z/{socket}")
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", "")
     monkeypatch.setenv("TMPDIR", longest)
-    assert "_temp_dir" not in started(monkeypatch)
+    started(monkeypatch)
+    assert os.environ["RAY_TMPDIR"] == ""
     monkeypatch.setenv("TMPDIR", long)
-    assert started(monkeypatch)["_temp_dir"] == "/tmp/ray"
+    started(monkeypatch)
+    assert os.environ["RAY_TMPDIR"] == "/tmp"
     monkeypatch.setenv("RAY_TMPDIR", long)
     with pytest.raises(ConfigError, match=f"^{long}: too long a path .* set RAY_TMPDIR to .* at most 39 bytes$"):
         start_own()

@@ -247,7 +247,7 @@ def test_a_server_that_goes_away_is_said_without_its_password(
 ) -> None:
     class Away:
         def mirror(self, *_: object) -> str:
-            raise OSError("API request to http://alice:s3cret@127.0.0.1:9/api failed")
+            raise OSError("API request to http://alice:s3cret@127.0.0.1:9/api failed\nwith a page of HTML")
 
     plan = make_plan(tmp_path)
     plan.open(RunDirectory(plan.directory), Placement())
@@ -257,6 +257,49 @@ def test_a_server_that_goes_away_is_said_without_its_password(
     said = "".join(capsys.readouterr())
     assert "API request to http://127.0.0.1:9/api failed" in said
     assert "s3cret" not in said
+    assert "HTML" not in said
+
+
+def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[..., TrialPlan], tmp_path: Path) -> None:
+    class Told:
+        def __init__(self) -> None:
+            self.rounds: list[tuple[float, dict[str, float]]] = []
+
+        def mirror(self, *_: object) -> str:
+            return "0123"
+
+        def finish(self, *_: object) -> None:
+            pass
+
+        def compare(self, rounds: list[tuple[float, dict[str, float]]]) -> None:
+            self.rounds = rounds
+
+    def reach(plan: TrialPlan, *decibels: float) -> None:
+        directory = RunDirectory(plan.directory)
+        for t, psnr in enumerate(decibels):
+            write_json(directory.record_path(t), record(t) | {"validation": [{"set": "v", "scale": 2, "psnr": psnr}]})
+        directory.write_manifest(directory.manifest() | {"last_round": len(decibels) - 1})
+
+    def told() -> list[float]:
+        return [metrics["dB/PSNR"] for _, metrics in tracker.rounds]
+
+    plans = [make_plan(tmp_path, seed=seed) for seed in range(2)]
+    for plan in plans:
+        plan.open(RunDirectory(plan.directory), Placement())
+    tracker = Told()
+    ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=2)
+    monitor = Monitor(tracker, ledger, lambda line: None)  # type: ignore[arg-type]
+    for plan, decibels, known in (
+        (plans[0], (30.0, 31.0), []),  # the other one has not begun
+        (plans[1], (30.5,), [30.5]),
+        (plans[1], (30.5, 30.8, 32.0), [30.5, 31.0]),
+    ):
+        monitor.started(plan)
+        reach(plan, *decibels)
+        monitor.heard(plan)
+        assert told() == known
+    monitor.ended(plans[0], "it failed")
+    assert told() == [30.5, 31.0, 32.0]
 
 
 def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:

@@ -6,6 +6,8 @@ Both are real servers on the loopback, over what a sweep of four tiny trials has
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 import mlflow
 import numpy as np
@@ -67,13 +69,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_files: TinyFiles, empty_
     ):
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        budget = {"rounds": 2, "epochs": 1, "crops": 64, "width": (2, 3), "teacher": ("none",)}
-        sweep = SweepConfig(**{**tiny_files.protocol(), **budget, "rule": ("eq7", "uniform")})  # type: ignore[arg-type]
-        summary = run_sweep(
-            SweepJob(sweep=sweep, local=True), name="tiny", command="the command", say=lambda line: None
-        )
+        summary = run_sweep(tiny_job(tiny_files), name="tiny", command="the command", say=lambda line: None)
         answered(f"{url}/health")
         yield Site(folder, url, summary)
+
+
+def tiny_job(files: TinyFiles, **more: Any) -> SweepJob:
+    """Four trials, or more, in this process; their results go to where one stands."""
+    budget = {"rounds": 2, "epochs": 1, "crops": 64, "width": (2, 3), "teacher": ("none",), "rule": ("eq7", "uniform")}
+    return SweepJob(sweep=SweepConfig(**{**files.protocol(), **budget, **more}), local=True)
 
 
 @contextlib.contextmanager
@@ -158,6 +162,53 @@ def experiment(site: Site) -> str:
     return str(mlflow.MlflowClient(site.uri).get_experiment_by_name("ail_ray").experiment_id)
 
 
+def test_the_printed_address_opens_on_a_chart_of_this_sweep(browser: Chrome, site: Site) -> None:
+    """Without a click, in a browser that was never here: a window as a laptop has it, with MLflow's assistant open."""
+    browser.get(f"{site.url}/version")
+    browser.execute_script("localStorage.clear()")
+    browser.get(f"{site.url}{site.summary['mlflow_page']}")
+    lines = "//*[contains(@class, 'js-plotly-plot')]//*[name()='path' and contains(@class, 'js-line')]"
+
+    def drawn() -> list[WebElement]:
+        return [line for line in browser.find_elements(By.XPATH, lines) if line.is_displayed()]
+
+    waiting = WebDriverWait(browser, PATIENCE, 0.3, [WebDriverException])
+    waiting.until(lambda _: len(drawn()) >= 5, "a line for each trial and one for the sweep")
+    height = browser.execute_script("return window.innerHeight")
+    seen = [line for line in drawn() if line.rect["y"] + line.rect["height"] < height and line.rect["width"] > 20]
+    assert seen, "no line within the window"
+    text = browser.execute_script("return document.body.innerText")
+    assert all(name in text for name in [*NAMES, TITLE])
+    assert "Model training" in text
+    sections = re.findall(r"^(dB|importance|ssim|theta|time|pictures)\n\(\d+\)", text, re.MULTILINE)
+    assert sections[0] == "dB"
+
+
+def test_a_copied_folder_shows_its_pictures_and_its_next_sweep_leaves_the_original_alone(
+    site: Site, tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(site.folder, copy)
+    before = contents(site.folder / "mlartifacts") | contents(site.folder / "ail_out")
+    monkeypatch.chdir(copy)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    picture = next((copy / "mlartifacts").rglob("pictures*.png"))
+    run = picture.relative_to(copy / "mlartifacts").parts[0]
+    picture.write_bytes(b"of the copy")  # as no other is
+    with server(copy, "ui", "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db") as url:
+        run_sweep(tiny_job(tiny_files, seed=(0, 1)), name="tiny", say=lambda line: None)
+        asked = urlencode({"path": f"images/{picture.name}", "run_uuid": run})
+        assert answered(f"{url}/get-artifact?{asked}") == b"of the copy"
+    assert contents(site.folder / "mlartifacts") | contents(site.folder / "ail_out") == before
+    runs = {path.name for path in (copy / "mlartifacts").iterdir()}
+    assert len(runs) >= 4 + 1 + 8  # the four of the original; the second sweep's parent, and its eight trials
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """When each file was changed, and its length."""
+    return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
+
+
 def test_the_list_shows_the_sweep_its_trials_and_their_data(page: Page, experiment: str) -> None:
     page.open(f"experiments/{experiment}/runs", TITLE, "Small super-resolution networks", "train (", "Training")
     page.find(f"//a[contains(., '{TITLE}')]/preceding::button[1]").click()  # unfolds it
@@ -178,7 +229,7 @@ def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
     run = f"experiments/{experiment}/runs/{trial['mlflow_run_id']}"
     page.open(run, NAMES[0], "Question.", "width 2 or 3, rule eq7 or uniform?", "the command", "train (", "Datasets")
     page.shows("Parent run", TITLE)  # it is asked for later
-    page.open(f"{run}/model-metrics", "importance", "pictures", "theta", "time", "val")
+    page.open(f"{run}/model-metrics", "dB", "importance", "pictures", "ssim", "theta", "time")
     page.find("//*[text()='pictures']")
     page.shows("importance-0", "val-x2-0")
     slider = page.find("//*[@role='slider']")
