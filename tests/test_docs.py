@@ -47,6 +47,15 @@ def test_every_block_says_what_it_is() -> None:
     assert len(ALL) > 40
 
 
+def test_the_readme_has_a_line_for_every_file() -> None:
+    tree = re.findall(
+        r"^ *(\S+\.(?:py|tsv|html|css|js)) {2,}\w", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE
+    )
+    there = [path for folder in ("ail_ray", "jobs") for path in (REPOSITORY / folder).rglob("*.*")]
+    names = [path.name for path in there if path.suffix in (".py", ".tsv", ".html", ".css", ".js")]
+    assert sorted(tree) == sorted(name for name in names if name != "__init__.py")
+
+
 @pytest.mark.parametrize(("path", "line"), ALL)
 def test_a_command_is_understood(path: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
