@@ -1,4 +1,4 @@
-"""The exceptions that all parts of the program share."""
+"""The exceptions that all parts of the program share, and how messages word what they have in common."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,11 @@ from collections.abc import Sequence
 def one_line(error: BaseException) -> str:
     """The message of an exception, without line breaks."""
     return " ".join(str(error).split())
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: `1 worker`, `2 workers`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class ConfigError(Exception):

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("cluster/*.md")])
 ELSEWHERE = {"cp", "mkdir", "docker", "aws", "gcloud", "kubectl", "$EDITOR", "source", "export", "ls", "bash"}
 """Programs of others, or of the shell: of these only the files they name are looked for."""
-SMALL = "--depth 4 --downsizes 0.25 --shards 2 --rounds 1 --epochs 1 --crops 16 --local"
+SMALL = "--depth 4 --downsizes 0.5 --shards 2 --rounds 1 --epochs 1 --crops 512 --local"
 """What the test adds to a sweep of the tutorial."""
 
 

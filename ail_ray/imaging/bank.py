@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from upath import UPath
 
+from ail_ray.errors import counted
 from ail_ray.files import as_tensor, digest_of, read_tensors, write_tensors
 from ail_ray.imaging.crops import Draw, Places, summed, taken
 from ail_ray.imaging.datasets import content_digest
@@ -125,7 +126,9 @@ def plan_corpus(
     if not pairs:
         raise ValueError(f"no training pair left: all {skipped} are smaller than a crop of {crop}×{crop} pixels")
     if len(pairs) < shards:
-        raise ValueError(f"{len(pairs)} training pairs cannot fill {shards} shards: pass --shards {len(pairs)} or less")
+        raise ValueError(
+            f"{counted(len(pairs), 'training pair')} cannot fill {shards} shards: pass --shards {len(pairs)} or less"
+        )
     pairs.sort()
     identity = [[pair.content, pair.downsize, pair.scale] for pair in pairs]
     digest = digest_of([PREPARATION, crop, shards, identity])

@@ -18,6 +18,7 @@ from pathlib import Path
 import skimage
 from upath import UPath
 
+from ail_ray.errors import counted
 from ail_ray.files import AnyPath, as_path, is_local
 from ail_ray.imaging.registry import CACHE, default_folder, fetch_command, registered
 
@@ -61,8 +62,7 @@ def passed_over(sets: Iterable[ImageSet]) -> str:
     folders = kinds.pop("folder", 0)
     said = [f"{count} {kind}" for kind, count in kinds.most_common()]
     if folders:
-        inside = "1 folder inside" if folders == 1 else f"{folders} folders inside"
-        said = [f"{inside} (a name that ends in {EVERY_FOLDER} enters them)", *said]
+        said = [f"{counted(folders, 'folder')} inside (a name that ends in {EVERY_FOLDER} enters them)", *said]
     return f"passed over: {', '.join(said)}" if said else ""
 
 

@@ -1,6 +1,6 @@
 """Running a network over whole images: for the error maps of a shard, for benchmarks, and for single images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, counted
 from ail_ray.files import FileError, as_tensor
 from ail_ray.imaging import datasets
 from ail_ray.imaging.bank import Shard
@@ -122,7 +122,7 @@ def evaluate_all(
     return [evaluate(model, images, precision=precision, group=group).as_dict() for images in benchmarks]
 
 
-def mean_psnr(rows: list[dict[str, Any]]) -> float:
+def mean_psnr(rows: Sequence[Mapping[str, Any]]) -> float:
     """Mean PSNR (dB) over a record's rows; 0 where there are none."""
     return sum(row["psnr"] for row in rows) / len(rows) if rows else 0.0
 
@@ -184,7 +184,8 @@ def benchmark(
             measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
             row = evaluate(network, measured, precision=precision, advance=lambda: advance(share)).as_dict()
             rows.append({"model": model, **row})
-            say(f"{row['set']} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({row['images']} images)")
+            count = counted(row["images"], "image")
+            say(f"{row['set']} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({count})")
     return rows
 
 

@@ -5,7 +5,7 @@ MLflow's layout, so that MLflow loads and serves it, with the weights beside it;
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,12 @@ def load_champion(scale: int) -> Network:
         return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)))
 
 
-def crown(client: MlflowClient, trials: Sequence[dict[str, Any]], validation: dict[int, list[UPath]]) -> list[str]:
+def crown(
+    client: MlflowClient,
+    trials: Sequence[dict[str, Any]],
+    validation: Mapping[int, Sequence[UPath]],
+    bicubic: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
     """Register the best finished student for each scale it was validated on, where it beats the champion there is.
 
     A champion that was measured on other images is measured on these first. Repeated, it changes nothing.
@@ -76,16 +81,20 @@ def crown(client: MlflowClient, trials: Sequence[dict[str, Any]], validation: di
     Args:
         trials: the trials of a sweep's summary.
         validation: for each scale the files of its evaluation images.
+        bicubic: rows of bicubic interpolation on them; who is no better at a scale is never its champion.
 
     Returns:
-        A line for each new champion.
+        A line for each new champion, and for each scale where no student was better than bicubic interpolation.
     """
     lines = []
     for scale, files in validation.items():
-        finished = {i: _psnr(trial, scale) for i, trial in enumerate(trials) if trial["status"] == "finished"}
-        results = {i: psnr for i, psnr in finished.items() if not trials[i].get("below_bicubic")}
+        finished = {
+            i: _psnr(trial["validation"], scale) for i, trial in enumerate(trials) if trial["status"] == "finished"
+        }
+        least = _psnr(bicubic, scale)
+        results = {i: psnr for i, psnr in finished.items() if psnr > least and not trials[i].get("below_bicubic")}
         if finished and not results:
-            lines.append(f"no student is the champion for ×{scale}: all ended at or below bicubic interpolation")
+            lines.append(f"×{scale} gets no new champion: every student ended at or below bicubic interpolation")
         if results:
             best = max(results, key=lambda i: results[i])
             lines += _challenge(client, scale, files, trials[best], results[best])
@@ -136,8 +145,8 @@ def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
     return as_path(download_artifacts(f"{place}/{FOLDER}/{WEIGHTS}", dst_path=folder, tracking_uri=uri))
 
 
-def _psnr(trial: dict[str, Any], scale: int) -> float:
-    return mean_psnr([row for row in trial["validation"] if row["scale"] == scale])
+def _psnr(rows: Sequence[Mapping[str, Any]], scale: int) -> float:
+    return mean_psnr([row for row in rows if row["scale"] == scale])
 
 
 def _measured(client: MlflowClient, held: ModelVersion, scale: int, files: Sequence[UPath], images: str) -> float:

@@ -20,7 +20,7 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
-from ail_ray.errors import ConfigError, one_line
+from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.files import is_local, write_bytes
 from ail_ray.orchestration import NO_CLUSTER
 from ail_ray.orchestration.machine import cores, memory, whole_memory
@@ -194,7 +194,7 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
     p = placement
     if max_workers is not None:
         if max_workers < p.fewest:
-            raise ConfigError([f"a trial was begun with {p.fewest} workers, max-workers is {max_workers}"])
+            raise ConfigError([f"a trial was begun with {counted(p.fewest, 'worker')}, max-workers is {max_workers}"])
         return max(1, max_workers // p.most)
     there = ray.cluster_resources()
     workers = min(int(there.get(kind, 0) // need) for kind, need in p.worker_resources().items())

@@ -5,7 +5,7 @@ They are drawn here and not in `reporting`, because the sweep itself sends them 
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.mlflow_store import PSNR
 from ail_ray.orchestration.notes import SYMBOLS
+from ail_ray.orchestration.references import Rows, verdict
 
 Trial = dict[str, Any]  # as in a sweep's summary
 Reached = tuple[float, dict[str, float]]
@@ -56,9 +57,12 @@ def by_round(trials: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float]
     return reached
 
 
-def table(trials: Sequence[Trial]) -> bytes:
-    """The trials as a table of MLflow: JSON with `columns` and `data`, with null for what a trial lacks."""
-    rows = [_row(trial) for trial in trials]
+def table(trials: Sequence[Trial], references: Mapping[str, Rows]) -> bytes:
+    """The trials, and what they are held against, as a table of MLflow: JSON with `columns` and `data`.
+
+    What a row lacks is null there.
+    """
+    rows = [_row(trial) for trial in trials] + [{"trial": name, **_measured(of)} for name, of in references.items()]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return json.dumps({"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}).encode()
 
@@ -156,18 +160,21 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _row(trial: Trial) -> dict[str, Any]:
-    measured = {
-        f"{row['set']} ×{row['scale']} {name}": round(row[key], digits)
-        for group in ("validation", "test")
-        for row in trial[group]
-        for name, key, digits in (("PSNR, dB", "psnr", 3), ("SSIM", "ssim", 4))
-    }
     return {
-        "trial": trial["name"], **measured, "weights": trial["cost"]["weights"],
+        "trial": trial["name"], **_measured(trial), "weights": trial["cost"]["weights"],
         "10⁹ multiply-accumulates at 256×256": trial["cost"]["multiply_accumulates"] / 1e9,
         **{SYMBOLS.get(name, name): value for name, value in trial["parameters"].items()},
-        "rounds": trial["rounds"], "status": trial["status"],
+        "rounds": trial["rounds"], "status": verdict(trial),
     }  # fmt: skip
+
+
+def _measured(rows: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"{row['set']} ×{row['scale']} {name}": round(row[key], digits)
+        for group in ("validation", "test")
+        for row in rows[group]
+        for name, key, digits in (("PSNR, dB", "psnr", 3), ("SSIM", "ssim", 4))
+    }
 
 
 def _heights(axis: Axes, x: int, values: Sequence[Any]) -> list[float]:

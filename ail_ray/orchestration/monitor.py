@@ -1,7 +1,7 @@
 """What a sweep's driver knows of its trials: it tells user, ledger and MLflow, and sums up."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ail_ray.entry import say
@@ -65,8 +65,7 @@ class Monitor:
             self.ledger.failed(plan.directory, failure)
             self.say(f"[{title(plan.config)}] failed: {failure}")
         self._tell_incidents(plan)
-        records = directory.records(plan.config.rounds)
-        if records and below_bicubic(records[-1], self.references):
+        if status != "failed" and self._below(directory.records(plan.config.rounds)):
             self.say(f"[{title(plan.config)}] ends at or below bicubic interpolation: this student is of no use")
         self._mirror(plan, status)
 
@@ -90,7 +89,7 @@ class Monitor:
             "name": title(plan.config), "parameters": parameters(plan.config), "cost": student_cost(plan.config),
             "rounds": len(records) - 1, "status": status, "validation": [_row(row) for row in last["validation"]],
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
-            "below_bicubic": below_bicubic(last, self.references), "dead": last.get("dead", []),
+            "below_bicubic": self._below(records), "dead": last.get("dead", []),
             "draws": directory.draws(),
             "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
         }  # fmt: skip
@@ -107,14 +106,19 @@ class Monitor:
         try:
             rounds = plan.config.rounds
             run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config), rounds)
+            records = directory.records(rounds)
             if status:
-                self.tracker.finish(run_id, status, directory, plan.student)
-            self._curves[directory.path.name] = [(r["time"], compared_by(r)) for r in directory.records(rounds)]
+                self.tracker.finish(run_id, status, directory, plan.student, self._below(records))
+            self._curves[directory.path.name] = [(r["time"], compared_by(r)) for r in records]
             self.tracker.compare(self._reached())
             return run_id
         except Exception as error:  # an outage costs nothing: the next call sends what is missing
             say(f"MLflow did not take the latest rounds, they are sent later: {reason(error)}", sys.stderr)
             return None
+
+    def _below(self, records: Sequence[dict[str, Any]]) -> bool:
+        """Whether the last round of a run leaves its student at or below bicubic interpolation."""
+        return bool(records) and below_bicubic(records[-1], self.references)
 
     def _reached(self) -> list[Reached]:
         """What the trials have reached together by round, as far as none of them can still change it."""

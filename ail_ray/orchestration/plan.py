@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, counted
 from ail_ray.imaging.images import image_size
 from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.models import parameter_count
@@ -134,16 +134,17 @@ def plan_sweep(
 def describe_plan(plan: Plan, placement: Placement, price: float | None = None) -> list[str]:
     """The plan as lines of a table; `price` is what a worker, or its GPU, costs for an hour."""
     trial, kind = plan.trials[0], "GPU" if placement.gpu else "worker"
-    each = f"{plan.workers} workers × {placement.threads} threads"
+    each = f"{counted(plan.workers, 'worker')} × {counted(placement.threads, 'thread')}"
     c = trial.config
     crops = sum(trial.crops for trial in plan.trials)
     passes = [f"{name} {_time(seconds)} on one worker" for name, seconds in plan.teachers.items()]
     rows = [
         ("trials", f"{len(plan.trials)}, {plan.at_once} at once, {each} each"),
-        ("data", f"{plan.pairs} pairs, {plan.pixels / 1e6:.1f} M pixels in {c.shards} shards; "
+        ("data", f"{counted(plan.pairs, 'pair')}, {plan.pixels / 1e6:.1f} M pixels in {counted(c.shards, 'shard')}; "
                  f"{plan.evaluation_pixels / 1e6:.1f} M pixels evaluated every round"),
-        ("work", f"a trial: {c.rounds + 1} rounds × {c.epochs} epochs, {trial.crops / 1e6:.3g} M crops of "
-                 f"{c.crop}×{c.crop}, {trial.error_passes} error passes; {crops / 1e6:.3g} M crops in all"),
+        ("work", f"a trial: {counted(c.rounds + 1, 'round')} × {counted(c.epochs, 'epoch')}, "
+                 f"{trial.crops / 1e6:.3g} M crops of {c.crop}×{c.crop}, error passes: {trial.error_passes}; "
+                 f"{crops / 1e6:.3g} M crops in all"),
         ("teachers", ", ".join(passes) or "none to run"),
     ]  # fmt: skip
     for speed, config in {trial.speed: trial.config for trial in plan.trials}.items():
@@ -200,8 +201,9 @@ def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) ->
     problems = []
     if needed > there:
         problems.append(
-            f"{workers} workers and their store actors need {needed / 2**30:.1f} GiB of memory, this machine has "
-            f"{there / 2**30:.1f}: more workers on more machines share the corpus, fewer downsizes make it smaller"
+            f"{counted(workers, 'worker')} with a store actor each would need {needed / 2**30:.1f} GiB of memory, this "
+            f"machine has {there / 2**30:.1f}: more workers on more machines share the corpus, fewer downsizes make it "
+            "smaller"
         )
     if device.type == "cuda":
         bank, has = (

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
+from ail_ray.errors import counted
 from ail_ray.files import is_local
 from ail_ray.orchestration.manifest import Place
 from ail_ray.orchestration.monitor import Monitor
@@ -83,7 +84,7 @@ class Board:
         left = (time.monotonic() - self.since) * (self.asked - sum(shares.values())) / done if done > 0 else 0.0
         highest = max(best.values(), default=0.0)  # 0: nothing was measured yet
         caption = ", ".join([
-            f"{sum(len(m.status) for m in self.monitors)} of {self.asked} trials over",
+            f"{sum(len(m.status) for m in self.monitors)} of {counted(self.asked, 'trial')} over",
             *([f"best {highest:.2f} dB"] if highest else []),
             *([f"{in_words(left)} left"] if left > 0 else []),
         ])  # fmt: skip

@@ -80,5 +80,14 @@ def below_bicubic(measured: Mapping[str, Any], rows: Mapping[str, Rows]) -> bool
     return bool(of_bicubic) and mean_psnr(measured[group]) <= mean_psnr(of_bicubic)
 
 
+def verdict(trial: Mapping[str, Any]) -> str:
+    """The status of a trial of a summary, and with it all that makes its student worth less than it seems."""
+    words = {
+        "dead": bool(trial.get("dead")), "at or below bicubic": bool(trial.get("below_bicubic")),
+        f"drawn again {trial.get('draws')}×": bool(trial.get("draws")),
+    }  # fmt: skip
+    return ", ".join([trial["status"], *(word for word, holds in words.items() if holds)])
+
+
 def _path(evaluation: UPath, digest: str) -> UPath:
     return evaluation.with_name(f"{evaluation.stem}-{digest}.json")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, counted
 from ail_ray.files import FileError, digest_of, write_json
 from ail_ray.learning.config import described
 from ail_ray.learning.precision import Precision
@@ -135,7 +135,7 @@ def _named(name: str, say: Callable[[str], None], line: str) -> None:
 
 def _data(job: SweepJob, prepared: Prepared) -> str:
     return (
-        f"{len(prepared.corpus.pairs)} training pairs, {prepared.corpus.pixels / 1e6:.1f} M pixels"
+        f"{counted(len(prepared.corpus.pairs), 'training pair')}, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
         + (f"; {prepared.passed_over}" if prepared.passed_over else "")
         + f"; storage {job.storage_path}; MLflow {without_password(job.tracking_uri)}"
@@ -272,13 +272,15 @@ def _send_results(tracker: Tracker, summary: dict[str, Any], prepared: Prepared,
         for scale in sorted({file.scale for file in prepared.validation})
     }
     try:
-        compared = {"summary.json": json.dumps(summary, indent=1).encode(), TABLE: table(trials)} | pictures(trials)
+        shown = {"summary.json": json.dumps(summary, indent=1).encode(), TABLE: table(trials, summary["references"])}
+        compared = shown | pictures(trials)
         tracker.close(compared, failed=any(trial["status"] == "failed" for trial in trials))
     except Exception as error:  # all results are on the storage path
         why = reason(error)
         say(f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {why}")
     try:
-        for line in crown(tracker.client, trials, validation):
+        bicubic = summary["references"]["bicubic"]["validation"]
+        for line in crown(tracker.client, trials, validation, bicubic):
             say(line)
     except Exception as error:
         say(f"no student was registered as champion; the same command tries again: {reason(error)}")

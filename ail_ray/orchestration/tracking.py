@@ -33,7 +33,7 @@ from ail_ray.orchestration.rundir import RunDirectory
 
 RUN, RESULT = "ail.run", "ail.result"
 LAST_ROUND = "ail.last_round_2"  # the first one counted rounds that were sent under other names
-INCIDENTS = "ail.incidents"
+INCIDENTS, BELOW = "ail.incidents", "ail.below_bicubic"
 NOTE = "ail.note"  # digest of the description as it was written last
 RESULTS = ("student.safetensors", "config.json")  # of a run
 TABLE = "trials.json"
@@ -109,15 +109,26 @@ class Tracker:
         self._compared = len(rounds)
 
     def finish(
-        self, run_id: str, status: str, directory: RunDirectory | None = None, student: UPath | None = None
+        self,
+        run_id: str,
+        status: str,
+        directory: RunDirectory | None = None,
+        student: UPath | None = None,
+        below: bool = False,
     ) -> None:
-        """Close a run as `finished`, `stopped` or `failed`; a finished one gets its configuration and student."""
+        """Close a run as `finished`, `stopped` or `failed`; a finished one gets its configuration and student.
+
+        Args:
+            below: whether the student is at or below bicubic interpolation, which a tag then says.
+        """
         sent = self.client.get_run(run_id).data.tags.get(RESULT)
         if directory is not None and status == "finished" != sent:
             files = {name: directory.path / name for name in RESULTS} | ({RESULTS[0]: student} if student else {})
             self._send(run_id, {name: path.read_bytes() for name, path in files.items()})
         if sent != status:
             self.client.set_tag(run_id, RESULT, status)
+        if directory is not None:
+            self.client.set_tag(run_id, BELOW, str(below).lower())
         incidents = "; ".join(directory.incidents()) if directory is not None else ""
         if incidents:  # a student that died, a file that was damaged
             self.client.set_tag(run_id, INCIDENTS, clipped(incidents, LONGEST["text"]))
@@ -128,6 +139,7 @@ class Tracker:
 
     def close(self, files: Mapping[str, bytes], *, failed: bool) -> None:
         """Give the parent run what compares its trials, of which `trials.json` is shown as a table, and end it."""
+        self._sent(self.parent)  # restores it, if need be
         self._send(self.parent, files)
         self.client.set_tag(self.parent, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": TABLE, "type": "table"}]))
         self.finish(self.parent, "failed" if failed else "finished")
@@ -174,9 +186,8 @@ class Tracker:
     ) -> str:
         note, name = clipped(note, LONGEST["text"]), clipped(name, LONGEST["name"])
         query = f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{kind}'"
-        found: list[Run] = list(
-            self.client.search_runs([self.experiment], query, max_results=1)
-        )  # none that is deleted
+        # One that was deleted is not found.
+        found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
         if found:
             run = found[0]
             self.client.update_run(run.info.run_id, status="RUNNING")
@@ -236,7 +247,7 @@ def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
     for name, key in (
         ("loss", "loss"),
         ("squared_error", "squared_error"),
-        ("patches_per_second", "patches_per_s"),
+        ("patches_per_second", "crops_per_s"),
     ):
         if record[name] is not None:
             metrics[f"theta/{key}"] = record[name]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from ail_ray.errors import counted
 from ail_ray.files import as_path, write_bytes, write_json
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.machine import machine
@@ -60,7 +61,7 @@ def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
         return ", ".join(sorted({str(what(manifest)) for manifest in manifests}))
 
     return (
-        f"{len(runs)} run{'s' * (len(runs) != 1)}, {sum(used.values()) / 3600:.2f} hours of them together, "
+        f"{counted(len(runs), 'run')}, {sum(used.values()) / 3600:.2f} hours of them together, "
         f"teacher {study.teacher}; students from random weights, trained on {each(_images)}; "
         f"begun {each(lambda m: datetime.fromtimestamp(m['created'], UTC).date())}, "
         f"commit {each(lambda m: m['machine']['commit'])}, {each(lambda m: m['machine']['processor'])}, "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from ail_ray.errors import counted
 from ail_ray.orchestration.comparison import pareto_front
 from ail_ray.reporting import words
 from ail_ray.reporting.album import comparisons, films
@@ -74,7 +75,9 @@ def _origin(sweep: Findings) -> str:
     where, with_what = (
         ", ".join(f"{name} {value}" for name, value in manifest[kind].items()) for kind in ("machine", "versions")
     )
-    shape = f"{manifest['precision']}, {manifest['workers']} × {manifest['threads']} threads"
+    shape = (
+        f"{manifest['precision']}, {counted(manifest['workers'], 'worker')} × {counted(manifest['threads'], 'thread')}"
+    )
     return f"Begun {begun}; {shape}; {where}; {with_what}."
 
 

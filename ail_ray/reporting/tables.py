@@ -16,6 +16,7 @@ from ail_ray.imaging import datasets
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import benchmark, predict
 from ail_ray.learning.models import build_model, multiply_accumulates, parameter_count
+from ail_ray.orchestration.references import verdict
 from ail_ray.reporting.methods import METHODS, SETS, TABLES, Method, printed
 from ail_ray.reporting.paper import Outcome, Results, Study, available, teacher_weights
 
@@ -52,13 +53,8 @@ def trials_table(summary: dict[str, Any]) -> str:
         return [f"{row['psnr']:.2f} {row['ssim']:.4f}" if row else "" for row in shown]
 
     for trial in summary["trials"]:
-        words = {
-            "dead": bool(trial.get("dead")), "at or below bicubic": bool(trial.get("below_bicubic")),
-            f"drawn again {trial.get('draws')}×": bool(trial.get("draws")),
-        }  # fmt: skip
-        status = ", ".join([trial["status"], *(word for word, holds in words.items() if holds)])
         rounds = str(trial["rounds"]) if trial["rounds"] >= 0 else "none"
-        table.add_row(Text(trial["name"]), rounds, status, *cells(trial))
+        table.add_row(Text(trial["name"]), rounds, verdict(trial), *cells(trial))
     for name, rows in references.items():
         table.add_row(Text(name), "", "", *cells(rows))
     return "\n".join(as_lines(table))

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from PIL import Image
 from upath import UPath
 
+from ail_ray.errors import counted
 from ail_ray.files import read_json
 from ail_ray.imaging.pictures import UNREADABLE
 from ail_ray.reporting import words
@@ -61,10 +62,10 @@ def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     if not gains:
         yield "No row here has a matched control: nothing can be said about whether importance helped."
     elif not judged:
-        yield f"{len(gains)} comparisons with a matched control, each of one seed: no more than hints"
+        yield f"{counted(len(gains), 'comparison')} with a matched control, each of one seed: no more than hints"
     else:
         yield (
-            f"Of {len(judged)} comparisons with a matched control over several seeds, {len(better)} "
+            f"Of {counted(len(judged), 'comparison')} with a matched control over several seeds, {len(better)} "
             f"{'is' if len(better) == 1 else 'are'} better and {len(worse)} worse beyond the 95 % interval"
         )
     if budget == "smoke":
@@ -77,7 +78,8 @@ def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
             )  # fmt: skip
             yield f"{kind}: {'; '.join(listed)}."
     if len(gains) > len(judged) > 0:
-        yield f"{len(gains) - len(judged)} more have one seed, which says nothing about chance."
+        single = len(gains) - len(judged)
+        yield f"{single} more {'has' if single == 1 else 'have'} one seed, which says nothing about chance."
     if len(judged) > 1:
         yield "One of twenty such intervals misses its truth by chance; none here is corrected for their number."
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from upath import UPath
 
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, counted
 from ail_ray.files import AnyPath, as_path, write_bytes
 from ail_ray.learning.inference import benchmark
 from ail_ray.learning.presets import mini
@@ -119,7 +119,7 @@ def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
         f"# {to.stem}", "",
         f"A {model.name} of width {model.width} and depth {model.depth}, trained {weights} on scales "
         f"{', '.join(map(str, config['scales']))} of {', '.join(config['train'])}, seed {config['seed']}{start or ''}: "
-        f"{config['epochs']} epochs of {config['crops']} crops of {config['crop']}×{config['crop']}, "
+        f"{counted(config['epochs'], 'epoch')} of {config['crops']} crops of {config['crop']}×{config['crop']}, "
         f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch']}.", "",
         f"`{command}`, commit {here['commit']}, {datetime.now(UTC):%Y-%m-%d}, {here['processor']}. "
         f"{to.stat().st_size / 1e6:.2f} MB in half precision.", "",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ail_ray.errors import counted
 from ail_ray.learning.inference import mean_psnr
 from ail_ray.reporting.findings import Condition, Estimate, Findings
 
@@ -37,7 +38,7 @@ def state(sweep: Findings) -> str:
     parts = [
         f"{counts[name]} {name}" for name in ("finished", "working", "stopped", "failed", "unreadable") if counts[name]
     ]
-    trials = f"{sweep.asked} trial{'s' if sweep.asked != 1 else ''}: {', '.join(parts) or 'none has begun'}"
+    trials = f"{counted(sweep.asked, 'trial')}: {', '.join(parts) or 'none has begun'}"
     if waiting := max(0, sweep.asked - len(sweep.trials)):
         trials += f", {waiting} not begun" * bool(parts)
     if sweep.state == "finished":
@@ -55,11 +56,15 @@ def question(sweep: Findings) -> str:
     if not c:
         return "No configuration is left: every run directory is gone."
     manifest = sweep.manifest
-    pairs = f" ({manifest['pairs']} pairs, {manifest['pixels'] / 1e6:.1f} M pixels)" if "pairs" in manifest else ""
+    pairs = (
+        f" ({counted(manifest['pairs'], 'pair')}, {manifest['pixels'] / 1e6:.1f} M pixels)"
+        if "pairs" in manifest
+        else ""
+    )
     crops = f"{c['crops']:,}" if c["crops"] else "as many crops as cover the corpus"
     return (
         f"{c['network'].upper()} students for ×{_all(c['scales'])}, trained on {_all(c['train'])}{pairs}: "
-        f"round 0 and {c['rounds']} more rounds, {c['epochs']} epoch{'s' * (c['epochs'] != 1)} each "
+        f"round 0 and {counted(c['rounds'], 'more round')}, {counted(c['epochs'], 'epoch')} each "
         f"of {crops} crops of {c['crop']}×{c['crop']} pixels. "
         + (f"Compared on {_all(c['validation'])}" if c["validation"] else "Nothing was held out to compare on")
         + (f"; measured on {_all(c['test'])} too." if c["test"] else ".")

@@ -52,8 +52,9 @@ class Registry:
             "weights": str(weights), "mlflow_run_id": self.client.create_run(self.experiment).info.run_id,
         }  # fmt: skip
 
-    def crown(self, *trials: dict[str, Any], images: UPath | None = None) -> list[str]:
-        return crown(self.client, trials, {2: [images or self.images]})
+    def crown(self, *trials: dict[str, Any], images: UPath | None = None, bicubic: float = 0.0) -> list[str]:
+        rows = [{"set": "val", "scale": scale, "psnr": bicubic + 20 * (scale - 2), "ssim": 0.9} for scale in (2, 3)]
+        return crown(self.client, trials, {2: [images or self.images]}, rows)
 
     def versions(self) -> dict[int, str]:
         """Run of each version."""
@@ -118,6 +119,17 @@ def test_a_failed_or_unselected_trial_is_no_champion(registry: Registry) -> None
         with pytest.raises(ConfigError, match="no champion for scale 2"):
             fetch_champion(f"sqlite:///{registry.folder / name}", 2, registry.folder)
     assert not (registry.folder / "none.db").exists()
+
+
+def test_a_student_at_or_below_bicubic_is_never_champion(registry: Registry, one_export: None) -> None:
+    good, bad = registry.trial(0.2), registry.trial(0.6)
+    refused = ["×2 gets no new champion: every student ended at or below bicubic interpolation"]
+    assert registry.crown(bad | {"below_bicubic": True}) == refused, "on the mean of all scales"
+    assert registry.crown(bad, bicubic=bad["validation"][0]["psnr"]) == refused, "at this scale"
+    assert registry.versions() == {}
+    between = (good["validation"][0]["psnr"] + bad["validation"][0]["psnr"]) / 2
+    (line,) = registry.crown(bad, good, bicubic=between)
+    assert line.startswith("student 0.2 is the champion for ×2: ")
 
 
 def test_a_champion_of_other_images_is_measured_on_these(

@@ -85,13 +85,21 @@ def test_pictures_that_make_no_sense_are_left_out(trials: list[dict[str, Any]], 
 
 
 def test_the_table_has_a_row_a_trial_and_null_where_it_reads_nothing() -> None:
-    content = json.loads(table([*TRIALS[:2], {**TRIALS[3], "validation": [], "status": "failed"}]))
+    content = json.loads(table([*TRIALS[:2], {**TRIALS[3], "validation": [], "status": "failed"}], {}))
     rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
     assert [row["val ×2 PSNR, dB"] for row in rows] == [30.5, 30.0, None]
     assert [row["λ"] for row in rows] == [0.1, None, 0.2]
     assert [row["status"] for row in rows] == ["finished", "finished", "failed"]
     assert rows[0]["10⁹ multiply-accumulates at 256×256"] == 0.0065536
-    assert json.loads(table([])) == {"columns": [], "data": []}
+    assert json.loads(table([], {})) == {"columns": [], "data": []}
+
+
+def test_bicubic_has_a_row_in_the_table_and_who_is_no_better_is_said_to_be() -> None:
+    bicubic = {"validation": [{"set": "val", "scale": 2, "psnr": 30.25, "ssim": 0.9}], "test": []}
+    content = json.loads(table([TRIALS[0], {**TRIALS[1], "below_bicubic": True}], {"bicubic": bicubic}))
+    rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+    assert [row["status"] for row in rows] == ["finished", "finished, at or below bicubic", None]
+    assert (rows[2]["trial"], rows[2]["val ×2 PSNR, dB"]) == ("bicubic", 30.25)
 
 
 def test_a_sweep_has_reached_its_best_trial_and_gained_over_the_controls_of_the_same_width_and_seed() -> None:

@@ -1,5 +1,7 @@
 """What the driver says: every run by a name that tells it from the others of its sweep."""
 
+from dataclasses import replace
+
 import pytest
 
 from ail_ray.learning.config import RunConfig
@@ -20,4 +22,6 @@ from ail_ray.orchestration.runs import title
 )  # fmt: skip
 def test_a_run_is_named_by_what_it_reads(config: RunConfig, words: str) -> None:
     scales = ",".join(map(str, config.scales))
-    assert title(config) == f"vdsr-f13 ×{scales} {words}"
+    assert title(replace(config, init="identity")) == f"vdsr-f13 ×{scales} {words}"
+    he = title(config)
+    assert ("init=he" in he) == (config.start is None), "given weights are not drawn"

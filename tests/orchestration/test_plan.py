@@ -90,7 +90,7 @@ def test_a_teacher_costs_only_what_it_has_not_seen(tiny_files: TinyFiles, tmp_pa
 
 def test_the_words_say_hours_and_price(gpus: Plan) -> None:
     lines = describe_plan(gpus, Placement(gpu=True), 3.0)
-    assert "4, 2 at once, 1 workers × 1 threads each" in lines[0]
+    assert "4, 2 at once, 1 worker × 1 thread each" in lines[0]
     assert any("assumed at 3 T multiply-accumulates/s" in line for line in lines)
     assert f"{gpus.worker_hours * 3:.2f} at 3 for a GPU-hour" in lines[-1]
 
@@ -159,5 +159,5 @@ def test_what_cannot_train_beside_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_cannot_fit_is_refused(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "memory", lambda: 4096 * 1000)
     monkeypatch.setattr(speed, "_median", lambda work, device: 1.0)
-    with pytest.raises(ConfigError, match=r"2 workers .* need .* GiB of memory, this machine has 0\.0"):
+    with pytest.raises(ConfigError, match=r"2 workers .* would need .* GiB of memory, this machine has 0\.0"):
         planned(tiny_files, Placement(workers=2), width=(3,))

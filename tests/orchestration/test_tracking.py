@@ -311,12 +311,12 @@ def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
     }  # fmt: skip
     metrics = metrics_of(record(1))
     assert set(metrics) - set(metrics_of(record(0))) == {
-        "theta/loss", "theta/squared_error", "theta/patches_per_s",
+        "theta/loss", "theta/squared_error", "theta/crops_per_s",
     }  # fmt: skip
     assert metrics["dB/test_Set5_x3"] == 32.0
     assert metrics["dB/PSNR"] == 31.0  # of the validation images
     assert metrics_of(record(1) | {"validation": []})["dB/PSNR"] == 32.0
-    assert metrics["theta/patches_per_s"] == 100.0
+    assert metrics["theta/crops_per_s"] == 100.0
     assert all(math.isfinite(value) for value in metrics.values())
 
 
@@ -368,6 +368,17 @@ def test_what_compares_the_trials_replaces_itself(track: Callable[..., Tracker])
     assert parent.info.status == "FINISHED"
     # As `log_table` marks them, for the UI to show a table.
     assert parent.data.tags["mlflow.loggedArtifacts"] == '[{"path": "trials.json", "type": "table"}]'
+
+
+def test_a_run_at_or_below_bicubic_is_tagged_and_loses_the_tag_when_it_gets_better(
+    track: Callable[..., Tracker], directory: RunDirectory
+) -> None:
+    tracker = track()
+    commit(directory, 0)
+    run_id = tracker.mirror(directory, "a trial", PARAMS)
+    for below, tag in ((True, "true"), (False, "false")):
+        tracker.finish(run_id, "stopped", directory, None, below)
+        assert tracker.client.get_run(run_id).data.tags["ail.below_bicubic"] == tag
 
 
 REFERENCES = {
@@ -428,6 +439,9 @@ def test_what_somebody_deleted_is_there_again(
     tracker = track() if restarted else tracker
     child = tracker.mirror(directory, "a trial", PARAMS)
     tracker.compare(REACHED[:2])
+    if deleted != "child":
+        tracker.client.delete_run(tracker.parent)
+    tracker.close({"trials.json": b"{}"}, failed=False)
     assert {run.info.run_id for run in runs(tracker)} == {tracker.parent, child}  # none that is deleted
     assert tracker.client.get_run(child).data.tags["mlflow.parentRunId"] == tracker.parent
     assert rounds_sent(tracker, child) == expected(1)

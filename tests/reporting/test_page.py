@@ -207,7 +207,7 @@ def test_a_table_run_has_its_rows_intervals_and_figures(tmp_path: Path) -> None:
     assert "VDSR-f13+AIL Set5 ×2 37.10 ± 0.05 37.40 +0.20 ± 0.10 (3 seeds) 0.9500 0.9590 4" in page.text
     assert "<b> Set5 ×2 36.90 ± 0.10" in page.text
     assert "VDSR-f13 28,000 28K 1,800 M 115M 0.500" in page.text
-    assert "1 more have one seed" in page.text
+    assert "1 more has one seed" in page.text
     assert "Missing: BSD100: not measured." in page.text
     assert [a["alt"] for a in page.all("img")] == ["Figure 3 of the study"]
     assert page.text.count("python jobs/paper_tables.py --budget mini --tables 1") == 2
