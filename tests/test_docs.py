@@ -49,7 +49,9 @@ def test_every_block_says_what_it_is() -> None:
 
 def test_the_readme_has_a_line_for_every_file() -> None:
     tree = re.findall(
-        r"^ *(\S+\.(?:py|tsv|html|css|js)) {2,}\w", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE
+        r"^ *(\S+\.(?:py|tsv|html|css|js)) {2,}\w",
+        (REPOSITORY / "README.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
     )
     there = [path for folder in ("ail_ray", "jobs") for path in (REPOSITORY / folder).rglob("*.*")]
     names = [path.name for path in there if path.suffix in (".py", ".tsv", ".html", ".css", ".js")]
