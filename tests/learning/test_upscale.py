@@ -370,7 +370,7 @@ def test_only_a_network_of_ours_is_exported(tmp_path: Path, capsys: pytest.Captu
 def test_the_network_is_laid_out_for_speed(tmp_path: Path, student: Path) -> None:
     photograph(8, 9, "RGB").save(tmp_path / "a.png")
     work = prepare(lambda word, scale: load_model(word), str(student), 2, [str(tmp_path / "a.png")], str(tmp_path))
-    weight = work.network.layers[0].weight  # type: ignore[index, union-attr]
+    weight = work.network.layers[1].weight  # type: ignore[index, union-attr]
     assert weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[operator]
 
 
