@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ail_ray.commandline import parse, refuse
-from ail_ray.orchestration.submission import relative, split, told, too_large
+from ail_ray.orchestration.submission import no_answer, relative, split, told, too_large
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     problems = [] if command else ["name the command to run on the cluster after --"]
     problems += relative(settings)
     problems += too_large(folder) if folder.is_dir() else [f"working-dir: {folder}: no such folder"]
-    if problems:
+    if problems := problems or no_answer(o.address):
         refuse(problems)
     words = ["job", "submit", "--working-dir", str(folder)]
     words += ["--address", o.address] if o.address else []
