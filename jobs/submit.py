@@ -1,11 +1,14 @@
-"""Send a job to a Ray cluster: `ray job submit`, with the code, and with the settings that are set here.
+r"""Send a job to a Ray cluster: `ray job submit`, with the code, and with the settings that are set here.
 
-    python jobs/submit.py --address http://127.0.0.1:8265 -- python jobs/ail_sweep.py paper --gpu --storage s3://bucket/ail --out /home/ray/sweep
+    # the paper's protocol, on a cluster with GPUs
+    python jobs/submit.py --address http://127.0.0.1:8265 \
+        -- python jobs/ail_sweep.py paper --gpu \
+        --storage s3://bucket/ail --out /home/ray/sweep
 
 What would be uploaded is counted first, since Ray refuses a folder that is too large only after it was sent. The
 command's AIL_DATA_DIR, AIL_TEACHER_DIR and MLFLOW_TRACKING_URI are those of this environment, so they must mean
-something on the cluster. Exit code: that of `ray job submit`; 2: nothing was sent.
-"""  # noqa: E501
+something on the cluster. Exit codes: that of `ray job submit`, and 2 when nothing was sent.
+"""
 
 import json
 import os
@@ -13,8 +16,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ail_ray.entry import run, say
+
 from ail_ray.commandline import parse, refuse
-from ail_ray.orchestration.submission import relative, split, told, too_large
+from ail_ray.orchestration.submission import no_answer, relative, split, told, too_large
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -41,7 +46,7 @@ def main(arguments: list[str]) -> int:
     problems = [] if command else ["name the command to run on the cluster after --"]
     problems += relative(settings)
     problems += too_large(folder) if folder.is_dir() else [f"working-dir: {folder}: no such folder"]
-    if problems:
+    if problems := problems or no_answer(o.address):
         refuse(problems)
     words = ["job", "submit", "--working-dir", str(folder)]
     words += ["--address", o.address] if o.address else []
@@ -49,9 +54,9 @@ def main(arguments: list[str]) -> int:
     words += ["--no-wait"] if o.no_wait else []
     words += ["--runtime-env-json", json.dumps({"env_vars": settings})] if settings else []
     if settings:
-        print(f"The job is told {', '.join(settings)} as set here", flush=True)
+        say(f"The job is told {', '.join(settings)} as set here")
     os.execv(sys.executable, [sys.executable, "-m", "ray.scripts.scripts", *words, "--", *command])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run(main)

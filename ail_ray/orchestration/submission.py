@@ -12,6 +12,9 @@ from pathlib import Path
 
 from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, RAY_RUNTIME_ENV_IGNORE_GITIGNORE
 from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel
+from ray.job_submission import JobSubmissionClient
+
+from ail_ray.errors import one_line
 
 LIMIT = min(GCS_STORAGE_MAX_SIZE, DASHBOARD_CLIENT_MAX_SIZE)  # bytes
 FORWARDED = (
@@ -44,6 +47,15 @@ def too_large(folder: Path) -> list[str]:
         f"{folder}: {total:.0f} MiB would be uploaded, and Ray takes less than {most:.0f}; the largest are {largest}: "
         f"name in .rayignore what the job does not need"
     ]
+
+
+def no_answer(address: str | None) -> list[str]:
+    """A line if no cluster takes jobs at an address, by default Ray's own choice."""
+    try:
+        JobSubmissionClient(address)
+    except Exception as error:  # whatever Ray, its HTTP library or a missing token raises
+        return [f"address: no cluster takes jobs at {address or 'the address in RAY_ADDRESS'} ({one_line(error)})"]
+    return []
 
 
 def told(environment: Mapping[str, str]) -> dict[str, str]:

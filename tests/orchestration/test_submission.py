@@ -6,6 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import heads
 import pytest
 from ray._private.runtime_env.packaging import create_package
 
@@ -74,6 +75,7 @@ def test_it_becomes_rays_own_command(monkeypatch: pytest.MonkeyPatch, capsys: py
         raise BecameAnotherError
 
     monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(submission, "JobSubmissionClient", lambda address: None)
     for name in FORWARDED:
         monkeypatch.delenv(name, raising=False)
     job = ["python", "jobs/ail_sweep.py", "demo", "--out", "/data/out", "--no-wait"]
@@ -93,6 +95,22 @@ def test_it_becomes_rays_own_command(monkeypatch: pytest.MonkeyPatch, capsys: py
     }
     printed = capsys.readouterr().out
     assert printed == "The job is told AIL_DATA_DIR, MLFLOW_TRACKING_PASSWORD as set here\n"
+
+
+def test_a_cluster_that_does_not_answer_is_named(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("it was sent"))
+    (port,) = heads.free_ports(1)
+    address = f"http://127.0.0.1:{port}"
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", *FORWARDED):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(SystemExit) as left:
+        main(["--address", address, "--working-dir", str(checkout), "--", "python", "x.py"])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: address: no cluster takes jobs at {address} (")
 
 
 def test_this_repository_is_small_enough() -> None:
