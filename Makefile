@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench mutants faults soak fuzz autoscaling memory clean
+.PHONY: demo test lint bench mutants faults soak fuzz autoscaling memory people clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -37,6 +37,10 @@ soak: $(INSTALLED)
 # Ten thousand wrong commands, images, weights and manifests.
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/fuzz.py
+
+# Use every job at a terminal, in a pipe and in a closed one, and stop a sweep at five moments.
+people: $(INSTALLED)
+	$(BIN)/python tests/people.py
 
 # Watch an autoscaler bring nodes for a sweep and let them go.
 autoscaling: $(INSTALLED)

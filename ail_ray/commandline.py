@@ -48,10 +48,13 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
             with redirect_stderr(StringIO()):  # tyro's own message is a screenful
                 _, unknown = read(words)
             if unknown:
-                problems[f"{unknown[0]}: no such option{_suggestion(unknown[0], kind)}"] = None
+                option = unknown[0].startswith("-")
+                said = f"no such option{_suggestion(unknown[0], kind)}" if option else "no option takes this value"
+                problems[f"{unknown[0]}: {said}"] = None
                 continue
         except SystemExit:
-            problems[f"{words[0]}: cannot read {' '.join(words[1:]) or 'nothing'!r}; see --help"] = None
+            said = f"cannot read {' '.join(words[1:])!r}" if words[1:] else "a value is missing"
+            problems[f"{words[0]}: {said}; see --help"] = None
             continue
         except ConfigError as error:
             alone = set(error.problems)
@@ -60,7 +63,7 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     while accepted:
         try:
             result, left = read([word for words, _ in accepted for word in words])
-            problems |= {f"{word}: stands apart from others like it; name them in one place": None for word in left}
+            problems |= {f"{word}: name it in one place with the other values of its kind": None for word in left}
             break
         except ConfigError as error:
             problems |= dict.fromkeys(error.problems)

@@ -55,7 +55,9 @@ def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoRet
     try:
         try:
             code = main(sys.argv[1:])
-        except SystemExit as leaving:  # after --help, or a refusal
+        except SystemExit as leaving:  # after --help, or a refusal; Ray makes one of an interruption
+            if stop.number:
+                raise
             code = leaving.code
         sys.stdout.flush()
     except BaseException as error:

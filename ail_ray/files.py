@@ -45,9 +45,9 @@ class WriteError(ConfigError, OSError):
 
 
 def as_path(path: AnyPath) -> UPath:
-    """A local path made absolute (`~` expanded), or the address of an object store as it is."""
+    """A local path made absolute (`~` expanded, as a shell does it), or the address of an object store as it is."""
     path = UPath(path)
-    return UPath(path.expanduser().absolute()) if is_local(path) else path
+    return UPath(Path(os.path.expanduser(str(path))).absolute()) if is_local(path) else path
 
 
 def is_local(path: UPath) -> bool:

@@ -5,6 +5,7 @@ Ray, MLflow, torch and matplotlib look for both as soon as they are imported, an
 
 import getpass
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,8 +13,14 @@ from pathlib import Path
 def settle() -> None:
     """Say in the environment, for this process and those that it starts, where home is and who is there.
 
-    What is there stands. A home that is only read keeps its place, since credentials may lie in it.
+    What is set already stays as it is. A home that cannot be written to stays home, since credentials may be in it. A
+    process whose working directory is gone ends here, with exit code 2 and a line: torch would end it without one.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("error: the folder that you stand in is gone; change into one that is there", file=sys.stderr)
+        raise SystemExit(2) from None
     home = os.path.expanduser("~")  # stays as it is where neither HOME nor the list of users knows better
     if not os.path.isdir(home):
         os.environ["HOME"] = _own_folder()
@@ -26,7 +33,7 @@ def settle() -> None:
 
 
 def _own_folder() -> str:
-    """The same every time, among the temporary ones, that nobody else can look into."""
+    """A temporary folder that is the same every time, and that nobody else can look into."""
     folder = Path(tempfile.gettempdir(), f"ail-home-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     theirs = folder.lstat().st_uid != os.getuid() or folder.is_symlink()

@@ -109,7 +109,7 @@ def main() -> int:
     """Run a command and print its screen; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--columns", type=int, default=80)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     terminal = Terminal(options.command, columns=options.columns)

@@ -77,9 +77,9 @@ def test_all_mistakes_of_a_command_are_said_at_once(capsys: pytest.CaptureFixtur
     [
         (("--learning-rat", "1"), "--learning-rat: no such option; did you mean --learning-rate?"),
         (("--lr", "1"), "--lr: no such option"),
-        (("Set5", "--gpu"), "Set5: no such option"),
-        (("--gpu", "5"), "5: no such option"),
-        (("--workers",), "--workers: cannot read 'nothing'; see --help"),
+        (("Set5", "--gpu"), "Set5: no option takes this value"),
+        (("--gpu", "5"), "5: no option takes this value"),
+        (("--workers",), "--workers: a value is missing; see --help"),
         (("--lam", "-1"), "lam must be positive, got -1.0"),
         (("--workers", "17"), "workers must not exceed the 16 shards, got 17"),
     ],

@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("cluster/*.md")])
 ELSEWHERE = {"cp", "mkdir", "docker", "aws", "gcloud", "kubectl", "$EDITOR", "source", "export", "ls", "bash"}
 """Programs of others, or of the shell: of these only the files they name are looked for."""
-SMALL = "--depth 4 --downsizes 0.25 --shards 2 --rounds 1 --epochs 1 --crops 16 --local"
+SMALL = "--depth 4 --downsizes 0.5 --shards 2 --rounds 1 --epochs 1 --crops 512 --local"
 """What the test adds to a sweep of the tutorial."""
 
 
@@ -45,6 +45,17 @@ def test_every_block_says_what_it_is() -> None:
         assert set(fences[0::2]) <= {"sh", "text", "python"}, path
         assert set(fences[1::2]) <= {""}, path
     assert len(ALL) > 40
+
+
+def test_the_readme_has_a_line_for_every_file() -> None:
+    tree = re.findall(
+        r"^ *(\S+\.(?:py|tsv|html|css|js)) {2,}\w",
+        (REPOSITORY / "README.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    there = [path for folder in ("ail_ray", "jobs") for path in (REPOSITORY / folder).rglob("*.*")]
+    names = [path.name for path in there if path.suffix in (".py", ".tsv", ".html", ".css", ".js")]
+    assert sorted(tree) == sorted(name for name in names if name != "__init__.py")
 
 
 @pytest.mark.parametrize(("path", "line"), ALL)

@@ -231,7 +231,7 @@ class Bank:
             shards: this worker's shards by number, all as the same network reads them.
             total_shards: how many shards the corpus has.
             crop: side of a crop in pixels, a multiple of the shards' upsampling.
-            seed: from which the crops are drawn.
+            seed: the seed from which the crops are drawn.
         """
         self.shards, self.total_shards, self.crop, self.seed = shards, total_shards, crop, seed
         self._importance: dict[int, torch.Tensor] = {}

@@ -74,7 +74,7 @@ def find(name: str, data_dir: AnyPath | None = None, *, suffixes: tuple[str, ...
             or an address such as `s3://bucket/folder`. Either may end in `/**`, which enters the folders inside.
         data_dir: folder or address of the named sets, by default the environment's AIL_DATA_DIR and, for what that
             lacks, the folder that sets are fetched to without it.
-        suffixes: of the files that are taken from a folder.
+        suffixes: the suffixes of the files that are taken from a folder.
 
     Returns:
         The set's image files, known by their suffix, sorted by name (with `/**`, by their path below the folder);

@@ -135,7 +135,7 @@ def fetch(
 
     Args:
         base: address of a mirror that has `<set>/<file>`, instead of the registry's addresses.
-        say: told a line before and after each set.
+        say: is called with a line before and after each set.
 
     Returns:
         A line for every file that could not be had: why, its address, where to put it by hand. Empty if all are whole.

@@ -142,9 +142,9 @@ def benchmark(
 
     Args:
         model: a word for a network, as `load` takes it.
-        say: told each row as a line when it is there.
+        say: is called with each row as a line.
         load: a network by the word for it, for a scale; raises FileError or ConfigError.
-        advance: told the share of all images that is done, for each image.
+        advance: is called after each image with its share of all images.
 
     Raises:
         ConfigError: with a line for the model, each set, each scale and each image that cannot be used.

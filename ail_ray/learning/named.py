@@ -1,4 +1,4 @@
-"""What a word for a model names: `bicubic`, a teacher, or a path of safetensors or ONNX. The one place that decides."""
+"""The one place that decides what a word for a model names: `bicubic`, a teacher, or a safetensors or ONNX file."""
 
 import os
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def find_network(word: str) -> Network:
 
 
 def find_weights(word: str, *, others: Sequence[str]) -> UPath:
-    """The file that a word names: of a teacher that the package brings, of one in $AIL_TEACHER_DIR, or any path.
+    """The file that a word names: that of a bundled teacher, of one in $AIL_TEACHER_DIR, or any path.
 
     Args:
         others: words that name no file; the refusal lists them with the teachers there are.

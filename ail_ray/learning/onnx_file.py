@@ -17,11 +17,11 @@ PIXEL_BY_PIXEL = {
     "Add", "Cast", "CastLike", "Clip", "Constant", "DepthToSpace", "DequantizeLinear", "Div", "Identity", "LeakyRelu",
     "Max", "Min", "Mul", "PRelu", "QuantizeLinear", "Relu", "Round", "Sigmoid", "Sub", "Tanh",
 }  # fmt: skip
-"""Operations that look at nothing beside a pixel."""
+"""Operations whose result at a pixel depends on that pixel only."""
 WHOLE_PICTURE = 10**9
-"""The radius of a network that nobody knows to see less, pixels."""
+"""The radius in pixels of a network that may depend on the whole picture."""
 TRIED = (24, 32)
-"""Height and width of the image that shows by how much a network upsamples."""
+"""Height and width of the image by which a network is tried, to see by how much it upsamples."""
 
 
 class OnnxFile(Network):
@@ -72,7 +72,7 @@ class OnnxFile(Network):
 
     @property
     def radius(self) -> int:
-        """How far from a pixel of its input the output there can depend on the input, pixels of the input at most."""
+        """How far away, in pixels of the input and at most, the input has an effect on a pixel of the output."""
         return self.reach
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,7 @@ class OnnxFile(Network):
 
 
 def _reach(graph: onnx.GraphProto) -> int:
-    """Pixels of the input that a graph sees around each, at most: those by which its convolutions pad, added up."""
+    """How far a graph sees around a pixel, at most: the sum of the pixels by which its convolutions pad."""
     return min(WHOLE_PICTURE, sum(_padding(node) for node in graph.node))
 
 

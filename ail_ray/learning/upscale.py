@@ -37,7 +37,7 @@ from ail_ray.learning.models import Network
 from ail_ray.learning.precision import Precision, placed
 
 SUFFIXES = (*datasets.SUFFIXES, ".jfif", ".jpe", ".avif", ".jp2")
-"""Of files that are taken from a folder: more than of an image set, whose content must not change with our taste."""
+"""Suffixes of the files taken from a folder; more than those of an image set, whose content must not change."""
 TILE = 512
 """Largest side of a tile, in pixels as the network reads them."""
 CUBIC = 3
@@ -83,7 +83,7 @@ def prepare(
         load: a network by the word for it, for a scale; raises FileError or ConfigError.
         inputs: image files, folders of them (folders inside are not entered), or named image sets.
         out: folder of the results, `<name>-x<scale>.<format>`.
-        format: of the results, instead of each one's own (PNG for what is neither JPEG, PNG nor WebP).
+        format: the format of all results, instead of that of each picture (PNG if it is none of JPEG, PNG and WebP).
 
     Raises:
         ConfigError: with a line for all that is wrong with model, scale or out, and for each input that is not there,
@@ -131,8 +131,8 @@ def enlarge_files(
     """Read, enlarge and write pictures, one after the other; returns how many failed.
 
     Args:
-        say: told a line for each, first for those that are left out, and at the end how many failed if any did.
-        advance: told the enlarged pixels as they are done.
+        say: is called with a line for each that is left out, for each picture, and at the end if any failed.
+        advance: is called with the number of enlarged pixels whenever some are done.
     """
     if work.passed_over:
         say(work.passed_over)
@@ -180,7 +180,7 @@ def upscale(
         model: serves this scale; several times faster on a CPU if it is `placed`.
         tile: side of a tile at most, pixels as the network reads them; a network that sees further has larger tiles,
             and of one that may see the whole picture (some ONNX files) the picture is one tile.
-        advance: told the enlarged pixels of each tile when it is done.
+        advance: is called with the number of enlarged pixels of each tile when it is done.
     """
     model.eval()
     grid = 1 if model.upsampling > 1 else scale  # pixels that the network reads for each of the image's
@@ -206,7 +206,7 @@ def _failed(source: UPath, error: Exception) -> str:
 
 
 def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> tuple[list[UPath], str]:
-    """The image files meant, each once, and what is passed over beside them; a line for each input that is none."""
+    """The image files that the inputs name, each once, what is passed over, and a line for each input that is none."""
     sources, sets = dict[UPath, None](), list[datasets.ImageSet]()
     for name in inputs:
         path = as_path(name)
@@ -228,7 +228,7 @@ def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> tuple
 
 
 def _job(source: UPath, header: Header, scale: int, folder: UPath, format: Format | None) -> Job:
-    """What is to be done with a picture; ImageError if it cannot."""
+    """The job for a picture; ImageError if it cannot be done."""
     kind, height, width = format or header.format, header.height * scale, header.width * scale
     if kind == "jpeg" and header.mode in ("LA", "RGBA"):
         raise ImageError(f"{source}: JPEG cannot hold its transparency; choose png or webp")

@@ -1,4 +1,4 @@
-"""The model that evaluate.py and upscale.py are asked for, with one word of the same ones."""
+"""The model that evaluate.py and upscale.py are asked for; both take the same words."""
 
 from ail_ray.learning.models import Network
 from ail_ray.learning.named import CHAMPION, find_network

@@ -161,21 +161,19 @@ def _init(**options: Any) -> None:
 
 
 def _shorten() -> None:
-    """Name a folder for Ray's sockets, whose paths must not be long, unless Ray's own choice is fine.
+    """Let Ray put its sockets, whose paths must not be long, into /tmp where TMPDIR is too long for them.
 
     Raises:
-        ConfigError: RAY_TMPDIR is too long a path, or TMPDIR is and /tmp cannot take its place.
+        ConfigError: RAY_TMPDIR is too long, or TMPDIR is and /tmp cannot take its place.
     """
-    asked = os.environ.get("RAY_TMPDIR")
-    folder = asked or os.environ.get("TMPDIR") or "/tmp"
-    if len(os.fsencode(folder)) <= LONGEST_FOLDER:
-        return
-    if asked or not os.access("/tmp", os.W_OK):
-        raise ConfigError([
-            f"{folder}: too long a path for the sockets that Ray puts there; set RAY_TMPDIR to a folder whose path has "
-            f"at most {LONGEST_FOLDER} bytes"
-        ])  # fmt: skip
-    os.environ["RAY_TMPDIR"] = "/tmp"
+    for variable in ("RAY_TMPDIR", "TMPDIR"):  # Ray puts some into the first, and its dashboard others into the second
+        folder = os.environ.get(variable, "")
+        if len(os.fsencode(folder)) <= LONGEST_FOLDER:
+            continue
+        if variable == "RAY_TMPDIR" or not os.access("/tmp", os.W_OK):
+            problem = f"{variable}={folder}: too long a path for the sockets that Ray puts there"
+            raise ConfigError([f"{problem}; set it to a folder whose path has at most {LONGEST_FOLDER} bytes"])
+        os.environ[variable] = "/tmp"
 
 
 def _free_port() -> int:

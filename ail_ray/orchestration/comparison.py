@@ -35,7 +35,7 @@ def by_round(trials: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float]
     mean of the differences to the control of the same width and seed, absent where there is no such pair.
 
     Args:
-        trials: of each the searched values, and round by round its time (seconds of the epoch) and its PSNR in dB.
+        trials: for each its searched values, and for each round its time (seconds since 1970) and its PSNR in dB.
     """
     control = {
         (values["width"], values["seed"]): curve

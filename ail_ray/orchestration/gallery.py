@@ -90,7 +90,7 @@ class Gallery:
         return _grid(panels, 3, zoom=2)
 
     def _unchanging(self, images: EvaluationImages, teacher: UPath | None) -> list[dict[str, np.ndarray]]:
-        """For each image what no round changes: the low resolution, bicubic interpolation and the teacher's work."""
+        """What no round changes of each image: the small image, and its enlargements by bicubic and by the teacher."""
         scale = images.scale
         made = [
             {"low resolution": to_uint8(small).repeat(scale, 0).repeat(scale, 1), "bicubic": predict(None, bicubic)}

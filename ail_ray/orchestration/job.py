@@ -82,7 +82,7 @@ def tracking_uri(out: UPath) -> str:
 
 
 def record_folder(out: UPath) -> UPath:
-    """Where MLflow's database and artifacts lie unless a server has them: a local folder that stays."""
+    """The local folder of MLflow's database and files, unless a server has them."""
     if not IN_JOB:
         return as_path(".")
     return out if is_local(out) else as_path("~/ail_out")

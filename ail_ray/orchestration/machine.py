@@ -43,7 +43,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
     In a container the path may be the one outside; what of it is there is then the container's own group.
     """
-    for line in OWN.read_text().splitlines() if OWN.exists() else ():
+    for line in OWN.read_text(encoding="utf-8").splitlines() if OWN.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers == "" or controller in controllers.split(","):
             mount = CGROUPS / controllers if controllers else CGROUPS
@@ -53,7 +53,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 def _numbers(file: Path) -> tuple[int, ...]:
     """What a file of a control group says; nothing where it is not there, or says `max`."""
-    words = file.read_text().split() if file.exists() else []
+    words = file.read_text(encoding="utf-8").split() if file.exists() else []
     return tuple(map(int, words)) if words and words[0] != "max" else ()
 
 

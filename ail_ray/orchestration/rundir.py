@@ -63,7 +63,7 @@ class RunDirectory:
         """Return the manifest: the recorded one if the run exists, else a new one with what was resolved for this run.
 
         Args:
-            config: of the run; its `rounds` may exceed the recorded ones, which extends the run.
+            config: the configuration; its `rounds` may exceed the recorded ones, which extends the run.
             resolved: plain data: corpus and teacher digests, precision, threads, workers, references.
 
         Raises:

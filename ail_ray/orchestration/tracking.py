@@ -139,6 +139,7 @@ class Tracker:
 
     def close(self, files: Mapping[str, bytes], *, failed: bool) -> None:
         """Give the parent run what compares its trials, of which `trials.json` is shown as a table, and end it."""
+        self._sent(self.parent)  # restores it, if need be
         self._send(self.parent, files)
         self.client.set_tag(self.parent, MLFLOW_LOGGED_ARTIFACTS, json.dumps([{"path": TABLE, "type": "table"}]))
         self.finish(self.parent, "failed" if failed else "finished")
@@ -185,9 +186,8 @@ class Tracker:
     ) -> str:
         note, name = clipped(note, LONGEST["text"]), clipped(name, LONGEST["name"])
         query = f"tags.`{SWEEP}` = '{self.sweep}' and tags.`{RUN}` = '{kind}'"
-        found: list[Run] = list(
-            self.client.search_runs([self.experiment], query, max_results=1)
-        )  # none that is deleted
+        # One that was deleted is not found.
+        found: list[Run] = list(self.client.search_runs([self.experiment], query, max_results=1))
         if found:
             run = found[0]
             self.client.update_run(run.info.run_id, status="RUNNING")

@@ -152,7 +152,7 @@ def run_on_ray(
     However often workers and nodes are lost, it goes on as long as it gets further in between.
 
     Args:
-        report: told of every round, those included that were committed before; of the last when the result is there,
+        report: called with every round, also those committed before; with the last one when the result is there,
             since whoever hears of it may end this process.
         complete: writes the result when all rounds are there.
 

@@ -150,7 +150,7 @@ def race(
     """Train both for so long, in turns, measure the students after every turn with the clock stopped, and draw curves.
 
     Args:
-        config: by default `mini` from He's draw with the rule `reference`, on the 291 images less those of validation.
+        config: by default `mini` with --init he and the rule `reference`, on the 291 images less ten.
         marks: how many turns each has.
         picture: PNG file for the curves.
 

@@ -387,7 +387,7 @@ def test_commands_that_mean_nothing_are_refused(arguments: list[str], capsys: py
     assert capsys.readouterr().err in (
         "error: images: name files, folders or sets to enlarge, or choose --export\n",
         "error: --export: cannot read 'int4'; see --help\n",
-        "error: b.png: stands apart from others like it; name them in one place\n",
+        "error: b.png: name it in one place with the other values of its kind\n",
     )
 
 

@@ -138,9 +138,11 @@ class Bench:
         )  # fmt: skip
 
     def runs(self, sweep: str) -> list[Run]:
+        """The runs of a sweep and of its trials in MLflow, without those of bicubic interpolation and teachers."""
         client = mlflow.MlflowClient(f"sqlite:///{self.folder / 'mlflow.db'}")
         experiment = client.get_experiment_by_name("ail_ray")
-        return list(client.search_runs([experiment.experiment_id], f"tags.`ail.sweep` = '{sweep}'"))
+        found = client.search_runs([experiment.experiment_id], f"tags.`ail.sweep` = '{sweep}'")
+        return [run for run in found if not run.data.tags["ail.run"].startswith("reference ")]
 
 
 @pytest.fixture(scope="module")

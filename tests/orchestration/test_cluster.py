@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import ray
 import torch
 from conftest import TinyFiles, as_options
 from ray.exceptions import GetTimeoutError
+from ray.tune.tune import _setup_signal_catching
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
@@ -58,6 +60,16 @@ def test_a_start_that_took_too_long_is_tried_once_more(
             start_own(num_cpus=1)
     assert len(tried) == (1 if refused is RuntimeError else 2)
     assert all(options["num_cpus"] == 1 for options in tried)
+
+
+def test_a_signal_stays_with_whoever_had_it_before_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own end the driver before it has recorded anything, and Tune's lets a sweep end as if it were over."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    monkeypatch.setattr(ray, "init", lambda **options: signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    start_own()
+    _setup_signal_catching()
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_an_address_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

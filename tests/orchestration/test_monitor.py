@@ -1,5 +1,6 @@
 """What the driver says: every run by a name that tells it from the others of its sweep."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from ail_ray.orchestration.runs import status, table, title
 )  # fmt: skip
 def test_a_run_is_named_by_what_it_reads(config: RunConfig, words: str) -> None:
     scales = ",".join(map(str, config.scales))
-    assert title(config) == f"vdsr-f13 ×{scales} {words}"
+    assert title(replace(config, init="identity")) == f"vdsr-f13 ×{scales} {words}"
+    he = title(config)
+    assert ("init=he" in he) == (config.start is None), "given weights are not drawn"
 
 
 class _Tracker:

@@ -19,6 +19,7 @@ from ray._private.utils import validate_socket_filepath
 from upath import UPath
 
 from ail_ray.errors import ConfigError
+from ail_ray.files import as_path
 from ail_ray.home import settle
 from ail_ray.orchestration import cluster, job, machine
 from ail_ray.orchestration.champion import fetch_champion
@@ -73,33 +74,33 @@ def test_the_printed_commands_can_be_pasted(
     assert database_of(mlflow_ui[3]) == Path(here / "mlflow.db")
 
 
-@pytest.mark.parametrize("suffix", ["shard-0002.safetensors", "evaluation", "summary.json"])
-def test_a_disk_that_is_full_ends_a_sweep_in_one_line(
-    suffix: str, tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes,
+def test_a_full_disk_ends_a_sweep_in_one_line(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """While shards and evaluation files are written, and at the end; with room again, the same command goes on."""
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    real, full = os.replace, True
+    real, full = os.replace, ""
 
     def replace(source: str, target: str) -> None:
-        if full and suffix in target:
+        if full and full in target:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
     values = tiny_files.protocol() | {"teacher": ("none",), "rule": ("uniform",), "width": (2,), "rounds": 0}
     words = ["demo", *as_options(values), "--local"]
-    with pytest.raises(SystemExit) as left:
-        main(words)
-    assert left.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {tmp_path}/ail_out/")
-    assert suffix in line
-    assert line.endswith(": cannot be written (No space left on device); make room, then the same command goes on")
-    full = False
+    for full in ("shard-0002.safetensors", "/evaluation/", "summary.json"):
+        with pytest.raises(SystemExit) as left:
+            main(words)
+        assert left.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {tmp_path}/ail_out/")
+        assert full in line
+        assert line.endswith(": cannot be written (No space left on device); make room, then the same command goes on")
+    full = ""
     assert main(words) == 0
 
 
@@ -192,6 +193,23 @@ def test_the_libraries_can_be_imported_by_somebody_without_a_home(tmp_path: Path
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_folder_that_is_gone_is_said_in_a_line(tmp_path: Path) -> None:
+    """Torch is not loaded then: its libraries would end the process without a word."""
+    job = Path(__file__).parents[2] / "jobs" / "runs.py"
+    words = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", sys.executable, str(job)]
+    environment = os.environ | {"PYTHONPATH": str(job.parents[1])}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    line = "error: the folder that you stand in is gone; change into one that is there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
+
+
+def test_a_home_of_nobody_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/alice")
+    assert as_path("~/runs") == UPath("/home/alice/runs")
+    assert as_path("~nosuchuser/runs") == UPath(tmp_path / "~nosuchuser" / "runs")  # as a shell takes it
+
+
 def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What Ray is asked for."""
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
@@ -220,15 +238,13 @@ def test_sockets_find_a_short_place(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     validate_socket_filepath(f"{longest}/{socket}")
     with pytest.raises(OSError, match="cannot exceed 107 bytes"):
         validate_socket_filepath(f"{longest}z/{socket}")
-    monkeypatch.setenv("RAY_TMPDIR", "")
-    monkeypatch.setenv("TMPDIR", longest)
-    started(monkeypatch)
-    assert os.environ["RAY_TMPDIR"] == ""
-    monkeypatch.setenv("TMPDIR", long)
-    started(monkeypatch)
-    assert os.environ["RAY_TMPDIR"] == "/tmp"
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for given, used in ((longest, longest), (long, "/tmp")):
+        monkeypatch.setenv("TMPDIR", given)
+        started(monkeypatch)
+        assert os.environ["TMPDIR"] == used
     monkeypatch.setenv("RAY_TMPDIR", long)
-    with pytest.raises(ConfigError, match=f"^{long}: too long a path .* set RAY_TMPDIR to .* at most 39 bytes$"):
+    with pytest.raises(ConfigError, match=f"^RAY_TMPDIR={long}: too long a path .*; set it to .* at most 39 bytes$"):
         start_own()
 
 

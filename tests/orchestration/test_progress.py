@@ -99,6 +99,33 @@ def test_the_time_left_follows_from_what_was_done_since(monitor: Any, monkeypatc
     assert caption[0].endswith(", 1.0 min left")
 
 
+NOTHING_YET: Any = SimpleNamespace(plans={}, status={})  # as it is when the table is drawn first
+
+
+def test_the_table_is_drawn_before_the_first_trial_begins() -> None:
+    _, caption = printed(progress.Board([NOTHING_YET], asked=3).table())
+    assert caption == ["0 of 3 trials over"]
+
+
+def test_a_look_that_fails_leaves_what_was_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = progress.Board([NOTHING_YET], asked=3)
+    seen = board.look()
+
+    def fail() -> Any:
+        raise RuntimeError("whatever it may be")
+
+    monkeypatch.setattr(board, "table", fail)
+    assert board.look() is seen
+    monkeypatch.setattr(first := progress.Board([NOTHING_YET], asked=3), "table", fail)
+    assert printed(first.look()) == []
+
+
+def test_the_last_line_leaves_room_for_what_a_terminal_shows_of_ctrl_c() -> None:
+    console = Console(file=io.StringIO(), width=60)
+    console.print(progress.Board([NOTHING_YET], asked=3).look())
+    assert console.file.getvalue().splitlines()[-1] == "0 of 3 trials over"  # type: ignore[attr-defined]
+
+
 def test_a_log_gets_the_plain_lines_alone(monitor: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with progress.shown([monitor], asked=2, storage=UPath("/")):
         print("a line")

@@ -439,6 +439,9 @@ def test_what_somebody_deleted_is_there_again(
     tracker = track() if restarted else tracker
     child = tracker.mirror(directory, "a trial", PARAMS)
     tracker.compare(REACHED[:2])
+    if deleted != "child":
+        tracker.client.delete_run(tracker.parent)
+    tracker.close({"trials.json": b"{}"}, failed=False)
     assert {run.info.run_id for run in runs(tracker)} == {tracker.parent, child}  # none that is deleted
     assert tracker.client.get_run(child).data.tags["mlflow.parentRunId"] == tracker.parent
     assert rounds_sent(tracker, child) == expected(1)
