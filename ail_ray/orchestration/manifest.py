@@ -32,6 +32,10 @@ def check(manifest: dict[str, Any]) -> None:
         Place(*place)
     if not all(isinstance(text, str) for text in (manifest["run"], manifest["precision"], *manifest["incidents"])):
         raise ValueError("texts that are none")
+    for rows in dict(manifest.get("references", {})).values():  # older ones lack them
+        for row in (*rows["validation"], *rows["test"]):
+            if not all(isinstance(row[name], int | float) for name in ("psnr", "ssim", "scale")):
+                raise ValueError("a reference without its numbers")
     for log in manifest["epochs"]:
         if not all(isinstance(log[name], int | float) for name in ("round", "epoch", "seconds", "crops")):
             raise ValueError("an epoch without its numbers")

@@ -17,7 +17,7 @@ from ail_ray.files import FileError, remove_tree
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import mean_psnr
 from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.references import Rows, below_bicubic
+from ail_ray.orchestration.references import Rows, below_bicubic, verdict
 from ail_ray.orchestration.rundir import RunDirectory
 
 SETTLED = 86_400.0  # seconds
@@ -39,6 +39,8 @@ class Status:
     reason: str  # why it failed or cannot be read
     data: str = "of unknown data"  # what it was trained and compared on
     below_bicubic: bool = False
+    dead: tuple[str, ...] = ()  # layers that put nothing out after the last round
+    draws: int = 0  # students that died before this one
     references: Mapping[str, Rows] = field(default_factory=dict)  # bicubic and teacher on its evaluation images
 
     @property
@@ -107,6 +109,7 @@ def status(path: UPath) -> Status:
         seconds_left=0.0 if finished or not rounds else median(rounds) * (config.rounds + 1 - len(records)),
         age=time.time() - times[-1], reason="" if finished else failure or "", data=_data(config),
         below_bicubic=bool(records) and below_bicubic(records[-1], manifest.get("references", {})),
+        dead=tuple(records[-1].get("dead", ())) if records else (), draws=directory.draws(),
         references={
             name if name == "bicubic" else f"teacher={Path(config.teacher).name}": rows
             for name, rows in manifest.get("references", {}).items()
@@ -130,7 +133,8 @@ def table(found: list[Status]) -> Iterator[str]:
     for data, runs in groups.items():
         table = Table("run", "state", "round", "best", "left", "commit", "trial", title=data, **LEFT)
         for s in runs:
-            state = "working" if s.works else f"{s.state}, at or below bicubic" if s.below_bicubic else s.state
+            over = {"status": s.state, "dead": s.dead, "below_bicubic": s.below_bicubic, "draws": s.draws}
+            state = "working" if s.works else verdict(over) if s.state == "finished" else s.state
             of = f"{s.round if s.round >= 0 else '-'} of {s.rounds}" if s.name else "-"
             table.add_row(
                 s.run, state, of, f"{s.best:.2f} dB" if s.best else "-",

@@ -72,21 +72,28 @@ def scatter(title: str, x: str, series: Sequence[Series], edge: Sequence[tuple[f
     return plot.svg()
 
 
-def differences(title: str, x: str, rows: Sequence[tuple[str, float, float | None]]) -> str:
-    """A row for each (label, difference, half its interval) about a line at zero."""
+def differences(title: str, x: str, rows: Sequence[tuple[str, float, float | None, bool]]) -> str:
+    """A row for each (label, difference, half its interval, whether it is a control itself) about a line at zero.
+
+    A control is a square and all else a dot; both are hollow where there is no interval.
+    """
     height = TOP + BOTTOM + 34 * len(rows)
-    reach = [(value + sign * (half or 0), 0.0) for _, value, half in rows for sign in (-1, 1)]
+    reach = [(value + sign * (half or 0), 0.0) for _, value, half, _ in rows for sign in (-1, 1)]
     plot = _Plot(title, x, [*reach, (0.0, 0.0)], heights=False, left=10, height=height)
     zero = f"{plot.x(0):.1f}"
     plot.add("line", {"x1": zero, "x2": zero, "y1": str(TOP), "y2": str(height - BOTTOM), "class": "zero"})
-    for i, (label, value, half) in enumerate(rows):
+    for i, (label, value, half, control) in enumerate(rows):
         y = TOP + 34 * i + 24
         plot.text(10, y - 11, label, "row")
         interval = "" if half is None else f" ± {half:.2f}"
         if half is not None:
             ends = {"x1": plot.x(value - half), "x2": plot.x(value + half), "y1": y, "y2": y}
-            plot.add("line", {k: f"{v:.1f}" for k, v in ends.items()} | {"class": "bar c0"})
-        plot.dot(plot.x(value), y, 4, "c0" if half is not None else "hollow", f"{label}: {value:+.2f}{interval} dB")
+            plot.add(
+                "line", {k: f"{v:.1f}" for k, v in ends.items()} | {"class": f"bar {'control' if control else 'c0'}"}
+            )
+        style = ("control" if control else "c0") + (" hollow" if half is None else "")
+        place = plot.square if control else plot.dot
+        place(plot.x(value), y, 4, style, f"{label}: {value:+.2f}{interval} dB")
     return plot.svg()
 
 
@@ -132,6 +139,10 @@ class _Plot:
 
     def dot(self, x: float, y: float, radius: float, style: str, said: str) -> None:
         self.add("circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": str(radius), "class": f"dot {style}"}, said)
+
+    def square(self, x: float, y: float, radius: float, style: str, said: str) -> None:
+        side = {"x": x - radius, "y": y - radius, "width": 2 * radius, "height": 2 * radius}
+        self.add("rect", {k: f"{v:.1f}" for k, v in side.items()} | {"class": f"dot {style}"}, said)
 
     def text(self, x: float, y: float, text: str, style: str) -> None:
         ElementTree.SubElement(self.root, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "class": style}).text = text

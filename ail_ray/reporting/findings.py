@@ -1,6 +1,6 @@
 """What a sweep found: its trials, read from run directories, and its conditions over seeds with their controls."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -57,17 +57,16 @@ class Trial:
     records: list[dict[str, Any]] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)  # rows of the last round
     test: list[dict[str, Any]] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)  # layers that put nothing out after the last round
+    below_bicubic: bool = False
 
     @property
     def useless(self) -> str:
         """Why a finished student is of no use: it is dead, or no better than bicubic interpolation; empty otherwise."""
         if self.state != "finished":
             return ""
-        dead = self.records[-1].get("dead") if self.records else None
-        measured = {"validation": self.validation, "test": self.test}
-        below = below_bicubic(measured, self.manifest.get("references", {}))
-        found = [f"{', '.join(dead)} lets nothing through: the student is dead"] if dead else []
-        return "; ".join([*found, *["it ends at or below bicubic interpolation"] * below])
+        found = [f"{', '.join(self.dead)} lets nothing through: the student is dead"] if self.dead else []
+        return "; ".join([*found, *["it ends at or below bicubic interpolation"] * self.below_bicubic])
 
     @property
     def one_schedule(self) -> bool:
@@ -139,6 +138,7 @@ class Findings:
     config: dict[str, Any]
     trials: list[Trial]
     conditions: list[Condition]  # the best first
+    summed_up: dict[str, Rows] = field(default_factory=dict)  # the summary's references
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -148,11 +148,11 @@ class Findings:
     @property
     def references(self) -> dict[str, Rows]:
         """What the students are held against, by name: `bicubic`, `teacher=vdsr`; empty for sweeps of before."""
-        found: dict[str, Rows] = {}
+        found = dict(self.summed_up)
         for trial in self.trials:
             for name, rows in trial.manifest.get("references", {}).items():
                 teacher = f"teacher={as_path(trial.manifest['config']['teacher']).name}"
-                found[name if name == "bicubic" else teacher] = {group: _rows(rows[group]) for group in GROUPS}
+                found[name if name == "bicubic" else teacher] = rows
         return found
 
     def control(self, condition: Condition) -> Condition | None:
@@ -160,14 +160,14 @@ class Findings:
         same = (c for c in self.conditions if c.is_control and c.parameters["width"] == condition.parameters["width"])
         return next(same, None)
 
-    def test_gains(self, condition: Condition) -> dict[str, Estimate]:
-        """Differences to the control seed by seed, in dB, on each test set."""
+    def gains(self, condition: Condition) -> dict[str, Estimate]:
+        """Differences to the control seed by seed, in dB, on each set that was measured."""
         control = None if condition.is_control else self.control(condition)
-        plain = {t.seed: _by_set(t.test) for t in control.trials} if control else {}
+        plain = {t.seed: _by_set([*t.validation, *t.test]) for t in control.trials} if control else {}
         paired: dict[str, list[float]] = {}
         for trial in condition.trials:
             there = plain.get(trial.seed, {})
-            for name, row in _by_set(trial.test).items():
+            for name, row in _by_set([*trial.validation, *trial.test]).items():
                 if name in there:
                     paired.setdefault(name, []).append(row["psnr"] - there[name]["psnr"])
         return {name: Estimate.of(values) for name, values in paired.items()}
@@ -191,7 +191,7 @@ def findings(out: UPath) -> Findings:
         state=str(begun["state"] if begun else "finished"), started=float(begun["started"]) if begun else None,
         asked=int(begun["asked"]) if begun else len(trials), config=config,
         trials=sorted(trials, key=lambda t: (t.state != "finished", -t.psnr, t.name)),
-        conditions=_conditions(trials, config),
+        conditions=_conditions(trials, config), summed_up=_references((over or {}).get("references", {})),
     )  # fmt: skip
 
 
@@ -213,6 +213,10 @@ def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[
     if not directory.exists():
         rows: dict[str, Any] = {group: _rows((summary or {}).get(group, [])) for group in GROUPS}
         state = str(summary["status"]) if summary else "failed" if known.reason else "unreadable"
+        rows |= {
+            "dead": _names((summary or {}).get("dead")),
+            "below_bicubic": bool((summary or {}).get("below_bicubic")),
+        }
         return replace(known, state=state, gone=True, **rows)
     run = RunDirectory(directory)
     try:
@@ -226,13 +230,18 @@ def _trial(out: UPath, entry: dict[str, Any], rounds: int | None, summary: dict[
                 name: None if record[name] is None else float(record[name]) for name in ("loss", "squared_error")
             }
             record["round"] = int(record["round"])
+        held = _references(manifest.get("references", {}))
         failure = known.reason or run.failure() or ""
     except MALFORMED as error:
         return replace(known, reason=known.reason or f"{type(error).__name__}: {error}")
     finished = len(records) > asked
     state = "finished" if finished else "working" if Lease(directory).worker() else "failed" if failure else "stopped"
     last: dict[str, Any] = {group: records[-1][group] if records else [] for group in GROUPS}
-    return replace(known, state=state, reason="" if finished else failure, manifest=manifest, records=records, **last)
+    return replace(
+        known, state=state, reason="" if finished else failure, manifest=manifest | {"references": held},
+        records=records, dead=_names(records[-1].get("dead")) if records else [],
+        below_bicubic=bool(records) and below_bicubic(last, held), **last,
+    )  # fmt: skip
 
 
 def _common(trials: Sequence[Trial]) -> dict[str, Any]:
@@ -265,6 +274,14 @@ def _conditions(trials: Iterable[Trial], config: dict[str, Any]) -> list[Conditi
         paired = [trial.psnr - control[trial.seed] for trial in c.trials if trial.seed in control]
         beside.append(replace(c, gain=Estimate.of(paired)) if paired else c)
     return sorted(beside, key=lambda c: (-c.psnr.mean, c.label))
+
+
+def _references(found: Mapping[str, Any]) -> dict[str, Rows]:
+    return {str(name): {group: _rows(rows[group]) for group in GROUPS} for name, rows in found.items()}
+
+
+def _names(found: Sequence[Any] | None) -> list[str]:
+    return [str(name) for name in found or ()]
 
 
 def _rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

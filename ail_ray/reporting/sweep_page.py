@@ -17,6 +17,7 @@ from ail_ray.reporting.charts import Series, curves, scatter
 from ail_ray.reporting.findings import Findings, Trial
 
 MARKED, ROWS, CHARTS = 8, 200, 6  # conditions with a colour, rows of a table, charts of PSNR
+DASHES = 4  # ways of drawing a control
 LOG = "log scale"  # in place of a unit
 Chart = tuple[str, Markup]
 
@@ -32,6 +33,7 @@ def sweep_page(sweep: Findings) -> dict[str, Any]:
         "config": {name: _plain(value) for name, value in sweep.config.items()},
         "marks": marks, "conditions": sweep.conditions[:ROWS], "references": words.references(sweep),
         "where": words.where(sweep.conditions[0]) if sweep.conditions else "", "sets": _others(sweep),
+        "gains": {condition.label: sweep.gains(condition) for condition in sweep.conditions[:ROWS]},
         "charts": _curves(sweep, marks), "front": _front(sweep, marks),
         "films": list(films(shown)) if shown else [], "comparisons": list(comparisons(shown, beside)) if shown else [],
         "shown": shown.name if shown else "",
@@ -82,9 +84,13 @@ def _origin(sweep: Findings) -> str:
 
 
 def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
-    """A letter and a style for each condition, by label; the best comes first, and unfinished ones last."""
+    """A letter and a style for each condition, by label: the best comes first, unfinished ones last.
+
+    Controls have no colour, and each its own dashes; those of one schedule are told from those with restarts.
+    """
     labels = dict.fromkeys([*(c.label for c in sweep.conditions), *(t.label for t in sweep.trials)])
-    controls = {t.label: "control once" if t.one_schedule else "control" for t in sweep.trials if t.is_control}
+    plain = {t.label: " once" if t.one_schedule else "" for t in sweep.trials if t.is_control}
+    controls = {label: f"control k{n % DASHES}{once}" for n, (label, once) in enumerate(plain.items())}
     marks: dict[str, tuple[str, str]] = {}
     colours = iter(range(MARKED))
     for i, label in enumerate(labels):

@@ -15,7 +15,7 @@ from ail_ray.imaging.pictures import UNREADABLE
 from ail_ray.reporting import words
 from ail_ray.reporting.album import frame
 from ail_ray.reporting.charts import differences
-from ail_ray.reporting.methods import TABLES
+from ail_ray.reporting.methods import METHODS, TABLES
 
 ROWS = 200  # of a table
 NUMBERS = (
@@ -44,13 +44,23 @@ def _table(path: UPath) -> dict[str, Any]:
     sizes = bool(rows) and "multiply_accumulates" in rows[0]
     for row in rows:  # numbers are numbers, whoever wrote the file
         row |= {name: float(row[name]) for name in NUMBERS if row.get(name) is not None}
-    gains = [(f"{r['method']}, {r['set']} ×{r['scale']}", r["gain"], r["gain_interval"]) for r in rows if "gain" in r]
+    gains = [
+        (f"{r['method']}, {r['set']} ×{r['scale']}", r["gain"], r["gain_interval"], _is_control(r["method"]))
+        for r in rows
+        if "gain" in r
+    ]
     chart = differences(f"Table {number}: PSNR against the control", "dB against w = 1", gains) if gains else ""
     return {
         "number": number, "title": TITLES.get(number, ""), "rows": rows[:ROWS], "sizes": sizes, "note": note,
         "pieces": note.split("`"),
         "missing": [str(line) for line in content["missing"]], "chart": Markup(chart), "any_gain": bool(gains),
     }  # fmt: skip
+
+
+def _is_control(name: str) -> bool:
+    """Whether a method is plain training itself, as under one schedule, and so another kind of control."""
+    condition = METHODS[name].condition if name in METHODS else {}
+    return condition.get("rule") == ("uniform",) and "beta" not in condition
 
 
 def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -39,6 +39,8 @@ def state(sweep: Findings) -> str:
         f"{counts[name]} {name}" for name in ("finished", "working", "stopped", "failed", "unreadable") if counts[name]
     ]
     trials = f"{counted(sweep.asked, 'trial')}: {', '.join(parts) or 'none has begun'}"
+    if useless := sum(bool(trial.useless) for trial in sweep.trials):
+        trials += f" ({useless} of them of no use: dead, or at or below bicubic)"
     if waiting := max(0, sweep.asked - len(sweep.trials)):
         trials += f", {waiting} not begun" * bool(parts)
     if sweep.state == "finished":
@@ -93,7 +95,7 @@ def answers(sweep: Findings) -> Iterator[str]:
         yield "No validation set was held out, so the best was picked on the test sets themselves."
     told = students[0] if students else best
     if tests := {name: found for name, found in told.on("test").items() if name not in told.on("validation")}:
-        gains = sweep.test_gains(told)
+        gains = sweep.gains(told)
         listed = [
             f"{name} {estimate(psnr)} dB"
             + (f" ({estimate(gains[name], SIGNED)} against the control)" if name in gains else "")

@@ -1,11 +1,20 @@
 """What the driver says: every run by a name that tells it from the others of its sweep."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import PlanMaker
+from upath import UPath
 
+from ail_ray.files import write_json
 from ail_ray.learning.config import RunConfig
-from ail_ray.orchestration.runs import title
+from ail_ray.orchestration.ledger import Ledger
+from ail_ray.orchestration.monitor import Monitor
+from ail_ray.orchestration.placement import Placement
+from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.orchestration.runs import status, table, title
 
 
 @pytest.mark.parametrize(
@@ -25,3 +34,57 @@ def test_a_run_is_named_by_what_it_reads(config: RunConfig, words: str) -> None:
     assert title(replace(config, init="identity")) == f"vdsr-f13 ×{scales} {words}"
     he = title(config)
     assert ("init=he" in he) == (config.start is None), "given weights are not drawn"
+
+
+class _Tracker:
+    """An MLflow that takes everything."""
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[Any, ...]] = []
+
+    def mirror(self, *_: Any) -> str:
+        return "0123"
+
+    def finish(self, *said: Any) -> None:
+        self.closed.append(said)
+
+    def compare(self, *_: Any) -> None:
+        pass
+
+
+def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: PlanMaker, tmp_path: Path) -> None:
+    def rows(psnr: float) -> dict[str, Any]:
+        return {"validation": [{"set": "val", "scale": 2, "psnr": psnr, "ssim": 0.9}], "test": []}
+
+    def reach(*decibels: float) -> None:
+        for t, psnr in enumerate(decibels):
+            importance = {"mean": 1.0, "saturated": 1.0}
+            record = {"round": t, "time": 1e9 + t, "seconds": {"theta": 1.0}, "importance": importance, **rows(psnr)}
+            write_json(directory.record_path(t), record)
+        directory.write_manifest(directory.manifest() | {"last_round": len(decibels) - 1})
+
+    plan, said, tracker = make_plan(tmp_path, rounds=1), list[str](), _Tracker()
+    directory = RunDirectory(plan.directory)
+    plan.open(directory, Placement())
+    assert any("- of 1" in line for line in table([status(plan.directory)])), "no round yet is no round −1"
+    ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
+    monitor = Monitor(tracker, ledger, said.append)  # type: ignore[arg-type]
+    monitor.references = {"bicubic": rows(30.0)}
+    for decibels, how in (
+        ((), "started ("),
+        ((29.0,), "started, going on after round 0 ("),
+        ((29.0, 29.5), "is finished already ("),
+        ((29.0, 30.5), "is finished already ("),
+    ):
+        reach(*decibels)
+        monitor.started(plan)
+        assert said.pop().startswith(f"[{title(plan.config)}] {how}")
+        monitor.ended(plan, None)
+        below = bool(decibels) and decibels[-1] <= 30.0
+        of_no_use = f"[{title(plan.config)}] ends at or below bicubic interpolation: this student is of no use"
+        assert said == [of_no_use] * below
+        assert tracker.closed.pop()[-1] is below
+        assert monitor.trials()[0]["below_bicubic"] is below
+        said.clear()
+    monitor.ended(plan, "the loss is nan")
+    assert said == [f"[{title(plan.config)}] failed: the loss is nan"]

@@ -58,6 +58,8 @@ def test_a_run_remembers_what_it_is_held_against(make_plan: PlanMaker, tmp_path:
     assert directory.manifest()["references"] == held
     found = status(UPath(directory.path))
     assert found.below_bicubic
+    dead = [" ".join(line.split()) for line in table([replace(found, dead=("layers.3",), draws=1)])]
+    assert "finished, dead, at or below bicubic, drawn again 1×" in dead[2]
     lines = [" ".join(line.split()) for line in table([found])]
     assert "finished, at or below bicubic" in lines[2]
     assert lines[3:] == ["bicubic 99.00 dB", "teacher=teacher.safetensors 31.50 dB"]

@@ -72,12 +72,24 @@ def test_points_have_their_error_bars_and_the_front_its_steps() -> None:
 
 
 def test_differences_lie_about_zero() -> None:
-    svg = differences("gain", "dB", [("better", 0.2, 0.1), ("worse <b>", -0.2, 0.1), ("one seed", 0.1, None)])
+    svg = differences(
+        "gain",
+        "dB",
+        [
+            ("better", 0.2, 0.1, False),
+            ("worse <b>", -0.2, 0.1, False),
+            ("one seed", 0.1, None, False),
+            ("one schedule", 0.3, 0.1, True),
+        ],
+    )
     (zero,) = elements(svg, "line", "zero")
     at = float(zero.get("x1", ""))
     better, worse, single = elements(svg, "circle")
     assert float(better.get("cx", "")) - at == pytest.approx(at - float(worse.get("cx", "")), abs=0.2)
-    assert [len(elements(svg, "line", "bar")), single.get("class")] == [2, "dot hollow"]
+    assert [len(elements(svg, "line", "bar")), single.get("class")] == [3, "dot c0 hollow"]
+    (control,) = elements(svg, "rect")
+    middle = float(control.get("x", "")) + float(control.get("width", "")) / 2
+    assert middle - at == pytest.approx(1.5 * (float(better.get("cx", "")) - at), abs=0.3)
     assert "worse &lt;b&gt;" in svg
 
 

@@ -33,8 +33,8 @@ def test_intervals_are_students_and_differences_go_seed_by_seed(tmp_path: Path) 
     assert control.gain is None
     assert ours.size == parameter_count(VDSR(13, 4))
     assert ours.on("test")["Set5 ×2"][0].mean == pytest.approx(33.1)
-    assert findings(sweep.out).test_gains(ours)["Set5 ×2"].half == pytest.approx(ours.gain.half)
-    assert findings(sweep.out).test_gains(control) == {}
+    assert findings(sweep.out).gains(ours)["Set5 ×2"].half == pytest.approx(ours.gain.half)
+    assert findings(sweep.out).gains(control) == {}
     text = said(sweep)
     assert text.startswith("Importance learning +0.10 dB: no difference to plain training shown\n")
     assert "30.10 dB on val ×2, mean of 3 seeds (95 % interval 29.85 to 30.35 dB)" in text
@@ -193,3 +193,28 @@ def test_bicubic_and_teacher_stand_beside_the_students(tmp_path: Path) -> None:
     assert found.references == {"bicubic": rows, "teacher=tiny": rows}
     assert found.trials[0].useless == "it ends at or below bicubic interpolation"
     assert "Held against: bicubic 30.00 dB, teacher=tiny 30.00 dB on the same images." in said(sweep)
+
+
+def test_runs_that_are_gone_keep_what_the_summary_says_of_them(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    run = sweep.trial(28, 29, 30, **AIL)
+    rows = {"validation": [{"set": "val", "scale": 2, "psnr": 30.0, "ssim": 0.9}], "test": []}
+    entry = sweep.ledger.content["trials"][0] | rows
+    entry |= {"status": "finished", "dead": ["layers.3"], "below_bicubic": True}
+    write_json(sweep.out / "summary.json", {"trials": [entry], "references": {"bicubic": rows}})
+    shutil.rmtree(str(run.path))
+    found = findings(sweep.out)
+    assert found.references == {"bicubic": rows}
+    useless = "layers.3 lets nothing through: the student is dead; it ends at or below bicubic interpolation"
+    assert found.trials[0].useless == useless
+    assert "1 finished (1 of them of no use: dead, or at or below bicubic)" in words.state(found)
+
+
+def test_every_set_that_was_measured_has_its_difference_with_an_interval(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path, validation=("val", "other"), test=("Set5", "Set14"))
+    sweep.seeds([30.0, 30.2, 30.1], **AIL)
+    sweep.seeds([29.9, 30.0, 30.1], **CONTROL)
+    found = findings(sweep.out)
+    gains = found.gains(found.conditions[0])
+    assert set(gains) == {"val ×2", "other ×2", "Set5 ×2", "Set14 ×2"}
+    assert {round(gain.half or 0, 4) for gain in gains.values()} == {round(T2 * 0.1 / 3**0.5, 4)}

@@ -64,6 +64,10 @@ def sweep(tmp_path: Path) -> MadeSweep:
     return made
 
 
+def text_of(sweep: MadeSweep) -> str:
+    return (Path(str(sweep.out)) / "report.html").read_text()
+
+
 def page_of(out: UPath | Path) -> Page:
     assert main(["--out", str(out)]) == 0
     return Page((Path(str(out)) / "report.html").read_text())
@@ -78,7 +82,8 @@ def test_the_numbers_are_the_records(sweep: MadeSweep, capsys: pytest.CaptureFix
     assert printed[0] in page.text
     half = 12.7062 * np.std([0.25, 0.15], ddof=1) / 2**0.5  # Student's t, 1 degree
     assert f"+0.20 ± {half:.2f}" in page.text
-    assert "A vdsr-f13 ×2 λ=0.15 teacher=tiny 30.30 ± 0.64 +0.20 ± 0.64 2 33.30 ± 0.64" in page.text
+    row = "30.30 ± 0.64 +0.20 ± 0.64 2 33.30 ± 0.64 (+0.20 ± 0.64)"
+    assert f"A vdsr-f13 ×2 λ=0.15 teacher=tiny {row}" in page.text
     assert "val ×2 30.35 dB 0.9000" in page.text
     assert "Set5 ×2 33.35 dB 0.9000" in page.text
     assert "6 trials: 8 finished, 1 failed, 1 unreadable." in page.text
@@ -109,6 +114,25 @@ def test_a_student_of_no_use_is_a_failure(tmp_path: Path) -> None:
     page = page_of(sweep.out)
     assert "Failures vdsr-f13 ×2 λ=0.15 teacher=tiny seed=0 finished it ends at or below bicubic" in page.text
     assert "finished, of no use" in page.text
+
+
+def test_every_control_is_drawn_in_its_own_way_and_as_what_it_is(tmp_path: Path, sweep: MadeSweep) -> None:
+    once = MadeSweep(tmp_path / "once", restart="never")
+    once.seeds([30.0, 30.1], **CONTROL)
+    styles = []
+    for made in (sweep, once):
+        page_of(made.out)
+        drawn = r'<svg class="key"[^>]*><polyline class="line (control[^"]*)"'
+        styles.append(set(re.findall(drawn, text_of(made))))
+    assert styles == [{"control k0", "control k1"}, {"control k0 once"}]
+
+
+def test_a_line_that_is_flat_is_said_to_be_one(sweep: MadeSweep) -> None:
+    page_of(sweep.out)
+    captions = re.findall(r"<figcaption>([^<]*)</figcaption>", text_of(sweep))
+    (importance,) = (line for line in captions if line.startswith("Mean importance"))
+    assert re.fullmatch(r"Mean importance; [B-D] is flat at 1; [B-D] is flat at 1", importance)
+    assert not any("flat" in line for line in captions if line.startswith("PSNR"))
 
 
 def test_a_running_sweep_and_one_of_an_older_version_have_pages(sweep: MadeSweep) -> None:
