@@ -278,7 +278,7 @@ def test_what_outlives_a_round_may_be_damaged(
 
 @pytest.mark.parametrize("condition", ["a network with a recursion", "a network that upsamples"])
 def test_every_network_learns(make_plan: Callable[..., TrialPlan], tmp_path: Path, condition: str) -> None:
-    directory = in_process(make_plan(tmp_path, **CONDITIONS[condition])).directory
+    directory = in_process(make_plan(tmp_path, init="he", **CONDITIONS[condition])).directory
     first, *_, last = directory.records()
     assert last["squared_error"] < 0.9 * first["squared_error"]
     assert last["validation"][0]["psnr"] > first["validation"][0]["psnr"]
