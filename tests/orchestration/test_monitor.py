@@ -86,5 +86,6 @@ def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: 
         assert tracker.closed.pop()[-1] is below
         assert monitor.trials()[0]["below_bicubic"] is below
         said.clear()
+    reach(29.0)
     monitor.ended(plan, "the loss is nan")
     assert said == [f"[{title(plan.config)}] failed: the loss is nan"]

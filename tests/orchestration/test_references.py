@@ -63,3 +63,17 @@ def test_a_run_remembers_what_it_is_held_against(make_plan: PlanMaker, tmp_path:
     lines = [" ".join(line.split()) for line in table([found])]
     assert "finished, at or below bicubic" in lines[2]
     assert lines[3:] == ["bicubic 99.00 dB", "teacher=teacher.safetensors 31.50 dB"]
+
+
+WORDS = {"psnr": "high", "ssim": 0.9, "scale": 2}
+
+
+@pytest.mark.parametrize("damaged", ["x", [1], {"bicubic": []}, {"bicubic": {"validation": [WORDS], "test": []}}])
+def test_a_manifest_with_other_things_in_their_place_cannot_be_read(
+    make_plan: PlanMaker, tmp_path: Path, damaged: Any
+) -> None:
+    plan = make_plan(tmp_path, rounds=0)
+    directory = run_local(plan, 1, torch.device("cpu"), lambda record: None)
+    directory.write_manifest(directory.manifest() | {"references": damaged})
+    (directory.path / "manifest-previous.json").unlink()  # else that one is used
+    assert status(UPath(directory.path)).state == "unreadable"
