@@ -54,7 +54,7 @@ def test_a_stopped_job_records_brings_the_cursor_back_and_says_how_to_go_on(
     job: Path, tmp_path: Path, number: int
 ) -> None:
     command = write(
-        job, "sys.stdout.write('\\x1b[?25l'); say('begun')", "try: time.sleep(60)",
+        job, "try: sys.stdout.write('\\x1b[?25l'); say('begun'); time.sleep(60)",
         f"except BaseException: open({str(tmp_path / 'record')!r}, 'w').write('stopped'); raise",
     )  # fmt: skip
     seen = stopped(command, number=number)
@@ -64,7 +64,7 @@ def test_a_stopped_job_records_brings_the_cursor_back_and_says_how_to_go_on(
 
 def test_a_second_ctrl_c_does_not_wait_for_what_the_first_began(job: Path) -> None:
     command = write(
-        job, "sys.stdout.write('\\x1b[?25l'); say('begun')", "try: time.sleep(60)",
+        job, "try: sys.stdout.write('\\x1b[?25l'); say('begun'); time.sleep(60)",
         "except KeyboardInterrupt: say('hm'); time.sleep(60)",
     )  # fmt: skip
     seen = stopped(command, words=("begun", "hm"))
@@ -79,9 +79,7 @@ def test_ctrl_c_among_the_imports_is_quiet(job: Path) -> None:
 def test_what_ray_makes_of_an_interruption_is_one(job: Path) -> None:
     """Its C++ turns whatever a handler raises into a bare KeyboardInterrupt, or into SystemExit(1)."""
     for error in ("KeyboardInterrupt", "SystemExit(1)", "RuntimeError('lost')"):
-        command = write(
-            job, "say('begun')", "try: time.sleep(60)", f"except KeyboardInterrupt: raise {error} from None"
-        )
+        command = write(job, "try: say('begun'); time.sleep(60)", f"except KeyboardInterrupt: raise {error} from None")
         assert (seen := stopped(command)).code == 130, error
         assert seen.lines == ["begun", GOES_ON], error
 

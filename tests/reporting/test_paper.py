@@ -255,7 +255,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     shutil.rmtree(kept_results["FSRCNN+AIL", 2][0].directory)  # the other run of that sweep is not trained again
     completed = run(kept_study, "a command", said.append)
     assert completed["FSRCNN+AIL", 2][0].test == results["FSRCNN+AIL", 2][0].test
-    assert [line.count("seed=1") for line in said if "going on after round 1" in line] == [1]
+    assert [line.count("seed=1") for line in said if "is finished already" in line] == [1]
     assert sum("crops/s" in line for line in said) == 2, "rounds 0 and 1 of seed 0"
     assert not any("damaged" in line or "not whole" in line for line in said)
     # Nothing to collect: what is written stays as it is.
