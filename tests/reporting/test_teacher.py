@@ -47,7 +47,7 @@ def test_a_teacher_goes_on_from_an_earlier_one(tmp_path: Path, monkeypatch: pyte
         load_model(trial["weights"]).parameters(), load_model("earlier.safetensors").parameters(), strict=True
     ):
         assert torch.allclose(ours, theirs, atol=1e-7)
-    assert "seed 0, going on from earlier.safetensors: 1 epochs" in publish(trial, "new.safetensors", "a command")
+    assert "seed 0, going on from earlier.safetensors: 1 epoch of" in publish(trial, "new.safetensors", "a command")
 
 
 def test_the_errors_of_an_earlier_teacher_weigh_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
