@@ -160,12 +160,12 @@ def stop_is_right(seen: Seen, recorded: str, moment: str, number: int) -> list[s
     return wrong
 
 
-def commands(person: Person) -> dict[str, list[str]]:
-    """Every job, doing something small; a sweep is there."""
+def commands(person: Person) -> dict[str, tuple[list[str], int]]:
+    """Every job with words for something small to do, and the exit code that it must have; a sweep is there."""
     student = next(person.folder.glob("out/runs/*/student.safetensors"))
     picture = person.folder / "picture.png"
     Image.fromarray(data.astronaut()[:96, :128]).save(picture)
-    return {
+    work = {
         "ail_sweep": [*SWEEP, "--out", "out", "--local"],
         "runs": ["--storage", "out"],
         "report": ["--out", "out"],
@@ -176,6 +176,8 @@ def commands(person: Person) -> dict[str, list[str]]:
         "paper_tables": shlex.split("--tables 1 --scales 2 --local --plan"),
         "benchmark": ["--only", "update_vs_copy"],
     }
+    refused = {"submit": shlex.split("--address http://127.0.0.1:1 -- python jobs/ail_sweep.py demo")}
+    return {job: (words, 0) for job, words in work.items()} | {job: (words, 2) for job, words in refused.items()}
 
 
 def look_at_jobs(person: Person) -> int:
@@ -184,14 +186,13 @@ def look_at_jobs(person: Person) -> int:
     wrong = 0
     made = person.into_pipe("ail_sweep", *SWEEP, "--out", "out", "--local")  # what the others look at
     assert made.code == 0, made.lines
-    for job, words in commands(person).items():
+    for job, (words, code) in commands(person).items():
         for where, look in (
             ("terminal", person.at_terminal), ("pipe", person.into_pipe), ("closed pipe", person.into_closed_pipe),
         ):  # fmt: skip
             seen = look(job, *words)
-            problems = seen.problems + [f"exit code {seen.code}"] * (
-                seen.code != (141 if where == "closed pipe" else 0)
-            )
+            expected = 141 if where == "closed pipe" and not code else code  # a refusal prints nothing there
+            problems = seen.problems + [f"exit code {seen.code}"] * (seen.code != expected)
             print(f"{job:15}{where:13}{seen.code:>5}  {seen.last[:90]}  {'; '.join(problems)}".rstrip(), flush=True)
             wrong += bool(problems)
             for left in ("enlarged", "teacher"):  # so that there is something to do the next time

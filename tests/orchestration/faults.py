@@ -145,12 +145,13 @@ class Case:
         return digest.hexdigest()
 
     def rounds_in_mlflow(self, uri: str | None = None) -> list[int]:
-        """The steps of every child run, of which there must be one."""
+        """The steps of the trial's run, of which there must be one, beside those of what it is compared with."""
         client = MlflowClient(uri or f"sqlite:///{self.folder / 'mlflow.db'}")
         experiment = client.get_experiment_by_name("ail_ray")
         runs = client.search_runs([experiment.experiment_id])
-        (child,) = [run for run in runs if run.data.tags["ail.run"] != "parent"]
-        return [metric.step for metric in client.get_metric_history(child.info.run_id, "importance/mean")]
+        kinds = {run.info.run_id: run.data.tags["ail.run"] for run in runs}
+        (trial,) = [run for run, kind in kinds.items() if kind != "parent" and not kind.startswith("reference ")]
+        return [metric.step for metric in client.get_metric_history(trial, "importance/mean")]
 
 
 def killed_in_a_worker(case: Case, point: str) -> None:

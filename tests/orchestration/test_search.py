@@ -21,6 +21,7 @@ from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
 from ail_ray.orchestration.search import proposals
 from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.tracking import LAST_ROUND
 
 REPOSITORY = Path(__file__).parents[2]
 REFUSED = {
@@ -32,14 +33,15 @@ REFUSED = {
     "data": (
         ["--train", "/absent/images", "--validation", "/absent/too", "--teacher", "/absent.safetensors",
          "--out", "file"],
-        ["train: /absent/images", "validation: /absent/too", "teacher /absent.safetensors", "file: cannot be created"],
+        ["train: /absent/images", "validation: /absent/too", "teacher /absent.safetensors", "file: cannot be created",
+         "RAY_ADDRESS=127.0.0.1:1: no cluster"],
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_bad_command_is_refused_at_once_in_all_its_parts(tmp_path: Path, kind: str) -> None:
-    """No cluster is touched: the one named is not there, and to look for it would take minutes."""
+    """No cluster is touched: the one named is not there, to wait for it would take minutes, and it is said too."""
     arguments, expected = REFUSED[kind]
     (tmp_path / "file").write_text("in the way")
     environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
@@ -133,7 +135,7 @@ def test_a_run_that_has_more_rounds_is_reported_as_it_was_asked_for(
     assert short["eq7"]["validation"][0]["psnr"] == directory.records()[1]["validation"][0]["psnr"]
     assert short["eq7"]["weights"] == str(directory.student_path(1))
     history = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    sent = {history.get_run(short[rule]["mlflow_run_id"]).data.tags["ail.last_round"] for rule in short}
+    sent = {history.get_run(short[rule]["mlflow_run_id"]).data.tags[LAST_ROUND] for rule in short}
     assert sent == {"1"}
     student = history.download_artifacts(short["eq7"]["mlflow_run_id"], "student.safetensors")
     assert Path(student).read_bytes() == directory.student_path(1).read_bytes() != Path(long["weights"]).read_bytes()

@@ -85,7 +85,8 @@ def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary
         assert run.data.params.keys() >= {"width", "teacher", "rule", "seed", "student", "student_weights"}
         assert "None" not in run.data.params.values()
         read = {i.tags[0].value: (i.dataset.name, i.dataset.digest) for i in run.inputs.dataset_inputs}
-        corpus, evaluation = (next((bench.folder / "out" / part).iterdir()) for part in ("corpora", "evaluation"))
+        (corpus,) = (bench.folder / "out" / "corpora").iterdir()
+        (evaluation,) = (bench.folder / "out" / "evaluation").glob("*.safetensors")
         assert read == {"training": ("train", corpus.name), "validation": ("val ×2", evaluation.stem)}
         pictures = [file.path for file in client.list_artifacts(run_id, "images")]
         keys = [picture.split("/")[1].split("+")[0] for picture in pictures if picture.endswith(".png")]
@@ -195,7 +196,7 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     one = next(t for t in first["trials"] if t["parameters"]["teacher"] == "none" and t["parameters"]["width"] == 2)
     job = bench.job(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",))
     broken = next(p for p in job.sweep.grid() if p.lam == 0.8)
-    evaluation = [path.stem for path in (bench.folder / "out" / "evaluation").iterdir()]
+    evaluation = [path.stem for path in (bench.folder / "out" / "evaluation").glob("*.safetensors")]
     corpus = RunDirectory(UPath(one["directory"])).manifest()["corpus"]
     run = broken.digest(corpus=corpus, evaluation=evaluation, teacher=None)
     write_json(UPath(bench.folder / "out" / "runs" / run / "manifest.json"), {"format": 99})

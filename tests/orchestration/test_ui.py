@@ -258,7 +258,7 @@ def test_the_champion_has_a_page_with_its_alias_and_its_signature(page: Page, si
 def test_mlflow_serves_the_champion_with_the_pixels_that_we_make(site: Site, tmp_path: Path) -> None:
     weights = fetch_champion(site.uri, 2, tmp_path)
     assert weights.read_bytes() == Path(site.summary["trials"][0]["weights"]).read_bytes()
-    (evaluation,) = (site.folder / "ail_out" / "evaluation").iterdir()
+    (evaluation,) = (site.folder / "ail_out" / "evaluation").glob("*.safetensors")
     images = EvaluationImages.load(UPath(evaluation))
     model = load_model(weights).eval()
     with pytest.MonkeyPatch.context() as patch:

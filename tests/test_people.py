@@ -1,0 +1,46 @@
+"""The jobs as people use them: each on a terminal of 80 columns, and one stop of each kind; `make people` does them all."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from people import SWEEP, Person, commands, stop_is_right, stopped
+
+LOCAL = [*SWEEP, "--out", "out", "--local"]
+JOBS = sorted(path.stem for path in (Path(__file__).parents[1] / "jobs").glob("[!_]*.py"))
+
+
+@pytest.fixture(scope="module")
+def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    """Somebody who has just run a sweep at a terminal, as its own test looks at."""
+    person = Person(tmp_path_factory.mktemp("person"), {"AIL_DATA_DIR": "", "AIL_TEACHER_DIR": ""})
+    seen = person.at_terminal("ail_sweep", *LOCAL)
+    assert (seen.code, seen.problems) == (0, []), seen.lines
+    assert any("round 1:" in line for line in seen.lines)
+    assert any(line.startswith("bicubic") for line in seen.lines)
+    return person
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_works_at_a_terminal(person: Person, job: str) -> None:
+    words, code = commands(person)[job]
+    seen = person.at_terminal(job, *words)
+    assert (seen.code, seen.problems, seen.cursor) == (code, [], True), seen.lines
+    assert max(map(len, seen.lines)) > 0
+
+
+def test_a_sweep_into_a_closed_pipe_ends_without_a_word(person: Person) -> None:
+    seen = person.into_closed_pipe("ail_sweep", *LOCAL)
+    assert (seen.code, seen.lines) == (141, [])
+
+
+@pytest.mark.ray
+def test_ctrl_c_stops_a_sweep_on_ray_and_is_recorded(tmp_path: Path) -> None:
+    seen, recorded = stopped(Person(tmp_path), "first round", signal.SIGINT, local=False)
+    assert stop_is_right(seen, recorded, "first round", signal.SIGINT) == [], (seen.lines, recorded)
+
+
+def test_sigterm_stops_a_sweep_without_ray_and_is_recorded(tmp_path: Path) -> None:
+    seen, recorded = stopped(Person(tmp_path), "between trials", signal.SIGTERM, local=True)
+    assert stop_is_right(seen, recorded, "between trials", signal.SIGTERM) == [], (seen.lines, recorded)
