@@ -4,6 +4,7 @@ Jobs import this file first, and it imports nothing slow: from then on Ctrl-C en
 """
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import select
@@ -16,7 +17,7 @@ from typing import IO, NoReturn
 
 from ail_ray.errors import Interrupted
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR, CLEAR_LINE = b"\x1b[?25h", b"\r\x1b[2K"
 GOES_ON = "the same command goes on from there"
 STARTS_AGAIN = "the same command starts again"
@@ -32,13 +33,17 @@ def say(line: str, file: IO[str] | None = None) -> None:
         print(f"{line}\n", end="", file=file, flush=True)  # in one piece: threads may speak at once
     except BrokenPipeError:
         raise Interrupted(signal.SIGPIPE) from None
+    except OSError as error:
+        if error.errno != errno.EIO:  # which a closed terminal answers
+            raise
+        raise Interrupted(signal.SIGHUP) from None
 
 
 def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoReturn:
     """Call a job's main function with the words of the command line, and exit with the code that it returns.
 
-    Ctrl-C and SIGTERM raise KeyboardInterrupt in it. What it then has to record it records; afterwards the cursor is
-    back, one line says how to go on, and the exit code is 130 or 143. Whoever sends a second one does not wait for
+    Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt in it. What it then has to record it records; afterwards
+    the cursor is back, one line says how to go on, and the exit code is 130, 143 or 129. Whoever sends a second one does not wait for
     that. Where the reader of a pipe has gone, the job ends without a word, with 141 as a shell would say. A character
     that standard output cannot show is replaced.
 

@@ -62,6 +62,20 @@ def test_a_stopped_job_records_brings_the_cursor_back_and_says_how_to_go_on(
     assert (tmp_path / "record").read_text() == "stopped"
 
 
+def test_a_terminal_that_is_closed_ends_a_job_that_records(job: Path, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    command = write(
+        job, "try: say('begun'); time.sleep(60)",
+        f"except BaseException as e: open({str(record)!r}, 'w').write(repr(e)); say('nobody reads this')",
+    )  # fmt: skip
+    terminal = Terminal(command, environment=environment())
+    terminal.shows("begun")
+    os.close(terminal.process.child_fd)
+    _, status = os.waitpid(terminal.process.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert "Interrupted" in record.read_text()
+
+
 def test_a_second_ctrl_c_does_not_wait_for_what_the_first_began(job: Path) -> None:
     command = write(
         job, "try: sys.stdout.write('\\x1b[?25l'); say('begun'); time.sleep(60)",

@@ -123,6 +123,7 @@ class Page:
         self.browser, self.url = browser, url
         browser.set_window_size(1700, 1400)
         browser.get(f"{url}/version")
+        browser.execute_script("localStorage.clear()")  # it remembers how a list was looked at
         for key, value in {
             "mlflow.workflowType_v1": '"machine_learning"',
             "mlflow.assistant.panelOpen_v1": "false",
