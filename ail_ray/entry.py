@@ -31,12 +31,10 @@ def say(line: str, file: IO[str] | None = None) -> None:
     """
     try:
         print(f"{line}\n", end="", file=file, flush=True)  # in one piece: threads may speak at once
-    except BrokenPipeError:
-        raise Interrupted(signal.SIGPIPE) from None
     except OSError as error:
-        if error.errno != errno.EIO:  # which a closed terminal answers
-            raise
-        raise Interrupted(signal.SIGHUP) from None
+        if number := _number(error):
+            raise Interrupted(number) from None
+        raise
 
 
 def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoReturn:
@@ -108,12 +106,14 @@ def _number(error: BaseException) -> int:
     """The signal that an error of somebody else stands for; 0 for any other error."""
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
-    gone = isinstance(error, BrokenPipeError) and any(map(_abandoned, (sys.stdout, sys.stderr)))
-    return signal.SIGPIPE if gone else 0
+    of_streams = {errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}
+    if isinstance(error, OSError) and any(map(_abandoned, (sys.stdout, sys.stderr))):
+        return of_streams.get(error.errno or 0, 0)
+    return 0
 
 
 def _abandoned(stream: IO[str]) -> bool:
-    """Whether a stream is a pipe whose reader has gone."""
+    """Whether a stream is a pipe whose reader has gone, or a terminal that was closed."""
     look = select.poll()
     look.register(stream.fileno(), 0)  # errors are always looked for
     return bool(look.poll(0))
