@@ -9,6 +9,7 @@ hidden cursor, rests of the live table, another exit code or another record than
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -26,7 +27,7 @@ from terminal import PATIENCE, Terminal
 JOBS = Path(__file__).parents[1] / "jobs"
 INJECTOR = Path(__file__).parent / "orchestration" / "injector"
 SWEEP = ("demo", *shlex.split("--depth 4 --downsizes 0.25 --shards 2 --rounds 1 --epochs 1 --crops 64 --teacher none"))
-TABLE = ("trials over", "trial  ")  # of the live table, which must not stay on the screen
+TABLE = re.compile(r"trials? over|^trial .* epoch .* crops/s")  # of the live table, which must not stay on the screen
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Seen:
     def problems(self) -> list[str]:
         words = ("Traceback", "Exception ignored", "SIGTERM received", "KeyboardInterrupt")
         found = [word for word in words if any(word in line for line in self.lines)]
-        found += ["rests of the table"] * any(line.startswith(TABLE) or TABLE[0] in line for line in self.lines)
+        found += ["rests of the table"] * any(TABLE.search(line) for line in self.lines)
         return found + ["no cursor"] * (not self.cursor)
 
 
