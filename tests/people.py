@@ -174,7 +174,7 @@ def commands(person: Person) -> dict[str, tuple[list[str], int]]:
         "upscale": [str(picture), "--model", str(student)],
         "fetch_data": ["--list"],
         "train_teacher": shlex.split("--width 3 --scales 2 --train sample --epochs 1 --crops 32 --local --out teacher"),
-        "paper_tables": shlex.split("--tables 1 --scales 2 --local --plan"),
+        "paper_tables": shlex.split("--tables 1 --scales 2 --local --collect"),
         "benchmark": ["--only", "update_vs_copy"],
     }
     refused = {"submit": shlex.split("--address http://127.0.0.1:1 -- python jobs/ail_sweep.py demo")}
