@@ -11,6 +11,8 @@ from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from typing import IO, Any, NoReturn, TypeVar, get_args, get_origin
 
+from ail_ray.entry import say
+
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -87,7 +89,7 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
 def deliver(result: Any, path: str | None) -> None:
     """Write plain data as JSON to a file, to standard output if the path is `-`, or nowhere if there is no path."""
     if path == "-":
-        print(json.dumps(result, indent=1))
+        say(json.dumps(result, indent=1))
     elif path:
         write_json(as_path(path), result)
 
@@ -112,7 +114,9 @@ def progress(
     with Progress(console=Console(file=file, emoji=False), disable=not file.isatty(), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield (
-            lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True),
+            (lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True))
+            if file.isatty()
+            else (lambda line: say(line, file)),
             lambda done: bar.advance(task, done),
         )
 
@@ -124,7 +128,9 @@ LEFT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0),
 def as_lines(table: Table) -> list[str]:
     """The lines of a table: narrower than the terminal, or, where standard output is none, a line for each row."""
     written = StringIO()
-    width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 1000  # a full row looks like a broken one
+    width = (
+        shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 1000
+    )  # a full row looks like a broken one
     Console(file=written, width=width, color_system=None).print(table)
     return [line.rstrip() for line in written.getvalue().splitlines()]
 

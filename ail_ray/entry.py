@@ -40,10 +40,10 @@ def say(line: str, file: IO[str] | None = None) -> None:
 def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoReturn:
     """Call a job's main function with the words of the command line, and exit with the code that it returns.
 
-    Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt in it. What it then has to record it records; afterwards
-    the cursor is back, one line says how to go on, and the exit code is 130, 143 or 129. Whoever sends a second one does not wait for
-    that. Where the reader of a pipe has gone, the job ends without a word, with 141 as a shell would say. A character
-    that standard output cannot show is replaced.
+    Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt in it. What it then has to record it records;
+    afterwards the cursor is back, one line says how to go on, and the exit code is 130, 143 or 129. Whoever sends a
+    second signal does not wait for that. Where the reader of a pipe has gone, the job ends without a word, with 141 as
+    a shell would say. A character that standard output cannot show is replaced.
 
     Args:
         again: what the same command does after an interruption.

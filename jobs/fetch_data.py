@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     o = parse(Options, arguments, default=Options(), prog="fetch_data.py", description=__doc__ or "")
     try:
         if o.list:
-            print("\n".join(table(o.to)))
+            say("\n".join(table(o.to)))
             return 0
         problems = check(o.sets, o.to) if o.check else fetch(o.sets, o.to, base=o.base, say=say)
     except ConfigError as error:
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
         refuse([f"to: cannot be read ({error})"])
     print("".join(f"{problem}\n" for problem in problems), end="", file=sys.stderr)
     again = f"Files that are not there: {len(problems)}; again: {fetch_command(o.sets, o.to, o.base)}"
-    print(again if problems else "All files are whole.")
+    say(again if problems else "All files are whole.")
     return int(bool(problems))
 
 

@@ -14,7 +14,7 @@ something there is damaged.
 import shlex
 from dataclasses import dataclass
 
-from ail_ray.entry import run
+from ail_ray.entry import run, say
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import ConfigError
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         found = write_page(out, to, command)
     except ConfigError as error:
         refuse(error.problems)
-    print(f"{found}\n{to}, {to.stat().st_size / 1e6:.1f} MB")
+    say(f"{found}\n{to}, {to.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -13,7 +13,7 @@ r"""List the runs on a storage path, look at one of them, or remove those that n
 
 from dataclasses import dataclass
 
-from ail_ray.entry import run
+from ail_ray.entry import run, say
 
 from ail_ray.commandline import parse, refuse
 from ail_ray.errors import one_line
@@ -61,13 +61,13 @@ def main(arguments: list[str]) -> int:
     if prune:
         goes = rubbish(storage, failed=o.failed, older=None if o.older is None else o.older * 86400, names=o.run)
         for each in goes:
-            print(f"{each.bytes / 2**20:10.1f} MiB  {each.path}  ({each.reason})")
+            say(f"{each.bytes / 2**20:10.1f} MiB  {each.path}  ({each.reason})")
         if o.yes:
             remove(goes)
         total = sum(each.bytes for each in goes) / 2**20
-        print(f"{total:10.1f} MiB  {'removed' if o.yes else 'could go: --yes removes it'}")
+        say(f"{total:10.1f} MiB  {'removed' if o.yes else 'could go: --yes removes it'}")
     else:
-        print("\n".join(rounds(storage / "runs" / o.show) if o.show else table(statuses(storage))))
+        say("\n".join(rounds(storage / "runs" / o.show) if o.show else table(statuses(storage))))
     return 0
 
 
