@@ -1,10 +1,12 @@
 """Sweeps from their check to their summary: trials here or by Ray Tune, mirrored into MLflow."""
 
+import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
+from traceback import clear_frames
 from typing import Any
 
 import torch
@@ -109,10 +111,17 @@ def run_sweeps(
                     name = digests[0] if len(digests) == 1 else digest_of(digests)
                     run_on_tune(sweeps, monitors, name=name, at_once=at_once, ended=ended)
             return [each.finish() for each in opened]
-        except BaseException:  # an interrupted sweep is not a running one, and Ray may take its time to end
+        except BaseException as error:  # an interrupted sweep is not a running one, and Ray may take its time to end
+            _let_go(error)
             for each in opened:
                 each.abandon()
             raise
+
+
+def _let_go(error: BaseException) -> None:
+    """End the transaction in MLflow's database that an error may have interrupted, since we write there now."""
+    clear_frames(error.__traceback__)
+    gc.collect()  # a connection of sqlite3 is part of a circle
 
 
 def _checked(jobs: Mapping[str, SweepJob]) -> list[tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]]:

@@ -1,6 +1,8 @@
 """How a sweep searches: random, Optuna, early stopping, how many trials at once; and commands that are refused."""
 
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,8 +16,10 @@ from conftest import Bench, TinyFiles
 from mlflow import MlflowClient
 from upath import UPath
 
+from ail_ray.errors import Interrupted
 from ail_ray.files import read_json, write_json
 from ail_ray.learning.config import ConfigError, SweepConfig
+from ail_ray.orchestration import sweep
 from ail_ray.orchestration.cluster import concurrency
 from ail_ray.orchestration.placement import Placement
 from ail_ray.orchestration.rundir import RunDirectory
@@ -140,6 +144,29 @@ def test_a_run_that_has_more_rounds_is_reported_as_it_was_asked_for(
     student = history.download_artifacts(short["eq7"]["mlflow_run_id"], "student.safetensors")
     assert Path(student).read_bytes() == directory.student_path(1).read_bytes() != Path(long["weights"]).read_bytes()
     assert sweep(2, "eq7")["eq7"] == long
+
+
+def test_an_interruption_in_the_middle_of_a_transaction_is_recorded(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
+) -> None:
+    """Whatever is interrupted while it writes to MLflow's database lets go of it before the sweep is recorded."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def crown(*_: Any) -> list[str]:
+        transaction = sqlite3.connect(tmp_path / "mlflow.db")
+        transaction.execute("BEGIN IMMEDIATE")
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr(sweep, "crown", crown)
+    job = Bench(tmp_path, tiny_files).job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rounds=0)
+    with pytest.raises(Interrupted):
+        run_sweep(job, say=lambda line: None)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("ail_ray")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`ail.run` = 'parent'")
+    assert parent.info.status == "KILLED"
 
 
 def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:
