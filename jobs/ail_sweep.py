@@ -24,11 +24,11 @@ import shlex
 
 from ail_ray.entry import GOES_ON, run, say
 
-from ail_ray.commandline import parse, refuse, value_of
+from ail_ray.commands.parsing import parse, refuse, value_of
 from ail_ray.errors import ConfigError
 from ail_ray.learning.presets import PRESETS, preset
-from ail_ray.orchestration.job import SweepJob, costs
-from ail_ray.reporting.tables import trials_table
+from ail_ray.sweeps.sweep_job import SweepJob, costs
+from ail_ray.sweeps.terminal import trials_table
 
 
 def main(arguments: list[str]) -> int:
@@ -46,8 +46,8 @@ def main(arguments: list[str]) -> int:
             say("\n".join(costs(job)))
             return 0
         # Here: with Train, Tune and MLflow they take seconds to load.
-        from ail_ray.orchestration.mlflow_store import opened_by
-        from ail_ray.orchestration.sweep import run_sweep
+        from ail_ray.orchestration.launch import run_sweep
+        from ail_ray.tracking.connection import opened_by
 
         summary = run_sweep(job, name=name, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)
     except ConfigError as error:

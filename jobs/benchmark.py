@@ -25,12 +25,12 @@ from ail_ray.entry import run, say
 
 import torch
 
-from ail_ray.commandline import deliver, parse, refuse, undeliverable
+from ail_ray.benchmarks.race import race
+from ail_ray.benchmarks.self_check import check, features
+from ail_ray.benchmarks.targets import BENCHMARKS, measure
+from ail_ray.commands.parsing import deliver, parse, refuse, undeliverable
 from ail_ray.errors import ConfigError
-from ail_ray.orchestration.machine import machine
-from ail_ray.reporting.benchmark import BENCHMARKS, measure
-from ail_ray.reporting.check import check, features
-from ail_ray.reporting.race import race
+from ail_ray.machine import machine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from ail_ray.entry import run
 
 import torch
 
-from ail_ray.commandline import deliver, parse, progress, refuse, undeliverable
+from ail_ray.commands.chosen import chosen_model
+from ail_ray.commands.parsing import deliver, parse, progress, refuse, undeliverable
+from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
-from ail_ray.learning.inference import benchmark
-from ail_ray.orchestration.chosen import chosen_model
 
 
 @dataclass(frozen=True, kw_only=True)

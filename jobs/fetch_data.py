@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from ail_ray.entry import GOES_ON, run, say
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.commands.parsing import parse, refuse
 from ail_ray.errors import ConfigError
-from ail_ray.imaging.registry import check, default_folder, fetch, fetch_command, table
+from ail_ray.imaging.public_sets import check, default_folder, fetch, fetch_command, table
 
 
 @dataclass(frozen=True, kw_only=True)

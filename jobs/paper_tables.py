@@ -24,12 +24,12 @@ import shlex
 
 from ail_ray.entry import GOES_ON, run, say
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.commands.parsing import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.files import unwritable
-from ail_ray.reporting import paper
-from ail_ray.reporting.paper import Study, plan
-from ail_ray.reporting.study import write
+from ail_ray.paper import study as paper
+from ail_ray.paper.study import Study, plan
+from ail_ray.paper.write import write
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ail_ray.entry import run, say
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.commands.parsing import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path
 
@@ -37,10 +37,13 @@ def main(arguments: list[str]) -> int:
     out = as_path(o.out)
     to = as_path(o.to) if o.to else out / "report.html"
     command = shlex.join(["python", "jobs/report.py", *arguments])
-    from ail_ray.reporting.page import write_page  # here: with MLflow it takes two seconds to load
+    from ail_ray.paper.page import tables_page  # here: they take seconds to load
+    from ail_ray.reporting.page import write_page
+    from ail_ray.reporting.sweep_page import sweep_page
 
+    kinds = {"sweep.json": sweep_page, "summary.json": sweep_page, "table_*.json": tables_page}
     try:
-        found = write_page(out, to, command)
+        found = write_page(out, to, command, kinds)
     except ConfigError as error:
         refuse(error.problems)
     say(f"{found}\n{to}, {to.stat().st_size / 1e6:.1f} MB")

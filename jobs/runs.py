@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from ail_ray.entry import run, say
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.commands.parsing import parse, refuse
 from ail_ray.errors import one_line
 from ail_ray.files import as_path
-from ail_ray.orchestration.runs import remove, rounds, rubbish, statuses, table
+from ail_ray.runs.prune import remove, rubbish
+from ail_ray.runs.status import statuses
+from ail_ray.sweeps.terminal import rounds, table
 
 
 @dataclass(frozen=True, kw_only=True)

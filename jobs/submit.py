@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ail_ray.entry import run, say
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.commands.parsing import parse, refuse
 from ail_ray.orchestration.submission import no_answer, relative, split, told, too_large
 
 REPOSITORY = Path(__file__).parents[1]

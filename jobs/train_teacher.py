@@ -12,10 +12,10 @@ import shlex
 
 from ail_ray.entry import GOES_ON, run, say
 
-from ail_ray.commandline import parse, refuse
+from ail_ray.commands.parsing import parse, refuse
 from ail_ray.errors import ConfigError
 from ail_ray.files import unwritable_file
-from ail_ray.reporting.teacher import Teacher, publish
+from ail_ray.paper.teacher_card import Teacher, publish
 
 
 def main(arguments: list[str]) -> int:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     if problems := unwritable_file(teacher.to_path):
         refuse([f"to: {line}" for line in problems])
     command = shlex.join(["python", "jobs/train_teacher.py", *arguments])
-    from ail_ray.orchestration.sweep import run_sweep  # here: with Train, Tune and MLflow it takes seconds to load
+    from ail_ray.orchestration.launch import run_sweep
 
     try:
         (trial,) = run_sweep(teacher.job(), name="teacher", command=command, say=say)["trials"]

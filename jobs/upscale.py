@@ -19,11 +19,11 @@ from ail_ray.entry import GOES_ON, run, say
 
 from tyro.conf import Positional
 
-from ail_ray.commandline import parse, progress, refuse
+from ail_ray.commands.chosen import chosen_model
+from ail_ray.commands.parsing import parse, progress, refuse
+from ail_ray.delivery.onnx import export
+from ail_ray.delivery.upscale import enlarge_files, prepare
 from ail_ray.errors import ConfigError
-from ail_ray.learning.export import export
-from ail_ray.learning.upscale import enlarge_files, prepare
-from ail_ray.orchestration.chosen import chosen_model
 
 
 @dataclass(frozen=True, kw_only=True)

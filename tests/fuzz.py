@@ -27,18 +27,18 @@ import safetensors.numpy
 from PIL import Image
 from upath import UPath
 
-from ail_ray.commandline import parse
+from ail_ray.commands.parsing import parse
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, digest_of
-from ail_ray.imaging.datasets import DatasetError
+from ail_ray.imaging.image_sets import DatasetError
 from ail_ray.imaging.images import ImageError, image_size, luma, read_image
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.networks import VDSR
 from ail_ray.learning.presets import PRESETS
 from ail_ray.learning.weights import load_model, model_tensors
-from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.prepare import plan_data
-from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.preparation import plan_data
+from ail_ray.sweeps.sweep_job import SweepJob
 
 REFUSALS = (ConfigError, ImageError, FileError, DatasetError)
 HANG = 20.0  # seconds

@@ -22,15 +22,17 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.files import write_json, write_tensors
-from ail_ray.imaging.bank import Bank, Pair, Shard, _deal, plan_corpus
+from ail_ray.imaging.bank import Bank
+from ail_ray.imaging.pairs import Pair, _deal, plan_corpus
+from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import histogram
 from ail_ray.learning.inference import error_map
-from ail_ray.learning.models import VDSR, parameter_count
+from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.learning.precision import fastest, placed
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.store import ImportanceStore
-from ail_ray.orchestration.tracking import Tracker
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.importance_store import ImportanceStore
+from ail_ray.tracking.mirror import Tracker
 
 SIDE = 400  # pixels of a synthetic image
 CPU = torch.device("cpu")

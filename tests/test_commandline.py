@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.commandline import parse
+from ail_ray.commands.parsing import parse
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from jobs import benchmark, train_teacher

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ail_ray import helppage
-from ail_ray.commandline import _leaves
+from ail_ray.commands import help_page
+from ail_ray.commands.parsing import _leaves
 
 ROOT = Path(__file__).parents[1]
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.py"))
@@ -53,11 +53,11 @@ def test_a_page_has_every_flag_once_and_with_help(
     monkeypatch.setattr(job, "parse", lambda kind, *words, **named: (kinds.append(kind), parse(kind, *words, **named)))
     page = shown(job, capsys)
     flags = re.findall(r"^  (--[a-z0-9-]+)", page, flags=re.MULTILINE)
-    assert all(flag.text for flag in helppage._flags(kinds[0], kinds[0]()))
+    assert all(flag.text for flag in help_page._flags(kinds[0], kinds[0]()))
     assert sorted([*flags, *(["--images"] if "IMAGE ..." in page else [])]) == sorted(_leaves(kinds[0]))
     titles = re.findall(r"^(\w.*):$", page, flags=re.MULTILINE)
     if job.__name__.removeprefix("jobs.") in GROUPED:
-        assert titles == [title for title in helppage.GROUPS if title in titles], "a flag is in no group"
+        assert titles == [title for title in help_page.GROUPS if title in titles], "a flag is in no group"
         assert {"data", "importance", "where it runs", "results"} <= set(titles)
     else:
         assert titles == ["options"]

@@ -16,7 +16,7 @@ import torch
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
-from ail_ray.learning.models import NETWORKS, Network, build_model, depth_rule, network_defaults, resolved_width
+from ail_ray.learning.networks import NETWORKS, Network, build_model, depth_rule, network_defaults, resolved_width
 from ail_ray.learning.precision import Precision
 
 SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")

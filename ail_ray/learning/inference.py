@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ail_ray.errors import ConfigError, counted
-from ail_ray.files import FileError, as_tensor
-from ail_ray.imaging import datasets
-from ail_ray.imaging.bank import Shard
+from ail_ray.files import as_tensor
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
-from ail_ray.imaging.metrics import measurable, psnr, ssim, to_uint8
+from ail_ray.imaging.metrics import psnr, ssim, to_uint8
+from ail_ray.imaging.shards import Shard
 from ail_ray.learning.group import Group
-from ail_ray.learning.models import Network
-from ail_ray.learning.named import find_network
-from ail_ray.learning.precision import Precision, autocast, dtype_of, placed
+from ail_ray.learning.networks import Network
+from ail_ray.learning.precision import Precision, autocast, dtype_of
 
 
 @dataclass(frozen=True)
@@ -127,80 +123,6 @@ def mean_psnr(rows: Sequence[Mapping[str, Any]]) -> float:
     return sum(row["psnr"] for row in rows) / len(rows) if rows else 0.0
 
 
-def benchmark(
-    model: str,
-    sets: Sequence[str],
-    scales: Sequence[int],
-    *,
-    precision: Precision,
-    device: str,
-    say: Callable[[str], None],
-    load: Callable[[str, int], Network] = lambda word, scale: find_network(word),
-    advance: Callable[[float], None] = lambda share: None,
-) -> list[dict[str, Any]]:
-    """Measure a model on image sets: `{"model", "set", "scale", "psnr", "ssim", "images"}` for each set and scale.
-
-    Args:
-        model: a word for a network, as `load` takes it.
-        say: is called with each row as a line.
-        load: a network by the word for it, for a scale; raises FileError or ConfigError.
-        advance: is called after each image with its share of all images.
-
-    Raises:
-        ConfigError: with a line for the model, each set, each scale and each image that cannot be used.
-    """
-    problems = [f"scales must be 2, 3 or 4, got {scale}" for scale in scales if scale not in (2, 3, 4)]
-    problems += [f"{what} must name at least one" for what, given in (("sets", sets), ("scales", scales)) if not given]
-    target = torch.device("cpu")
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-        if target.type not in ("cpu", "cuda"):
-            problems.append(f"device must be cpu or cuda, got {device}")
-    except (AssertionError, RuntimeError) as error:  # the first of a torch without CUDA
-        problems.append(f"device: {str(error).splitlines()[0]}")
-    networks = {}
-    for scale in scales:
-        try:
-            networks[scale] = load(model, scale)
-            problems += [f"model: {line}" for line in networks[scale].problems([scale])]
-        except ConfigError as error:
-            problems += [f"model: {line}" for line in error.problems]
-        except FileError as error:
-            problems.append(f"model: {error}")
-    found = []
-    for name in sets:
-        try:
-            found.append(datasets.find(name))
-        except datasets.DatasetError as error:
-            problems.append(f"sets: {error}")
-    if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
-    networks = {scale: placed(network, precision, target) for scale, network in networks.items()}
-    share, rows = 1 / (len(networks) * sum(len(images.paths) for images in found)), []
-    for images in found:
-        pictures = _usable(images, max(scales))
-        for scale, network in networks.items():
-            measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
-            row = evaluate(network, measured, precision=precision, advance=lambda: advance(share)).as_dict()
-            rows.append({"model": model, **row})
-            count = counted(row["images"], "image")
-            say(f"{row['set']} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({count})")
-    return rows
-
-
-def _usable(images: datasets.ImageSet, scale: int) -> list[np.ndarray]:
-    """The luma of every image; ConfigError with a line for each image that is too small to be measured."""
-    pictures, problems = [], []
-    for path in images.paths:
-        try:
-            pictures.append(luma(read_image(path)))
-        except ImageError as error:
-            problems.append(f"sets: {error}")
-            continue
-        height, width = pictures[-1].shape
-        if not measurable(height, width, scale):
-            problems.append(f"sets: {path}: {height}×{width} pixels are too few to measure scale {scale}")
-    if problems:
-        raise ConfigError(problems)
-    return pictures
+def compared_by(rows: Mapping[str, Any]) -> float:
+    """The PSNR that trials are compared by, in dB: the mean over validation sets, or over test sets without any."""
+    return mean_psnr(rows["validation"] or rows["test"])

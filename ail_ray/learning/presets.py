@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ail_ray.learning.config import SweepConfig
-from ail_ray.learning.models import network_defaults
+from ail_ray.learning.networks import network_defaults
 
 
 def demo() -> SweepConfig:

@@ -13,7 +13,7 @@ from ail_ray.files import as_tensor
 from ail_ray.imaging.bank import Bank, Crops
 from ail_ray.learning.config import Protocol
 from ail_ray.learning.group import Group
-from ail_ray.learning.models import Network, parameter_count
+from ail_ray.learning.networks import Network, parameter_count
 from ail_ray.learning.precision import Precision, autocast, dtype_of
 from ail_ray.learning.weights import model_tensors
 

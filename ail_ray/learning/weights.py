@@ -7,7 +7,7 @@ import torch
 from upath import UPath
 
 from ail_ray.files import AnyPath, FileError, as_path, as_tensor, checksum, digest_of, read_tensors, write_tensors
-from ail_ray.learning.models import Network, build_model
+from ail_ray.learning.networks import Network, build_model
 
 WIDEST = 10_000  # feature maps that a file may speak of
 

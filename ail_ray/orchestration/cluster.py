@@ -6,8 +6,7 @@ import secrets
 import signal
 import socket
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,21 +16,16 @@ import torch
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.services import canonicalize_bootstrap_address_or_die
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from upath import UPath
 
 from ail_ray.errors import ConfigError, counted, one_line
-from ail_ray.files import is_local, write_bytes
+from ail_ray.machine import cores, memory, whole_memory
 from ail_ray.orchestration import NO_CLUSTER
-from ail_ray.orchestration.machine import cores, memory, whole_memory
-from ail_ray.orchestration.placement import NODE_TIMEOUT, Placement
+from ail_ray.runs.placement import Placement
 
 T = TypeVar("T")
 ANSWER = 5.0  # seconds in which a head that is there has answered
-SOON = 15.0  # seconds: a node that is there has answered by then
 NO_GPU = "gpu: torch finds none on this machine; leave --gpu out, or send the sweep to a cluster that has some"
 LONGEST_FOLDER = 107 - len("/ray/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store")  # bytes, of Linux
-IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
 
 
 @contextmanager
@@ -204,57 +198,3 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
              f"say how far with --max-workers"]
         )  # fmt: skip
     return max(1, workers // p.most)
-
-
-def first_answer(
-    function: Callable[..., T], arguments: tuple[Any, ...], placement: Placement, say: Callable[[str], None]
-) -> T:
-    """Call a function on a node that a worker could be on; a cluster that grows may have to bring that node first.
-
-    Raises:
-        ConfigError: no such node came within half an hour, which is how long a trial would wait too.
-    """
-    needs = placement.worker_resources()
-    task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))(function).remote(*arguments)
-    wanted = " and ".join(f"{need:g} {kind}" for kind, need in needs.items())
-    if not ray.wait([task], timeout=SOON)[0]:
-        say(f"waiting for a node with {wanted} free")
-    try:
-        answer: T = ray.get(task, timeout=NODE_TIMEOUT)
-    except ray.exceptions.GetTimeoutError:
-        waited = f"no node with {wanted} free in {NODE_TIMEOUT / 60:.0f} minutes"
-        raise ConfigError([f"{waited}: does any have as many, and can the cluster grow?"]) from None
-    return answer
-
-
-def check_shared(folder: UPath) -> None:
-    """Make sure that every node that is there now reads what this one writes.
-
-    Raises:
-        ConfigError: a line for each node that does not.
-    """
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if not is_local(folder) or len(nodes) == 1:
-        return
-    probe = folder / f".shared-{uuid.uuid4().hex}"
-    write_bytes(probe, b"is this file seen everywhere?")
-    try:
-        seen = {
-            node["NodeManagerAddress"]: ray.remote(num_cpus=0)(_sees)
-            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-            .remote(str(probe))
-            for node in nodes
-        }
-        problems = [
-            f"storage {folder}: not the same folder on node {address}; it must be a shared file system or a bucket"
-            for address, answer in seen.items()
-            if not ray.get(answer)
-        ]
-    finally:
-        probe.unlink()
-    if problems:
-        raise ConfigError(problems)
-
-
-def _sees(path: str) -> bool:
-    return os.path.exists(path)

@@ -7,17 +7,17 @@ from typing import Any
 from ail_ray.entry import say
 
 from ail_ray.learning.config import parameters
-from ail_ray.learning.inference import mean_psnr
-from ail_ray.orchestration.comparison import Reached, by_round
-from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.ledger import Ledger
-from ail_ray.orchestration.mlflow_store import reason
-from ail_ray.orchestration.notes import student_cost, trial_params
-from ail_ray.orchestration.references import Rows, below_bicubic
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.runs import describe, title
-from ail_ray.orchestration.tracking import Tracker, compared_by
-from ail_ray.orchestration.trial import TrialPlan
+from ail_ray.learning.inference import compared_by, mean_psnr
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.lease import Lease
+from ail_ray.runs.references import Rows, below_bicubic
+from ail_ray.runs.run import TrialPlan
+from ail_ray.runs.status import describe, title
+from ail_ray.sweeps.sweep_file import Ledger, student_cost
+from ail_ray.tracking.charts import Reached, by_round
+from ail_ray.tracking.connection import reason
+from ail_ray.tracking.descriptions import trial_params
+from ail_ray.tracking.mirror import Tracker
 
 
 class Monitor:

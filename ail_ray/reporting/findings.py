@@ -12,11 +12,11 @@ from upath import UPath
 from ail_ray.files import FileError, as_path, read_json
 from ail_ray.learning.config import SEARCHED
 from ail_ray.learning.inference import mean_psnr
-from ail_ray.learning.models import build_model, parameter_count
-from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.references import Rows, below_bicubic
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.reporting.tables import interval
+from ail_ray.learning.networks import build_model, parameter_count
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.lease import Lease
+from ail_ray.runs.references import Rows, below_bicubic
+from ail_ray.sweeps.controls import interval
 
 GROUPS = ("validation", "test")
 MALFORMED = (FileError, KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)

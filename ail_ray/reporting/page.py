@@ -8,6 +8,7 @@ table. That of a table run has all its figures.
 import base64
 import hashlib
 import time
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -17,32 +18,32 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, write_bytes
-from ail_ray.reporting import words
-from ail_ray.reporting.findings import MALFORMED, findings
-from ail_ray.reporting.sweep_page import sweep_page
-from ail_ray.reporting.tables_page import tables_page
+from ail_ray.reporting import sentences
+from ail_ray.reporting.findings import MALFORMED
+
+Content = dict[str, Any]
 
 
-def write_page(out: UPath, to: UPath, command: str) -> str:
+def write_page(out: UPath, to: UPath, command: str, kinds: Mapping[str, Callable[[UPath], Content]]) -> str:
     """Write the page of a sweep's `--out` folder, or of a folder of `paper_tables.py`; returns its first finding.
 
     Args:
         command: the command that makes this page, for its readers.
+        kinds: what makes the content of a page out of a folder, by a pattern of files; the first that is there counts.
 
     Raises:
         ConfigError: the folder holds neither, what it holds is damaged, or the page cannot be written.
     """
     try:
-        tables = sorted(out.glob("table_*.json"), key=lambda path: path.name) if out.exists() else []
-        sweep = any((out / name).exists() for name in ("sweep.json", "summary.json"))
+        content_of = next((kinds[pattern] for pattern in kinds if out.exists() and any(out.glob(pattern))), None)
     except Exception as error:  # whatever an object store's library raises, or that it is not installed
         raise ConfigError([f"{out}: cannot be read ({one_line(error)})"]) from error
-    if not tables and not sweep:
+    if content_of is None:
         raise ConfigError([f"{out}: neither a sweep (sweep.json, summary.json) nor a table run (table_1.json)"])
     try:
-        content = sweep_page(findings(out)) if sweep else tables_page(out, tables)
+        content = content_of(out)
         content["commands"].append(("This page", command))
-        text = render(content | {"made": words.date(time.time())})
+        text = render(content | {"made": sentences.date(time.time())})
     except FileError as error:
         raise ConfigError([str(error)]) from None
     except OSError as error:
@@ -65,7 +66,7 @@ def render(content: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"estimate": words.estimate, "number": words.number}
-    environment.globals["signed"] = words.SIGNED
+    environment.filters |= {"estimate": sentences.estimate, "number": sentences.number}
+    environment.globals["signed"] = sentences.SIGNED
     template = environment.from_string(part["html"])
     return template.render(content, style=Markup(part["css"]), script=Markup(part["js"]), allowed=allowed)

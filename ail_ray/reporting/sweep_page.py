@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from upath import UPath
 
 from ail_ray.errors import counted
-from ail_ray.orchestration.comparison import pareto_front
-from ail_ray.reporting import words
-from ail_ray.reporting.album import comparisons, films
-from ail_ray.reporting.charts import Series, curves, scatter
-from ail_ray.reporting.findings import Findings, Trial
+from ail_ray.reporting import sentences
+from ail_ray.reporting.films import comparisons, films
+from ail_ray.reporting.findings import Findings, Trial, findings
+from ail_ray.reporting.svg import Series, curves, scatter
+from ail_ray.sweeps.controls import pareto_front
 
 MARKED, ROWS, CHARTS = 8, 200, 6  # conditions with a colour, rows of a table, charts of PSNR
 DASHES = 4  # ways of drawing a control
@@ -22,17 +23,18 @@ LOG = "log scale"  # in place of a unit
 Chart = tuple[str, Markup]
 
 
-def sweep_page(sweep: Findings) -> dict[str, Any]:
-    """The values that `page.html` shows of a sweep."""
+def sweep_page(out: UPath) -> dict[str, Any]:
+    """The values that `page.html` shows of the sweep in a folder."""
+    sweep = findings(out)
     marks = _marks(sweep)
     shown, beside = _shown(sweep)
     return {
         "kind": "sweep", "title": f"Sweep {sweep.name}" if sweep.name else "A sweep",
-        "answers": list(words.answers(sweep)),
-        "state": words.state(sweep), "question": words.question(sweep), "asked": _asked(sweep),
+        "answers": list(sentences.answers(sweep)),
+        "state": sentences.state(sweep), "question": sentences.question(sweep), "asked": _asked(sweep),
         "config": {name: _plain(value) for name, value in sweep.config.items()},
-        "marks": marks, "conditions": sweep.conditions[:ROWS], "references": words.references(sweep),
-        "where": words.where(sweep.conditions[0]) if sweep.conditions else "", "sets": _others(sweep),
+        "marks": marks, "conditions": sweep.conditions[:ROWS], "references": sentences.references(sweep),
+        "where": sentences.where(sweep.conditions[0]) if sweep.conditions else "", "sets": _others(sweep),
         "gains": {condition.label: sweep.gains(condition) for condition in sweep.conditions[:ROWS]},
         "charts": _curves(sweep, marks), "front": _front(sweep, marks),
         "films": list(films(shown)) if shown else [], "comparisons": list(comparisons(shown, beside)) if shown else [],
@@ -73,7 +75,7 @@ def _origin(sweep: Findings) -> str:
     manifest = sweep.manifest
     if not manifest:
         return ""
-    begun = words.date(manifest["created"] if sweep.started is None else sweep.started)
+    begun = sentences.date(manifest["created"] if sweep.started is None else sweep.started)
     where, with_what = (
         ", ".join(f"{name} {value}" for name, value in manifest[kind].items()) for kind in ("machine", "versions")
     )
@@ -164,7 +166,7 @@ def _front(sweep: Findings, marks: dict[str, tuple[str, str]]) -> dict[str, Any]
     on = pareto_front(points)
     series = [
         Series(mark=marks[c.label][0], style=marks[c.label][1], points=[point], bars=[c.psnr.half],
-               said=f"{c.label}: {c.size:,} parameters, {words.estimate(c.psnr)} dB")
+               said=f"{c.label}: {c.size:,} parameters, {sentences.estimate(c.psnr)} dB")
         for (c, _), point in zip(sized, points, strict=True)
     ]  # fmt: skip
     chart = Markup(scatter("PSNR in dB against parameters", "parameters", series, [points[i] for i in on]))

@@ -21,7 +21,7 @@ from conftest import make_tiny_files
 from faults import Case
 from upath import UPath
 
-from ail_ray.orchestration.runs import statuses
+from ail_ray.runs.status import statuses
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -20,9 +20,9 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.learning.config import SweepConfig
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.plan import plan_sweep
-from ail_ray.orchestration.prepare import plan_data
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.preparation import plan_data
+from ail_ray.sweeps.cost import plan_sweep
 
 HOSTS = 5
 HELD = 80_000_000  # bytes that a host may hold: the least that Ray accepts is 75 MiB

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ail_ray.commandline import parse
+from ail_ray.commands.parsing import parse
 from ail_ray.learning.presets import paper
-from ail_ray.orchestration.job import SweepJob
+from ail_ray.sweeps.sweep_job import SweepJob
 
 FOLDER = Path(__file__).parents[2] / "cluster"
 RAY_UP = ("aws.yaml", "gcp.yaml", "onprem.yaml")

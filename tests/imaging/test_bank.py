@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 from upath import UPath
 
-from ail_ray.imaging.bank import Bank, Corpus, Crops, Shard, plan_corpus, write_shard
+from ail_ray.imaging.bank import Bank, Crops
 from ail_ray.imaging.images import degrade, downsize, enlarge
+from ail_ray.imaging.pairs import Corpus, plan_corpus
+from ail_ray.imaging.shards import Shard, write_shard
 
 SIZES = [(20, 24), (17, 33), (40, 21), (26, 26), (16, 16), (31, 18)]
 CROP = 8

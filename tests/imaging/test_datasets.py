@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from ail_ray.imaging.datasets import BSDS200_VAL, DatasetError, content_digest, find, passed_over
+from ail_ray.imaging.image_sets import BSDS200_VAL, DatasetError, content_digest, find, passed_over
 from ail_ray.imaging.images import image_size, read_image
 
 

@@ -14,17 +14,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import ExifTags, Image
 from upath import UPath
 
-from ail_ray.imaging.images import (
-    ImageError,
-    degrade,
-    downsize,
-    enlarge,
-    image_size,
-    luma,
-    modcrop,
-    read_image,
-    resize,
-)
+from ail_ray.imaging.images import ImageError, degrade, downsize, enlarge, image_size, luma, modcrop, read_image, resize
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 COLOURS = np.stack([RAMP, RAMP[::-1], RAMP[:, ::-1]], axis=-1)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ail_ray.imaging.datasets import find
+from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.images import degrade, enlarge, luma, modcrop, read_image
 from ail_ray.imaging.metrics import psnr, shave, ssim, to_uint8
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.imaging.pictures import as_png, panels, side_by_side
+from ail_ray.imaging.panels import as_png, panels, side_by_side
 
 CAPTIONS = ["bicubic 25.00 dB", "student ρ=0.8", "original"]
 

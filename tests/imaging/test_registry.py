@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from ail_ray.errors import ConfigError
-from ail_ray.imaging import registry
-from ail_ray.imaging.datasets import DatasetError, find
-from ail_ray.imaging.registry import (
+from ail_ray.imaging import public_sets
+from ail_ray.imaging.image_sets import DatasetError, find
+from ail_ray.imaging.public_sets import (
     HOPELESS,
     RETRIES,
     Entry,
@@ -103,7 +103,7 @@ def small_registry(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         lines.append("\t".join([*place.split("/"), digest, str(len(content)), f"{server.address}/{place}"]))
     path = tmp_path / "registry.tsv"
     path.write_text("\n".join(lines))
-    monkeypatch.setattr(registry, "REGISTRY", path)
+    monkeypatch.setattr(public_sets, "REGISTRY", path)
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -113,7 +113,7 @@ def small_registry(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def real_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[Entry, ...]]:
-    monkeypatch.setattr(registry, "REGISTRY", Path(registry.__file__).with_name("registry.tsv"))
+    monkeypatch.setattr(public_sets, "REGISTRY", Path(public_sets.__file__).with_name("registry.tsv"))
     return registered()
 
 
@@ -128,8 +128,8 @@ def of(name: str) -> dict[str, bytes]:
 def job(small_registry: Path, *arguments: str) -> subprocess.Popen[str]:
     """The job in a process of its own, with the small registry."""
     code = (
-        "import runpy, sys; from pathlib import Path; from ail_ray.imaging import registry\n"
-        "registry.REGISTRY = Path(sys.argv.pop(1)); runpy.run_path('jobs/fetch_data.py', run_name='__main__')"
+        "import runpy, sys; from pathlib import Path; from ail_ray.imaging import public_sets\n"
+        "public_sets.REGISTRY = Path(sys.argv.pop(1)); runpy.run_path('jobs/fetch_data.py', run_name='__main__')"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, str(small_registry), *arguments],
@@ -153,8 +153,8 @@ def test_sets_come_whole_and_readable_by_all_and_are_not_asked_for_again(server:
 
 
 def test_a_mirror_replaces_the_addresses(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = registry.REGISTRY.read_text().replace(server.address, "http://127.0.0.1:1")
-    registry.REGISTRY.write_text(text)
+    text = public_sets.REGISTRY.read_text().replace(server.address, "http://127.0.0.1:1")
+    public_sets.REGISTRY.write_text(text)
     assert fetch(["Few"], tmp_path, base=f"{server.address}/mirror/") == []
     assert server.asked == dict.fromkeys(of("Few"), 1)
 

@@ -6,7 +6,8 @@ from PIL import Image
 from tiny_run import TINY
 from upath import UPath
 
-from ail_ray.imaging.bank import Shard, plan_corpus, write_shard
+from ail_ray.imaging.pairs import plan_corpus
+from ail_ray.imaging.shards import Shard, write_shard
 
 
 @pytest.fixture(scope="session")

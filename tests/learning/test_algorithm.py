@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import TINY, MemoryImportance, MemoryJournal, StoppedError, fresh_state, tiny, tiny_run
 
-from ail_ray.imaging.bank import Bank, Shard
+from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
+from ail_ray.imaging.shards import Shard
 from ail_ray.learning import algorithm
 from ail_ray.learning.algorithm import Run, adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate
-from ail_ray.learning.models import Network
+from ail_ray.learning.networks import Network
 from ail_ray.learning.theta import TrainState, silent_layers, train_epoch
 
 Arrays = dict[str, np.ndarray]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ail_ray.delivery.onnx import Variant, compare, export, to_onnx
+from ail_ray.delivery.upscale import upscale
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, to_uint8
-from ail_ray.learning.export import Variant, compare, export, to_onnx
 from ail_ray.learning.inference import predict
-from ail_ray.learning.models import DRRN, FSRCNN, NETWORKS, VDSR, Network
+from ail_ray.learning.networks import DRRN, FSRCNN, NETWORKS, VDSR, Network
 from ail_ray.learning.precision import placed
-from ail_ray.learning.upscale import upscale
 
 SIZES = [(1, 1, 1), (1, 1, 7), (3, 20, 1), (2, 33, 50)]
 

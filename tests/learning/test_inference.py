@@ -7,15 +7,16 @@ import pytest
 import torch
 from tiny_run import TINY, fresh_state, tiny
 
+from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
-from ail_ray.imaging.bank import Shard
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.images import degrade, enlarge
 from ail_ray.imaging.metrics import psnr, ssim
+from ail_ray.imaging.shards import Shard
 from ail_ray.learning import inference
 from ail_ray.learning.group import Group
-from ail_ray.learning.inference import benchmark, error_map, evaluate, predict, super_resolve
-from ail_ray.learning.models import DRRN, FSRCNN, VDSR, Network
+from ail_ray.learning.inference import error_map, evaluate, predict, super_resolve
+from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Network
 from ail_ray.learning.weights import save_model
 
 GOLDEN = {

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ail_ray.imaging.images import degrade, enlarge
-from ail_ray.learning.models import (
+from ail_ray.learning.networks import (
     DRRN,
     FSRCNN,
     NETWORKS,

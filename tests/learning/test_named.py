@@ -13,18 +13,19 @@ from onnx import TensorProto, helper
 from PIL import Image
 from terminal import Terminal
 
+from ail_ray.commands.chosen import chosen_model
+from ail_ray.delivery.evaluate import benchmark
+from ail_ray.delivery.named import find_network
+from ail_ray.delivery.onnx import to_onnx
+from ail_ray.delivery.onnx_file import WHOLE_PICTURE, OnnxFile
+from ail_ray.delivery.upscale import upscale
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import to_uint8
-from ail_ray.learning.export import to_onnx
-from ail_ray.learning.inference import benchmark, evaluate, predict
-from ail_ray.learning.models import DRRN, FSRCNN, VDSR, Bicubic, Network
-from ail_ray.learning.named import find_network
-from ail_ray.learning.onnx_file import WHOLE_PICTURE, OnnxFile
-from ail_ray.learning.upscale import upscale
+from ail_ray.learning.inference import evaluate, predict
+from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Bicubic, Network
 from ail_ray.learning.weights import save_model
-from ail_ray.orchestration.chosen import chosen_model
 from jobs.evaluate import main as evaluate_job
 from jobs.upscale import main as upscale_job
 

@@ -12,11 +12,12 @@ from tiny_run import TINY, MemoryJournal, fresh_state, tiny, tiny_run
 from upath import UPath
 
 from ail_ray.files import read_tensors, write_tensors
-from ail_ray.imaging.bank import Bank, Crops, Shard
+from ail_ray.imaging.bank import Bank, Crops
+from ail_ray.imaging.shards import Shard
 from ail_ray.learning.algorithm import adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.networks import VDSR
 from ail_ray.learning.theta import (
     AfterStep,
     EpochLog,

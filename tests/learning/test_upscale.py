@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from ail_ray.delivery.upscale import prepare, upscale
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.colour import pixels_of, planes, read_header, read_picture
-from ail_ray.imaging.datasets import find
+from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.images import enlarge, luma, read_image
 from ail_ray.imaging.metrics import to_uint8
 from ail_ray.learning.inference import predict
-from ail_ray.learning.models import DRRN, FSRCNN, VDSR, Network
+from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Network
 from ail_ray.learning.precision import placed
-from ail_ray.learning.upscale import prepare, upscale
 from ail_ray.learning.weights import load_model, save_model
 from jobs.upscale import main as upscale_job
 
@@ -396,8 +396,8 @@ PEAK = """
 import resource
 import torch
 from PIL import Image
-from ail_ray.learning.models import VDSR
-from ail_ray.learning.upscale import upscale
+from ail_ray.learning.networks import VDSR
+from ail_ray.delivery.upscale import upscale
 from ail_ray.learning.precision import placed
 model, image = placed(VDSR(48, 2), "fp32", torch.device("cpu")), Image.new("L", (1600, 1200), 100)
 upscale(model, image.crop((0, 0, 300, 300)), 2)

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from upath import UPath
 
 from ail_ray.files import FileError, read_tensors
-from ail_ray.learning.models import DRRN, FSRCNN, VDSR, Network, parameter_count
+from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Network, parameter_count
 from ail_ray.learning.weights import WeightsError, load_model, model_tensors, save_model
 
 

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ail_ray.imaging.bank import Bank, Shard
+from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
+from ail_ray.imaging.shards import Shard
 from ail_ray.learning.algorithm import Run
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.importance import first_importance, next_importance, random_importance
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.networks import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
 
 TINY = RunConfig(

@@ -14,11 +14,12 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.learning.config import RunConfig, SweepConfig
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.networks import VDSR
 from ail_ray.learning.weights import save_model
-from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.prepare import build_data, find_start, here, map_kind, plan_data, teacher_maps
-from ail_ray.orchestration.trial import TrialPlan
+from ail_ray.runs.preparation import build_data, find_start, here, plan_data
+from ail_ray.runs.run import TrialPlan
+from ail_ray.runs.teacher_maps import map_kind, teacher_maps
+from ail_ray.sweeps.sweep_job import SweepJob
 
 SIDES = [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)]  # (height, width), pixels
 

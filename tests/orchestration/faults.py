@@ -30,8 +30,8 @@ from mlflow import MlflowClient
 from upath import UPath
 
 from ail_ray.files import FileError, read_json, read_tensors
-from ail_ray.orchestration.manifest import Place
-from ail_ray.orchestration.rundir import RunDirectory
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.manifest import Place
 
 INJECTOR = Path(__file__).parent / "injector"
 PATIENCE = 400  # seconds, for one command

@@ -11,17 +11,17 @@ from conftest import TinyFiles
 from mlflow.exceptions import MlflowException
 from upath import UPath
 
+from ail_ray.commands.chosen import chosen_model
+from ail_ray.delivery.onnx import to_onnx
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError
-from ail_ray.imaging.datasets import find
 from ail_ray.imaging.evaluation import EvaluationImages, write_evaluation
-from ail_ray.learning.export import to_onnx
+from ail_ray.imaging.image_sets import find
 from ail_ray.learning.inference import evaluate
-from ail_ray.learning.models import Network, build_model
+from ail_ray.learning.networks import Network, build_model
 from ail_ray.learning.weights import load_model, save_model
-from ail_ray.orchestration import champion
-from ail_ray.orchestration.champion import crown, fetch_champion
-from ail_ray.orchestration.chosen import chosen_model
+from ail_ray.tracking import champion
+from ail_ray.tracking.champion import crown, fetch_champion
 
 NAME = "ail-ray-x2"
 

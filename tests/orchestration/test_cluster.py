@@ -24,13 +24,13 @@ from ray.tune.tune import _setup_signal_catching
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
-from ail_ray.orchestration import sweep
-from ail_ray.orchestration.cluster import NO_GPU, cannot_start, cluster, concurrency, first_answer, start_own
-from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.mlflow_store import connect
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.prepare import OnCluster
-from ail_ray.orchestration.trial import resolve_precision
+from ail_ray.orchestration import launch
+from ail_ray.orchestration.cluster import NO_GPU, cannot_start, cluster, concurrency, start_own
+from ail_ray.orchestration.tasks import OnCluster, first_answer
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.run import resolve_precision
+from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.tracking.connection import connect
 from jobs.ail_sweep import main
 
 
@@ -101,12 +101,12 @@ def test_a_gpu_that_is_not_here_is_refused_with_all_else_before_anything_starts(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sweep, "connect", lambda *_: pytest.fail("MLflow was asked"))
+    monkeypatch.setattr(launch, "connect", lambda *_: pytest.fail("MLflow was asked"))
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
     protocol = SweepConfig(train=(str(tmp_path / "none"),), validation=(), test=())
     job = SweepJob(sweep=protocol, placement=Placement(gpu=True), local=local, out=str(tmp_path / "out"))
     with pytest.raises(ConfigError) as refused:
-        sweep.run_sweep(job, say=lambda line: None)
+        launch.run_sweep(job, say=lambda line: None)
     assert refused.value.problems == [NO_GPU, f"train: {tmp_path / 'none'}: no such folder"]
 
 
@@ -208,13 +208,13 @@ def no_new_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_databas
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(sweep, "cluster", nullcontext)
-    monkeypatch.setattr(sweep, "check_shared", lambda folder: None)
+    monkeypatch.setattr(launch, "cluster", nullcontext)
+    monkeypatch.setattr(launch, "check_shared", lambda folder: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "sweep.json").write_text("the record")
+    (tmp_path / "out" / "launch.json").write_text("the record")
     yield
-    assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
+    assert (tmp_path / "out" / "launch.json").read_text() == "the record"
     client, experiment = connect(uri)
     assert client.search_runs([experiment]) == []
 
@@ -225,7 +225,7 @@ def test_a_refused_sweep_leaves_the_record_of_the_one_before(
     protocol = SweepConfig(**tiny_files.protocol())
     job = SweepJob(sweep=protocol, placement=Placement(workers=2), out=str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
-        sweep.run_sweep(job, say=lambda line: None)
+        launch.run_sweep(job, say=lambda line: None)
 
 
 @pytest.mark.parametrize("local", [True, False])

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.orchestration.comparison import (
-    by_round,
-    parallel_coordinates,
-    pareto_front,
-    pictures,
-    size_and_psnr,
-    table,
-)
+from ail_ray.sweeps.controls import pareto_front
+from ail_ray.tracking.charts import by_round, parallel_coordinates, pictures, size_and_psnr, table
 
 
 def trial(psnr: float, weights: int, **parameters: Any) -> dict[str, Any]:

@@ -18,11 +18,12 @@ from upath import UPath
 
 from ail_ray.files import read_json, read_tensors
 from ail_ray.learning.weights import load_model
-from ail_ray.orchestration.journal import RunJournal
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.store import ImportanceStore
-from ail_ray.orchestration.trial import TrialPlan, run_local, run_on_ray
+from ail_ray.orchestration.trials import run_on_ray
+from ail_ray.runs.commits import RunJournal
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.importance_store import ImportanceStore
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.run import TrialPlan, run_local
 
 ROUNDS = 3
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from conftest import TinyFiles, as_options
 from heads import Head
 
 from ail_ray.learning.config import SweepConfig
-from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.launch import run_sweep
+from ail_ray.sweeps.sweep_job import SweepJob
 
 
 @pytest.fixture(scope="module")

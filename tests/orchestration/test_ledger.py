@@ -6,7 +6,7 @@ from upath import UPath
 
 from ail_ray.files import read_json
 from ail_ray.learning.config import RunConfig
-from ail_ray.orchestration.ledger import Ledger
+from ail_ray.sweeps.sweep_file import Ledger
 
 
 def test_every_event_is_there_at_once(tmp_path: Path) -> None:

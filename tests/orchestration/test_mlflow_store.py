@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from ail_ray.errors import ConfigError
-from ail_ray.orchestration import mlflow_store
-from ail_ray.orchestration.mlflow_store import PLACES, connect, database_of, folder_of, opened_by, page_of
+from ail_ray.tracking import connection
+from ail_ray.tracking.connection import PLACES, connect, database_of, folder_of, opened_by, page_of
 
 URI = "sqlite:///mlflow.db"
 
@@ -68,7 +68,7 @@ def test_a_copy_shows_its_own_files_and_writes_nothing_into_the_original(
     if made_by == "an older version":
         MlflowClient(here()).create_experiment("ail_ray", artifact_location=str(checkout / "mlartifacts"))
         with monkeypatch.context() as patch:
-            patch.setattr(mlflow_store, "_settle", lambda *_: None)
+            patch.setattr(connection, "_settle", lambda *_: None)
             first = run_with_picture(here(), "of the original")
     else:
         first = run_with_picture(here(), "of the original")

@@ -10,11 +10,12 @@ from upath import UPath
 
 from ail_ray.files import write_json
 from ail_ray.learning.config import RunConfig
-from ail_ray.orchestration.ledger import Ledger
 from ail_ray.orchestration.monitor import Monitor
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.runs import status, table, title
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.status import status, title
+from ail_ray.sweeps.sweep_file import Ledger
+from ail_ray.sweeps.terminal import table
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from ail_ray.learning.config import SweepConfig
-from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.launch import run_sweep
+from ail_ray.sweeps.sweep_job import SweepJob
 
 
 @pytest.fixture

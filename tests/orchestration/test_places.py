@@ -18,14 +18,16 @@ from conftest import TinyFiles, as_options
 from ray._private.utils import validate_socket_filepath
 from upath import UPath
 
+from ail_ray import machine
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path
 from ail_ray.home import settle
-from ail_ray.orchestration import cluster, job, machine
-from ail_ray.orchestration.champion import fetch_champion
+from ail_ray.orchestration import cluster
 from ail_ray.orchestration.cluster import start_own
-from ail_ray.orchestration.job import tracking_uri
-from ail_ray.orchestration.mlflow_store import connect, database_of
+from ail_ray.sweeps import sweep_job
+from ail_ray.sweeps.sweep_job import tracking_uri
+from ail_ray.tracking.champion import fetch_champion
+from ail_ray.tracking.connection import connect, database_of
 from jobs.ail_sweep import main
 
 ODD = ["plain", "q?a=b", "half#way", "100%25 'sure' \"yes\"", "me@corp:é\\"]
@@ -108,7 +110,7 @@ def test_a_plain_folder_has_the_address_that_it_always_had(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert tracking_uri(UPath("ail_out")) == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setattr(job, "IN_JOB", True)
+    monkeypatch.setattr(sweep_job, "IN_JOB", True)
     assert tracking_uri(UPath("/data/out")) == "sqlite:////data/out/mlflow.db"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert tracking_uri(UPath("memory://bucket/out")) == f"sqlite:///{tmp_path}/ail_out/mlflow.db"
@@ -116,7 +118,7 @@ def test_a_plain_folder_has_the_address_that_it_always_had(tmp_path: Path, monke
 
 def test_no_champion_is_looked_for_in_a_database_that_is_not_there(tmp_path: Path) -> None:
     for name in ODD:
-        uri = job.sqlite_uri(UPath(tmp_path / name / "mlflow.db"))
+        uri = sweep_job.sqlite_uri(UPath(tmp_path / name / "mlflow.db"))
         with pytest.raises(ConfigError, match="there is no champion for scale 2"):
             fetch_champion(uri, 2, tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -131,7 +133,7 @@ def test_a_database_that_cannot_be_written_is_refused_with_what_to_do(
     remedy = r"not writable; stand elsewhere, or set MLFLOW_TRACKING_URI$"
     for folder in (tmp_path, tmp_path / "inside"):
         with pytest.raises(ConfigError, match=rf"^MLflow's database: {folder}(/mlflow.db)?: {remedy}"):
-            connect(job.sqlite_uri(UPath(folder / "mlflow.db")))
+            connect(sweep_job.sqlite_uri(UPath(folder / "mlflow.db")))
     shutil.rmtree(tmp_path / "inside")
 
 
@@ -185,9 +187,7 @@ def test_a_home_that_is_there_stays_and_a_strange_folder_is_not_used(
 
 def test_the_libraries_can_be_imported_by_somebody_without_a_home(tmp_path: Path) -> None:
     """MLflow asks for a home as soon as it is imported."""
-    code = (
-        "import pwd\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\nimport ail_ray.orchestration.tracking"
-    )
+    code = "import pwd\ndef nobody(uid): raise KeyError(uid)\npwd.getpwuid = nobody\nimport ail_ray.tracking.mirror"
     environment = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -197,7 +197,7 @@ def test_a_folder_that_is_gone_is_said_in_a_line(tmp_path: Path) -> None:
     """Torch is not loaded then: its libraries would end the process without a word."""
     job = Path(__file__).parents[2] / "jobs" / "runs.py"
     words = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", sys.executable, str(job)]
-    environment = os.environ | {"PYTHONPATH": str(job.parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(sweep_job.parents[1])}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     line = "error: the folder that you stand in is gone; change into one that is there\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)

@@ -12,13 +12,14 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig, SweepConfig
-from ail_ray.learning.models import VDSR, parameter_count
-from ail_ray.orchestration import plan as planning
-from ail_ray.orchestration import speed
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.plan import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
-from ail_ray.orchestration.prepare import build_data, plan_data, teacher_maps
-from ail_ray.orchestration.speed import ASSUMED_SPEED, STEPS
+from ail_ray.learning.networks import VDSR, parameter_count
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.preparation import build_data, plan_data
+from ail_ray.runs.teacher_maps import teacher_maps
+from ail_ray.sweeps import cost as planning
+from ail_ray.sweeps import speed
+from ail_ray.sweeps.cost import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
+from ail_ray.sweeps.speed import ASSUMED_SPEED, STEPS
 from jobs.ail_sweep import main
 
 BANK = 5  # bytes a pixel
@@ -136,7 +137,7 @@ def test_what_trains_beside_ends_with_a_killed_plan(tmp_path: Path) -> None:
     script.write_text(
         "import time\n"
         "from ail_ray.learning.config import RunConfig\n"
-        "from ail_ray.orchestration.speed import company\n"
+        "from ail_ray.sweeps.speed import company\n"
         "if __name__ == '__main__':\n"
         "    with company(1, RunConfig(crop=16, batch=2), 'fp32'):\n"
         "        print('in company', flush=True)\n"

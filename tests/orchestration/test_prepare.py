@@ -13,22 +13,15 @@ from conftest import TinyFiles
 from upath import UPath
 
 from ail_ray.files import checksum, read_tensors
-from ail_ray.imaging.bank import Shard
 from ail_ray.imaging.evaluation import EvaluationImages
+from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
-from ail_ray.learning.models import FSRCNN
+from ail_ray.learning.networks import FSRCNN
+from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.weights import load_model, save_model, weights_digest
-from ail_ray.orchestration.job import SweepJob, check
-from ail_ray.orchestration.prepare import (
-    Prepared,
-    build_data,
-    find_start,
-    find_teacher,
-    here,
-    plan_data,
-    shared_weights,
-    teacher_maps,
-)
+from ail_ray.runs.preparation import Prepared, build_data, find_start, here, plan_data, shared_weights
+from ail_ray.runs.teacher_maps import teacher_maps
+from ail_ray.sweeps.sweep_job import SweepJob, check
 
 Calls = list[tuple[Any, ...]]
 

@@ -15,10 +15,11 @@ import torch
 from rich.console import Console
 from upath import UPath
 
-from ail_ray.orchestration import progress, runs
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.runs import Status
-from ail_ray.orchestration.trial import TrialPlan, run_local
+from ail_ray.orchestration import progress
+from ail_ray.runs import status
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.run import TrialPlan, run_local
+from ail_ray.runs.status import Status
 
 
 class StoppedError(BaseException):
@@ -69,7 +70,7 @@ def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytes
 
     def status(path: UPath) -> Status:
         looked.append(path.name)
-        return runs.status(path)
+        return status.status(path)
 
     monkeypatch.setattr(progress, "status", status)
     board = progress.Board([monitor], asked=3)
@@ -80,7 +81,7 @@ def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytes
 
 
 def test_a_name_is_shown_as_it_is(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    named = replace(runs.status(list(monitor.plans.values())[1].directory), name="teacher=[bold]mine[/]")
+    named = replace(status.status(list(monitor.plans.values())[1].directory), name="teacher=[bold]mine[/]")
     monkeypatch.setattr(progress, "status", lambda path: named)
     _, row, _ = printed(progress.Board([monitor], asked=3).table())
     assert row[0] == named.name

@@ -12,9 +12,10 @@ from upath import UPath
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import evaluate
 from ail_ray.learning.weights import load_model
-from ail_ray.orchestration.references import below_bicubic, references
-from ail_ray.orchestration.runs import status, table
-from ail_ray.orchestration.trial import run_local
+from ail_ray.runs.references import below_bicubic, references
+from ail_ray.runs.run import run_local
+from ail_ray.runs.status import status
+from ail_ray.sweeps.terminal import table
 
 
 def test_they_are_measured_once_as_students_are(make_plan: PlanMaker, tmp_path: Path) -> None:

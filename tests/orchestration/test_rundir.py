@@ -19,22 +19,23 @@ import pytest
 import torch
 from upath import UPath
 
+from ail_ray.delivery import onnx
 from ail_ray.errors import Interrupted
 from ail_ray.files import FileError, read_json, read_tensors, write_bytes, write_json, write_tensors
-from ail_ray.learning import export
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.networks import VDSR
 from ail_ray.learning.theta import EpochLog, TrainState
-from ail_ray.orchestration import lease, trial
-from ail_ray.orchestration.journal import RunJournal
-from ail_ray.orchestration.lease import Lease, LeaseLostError
-from ail_ray.orchestration.machine import machine
-from ail_ray.orchestration.manifest import Place
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.runs import describe
-from ail_ray.orchestration.trial import TrialPlan, complete_with_onnx, run_local
+from ail_ray.machine import machine
+from ail_ray.orchestration import trials
+from ail_ray.runs import lease, run
+from ail_ray.runs.commits import RunJournal
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.lease import Lease, LeaseLostError
+from ail_ray.runs.manifest import Place
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.run import TrialPlan, complete_with_onnx, run_local
+from ail_ray.runs.status import describe
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -397,7 +398,7 @@ def test_a_lease_keeps_a_second_job_waiting_until_the_first_is_done(directory: R
 
 def test_a_lease_of_a_process_that_was_killed_is_free_at_once(directory: RunDirectory) -> None:
     script = (
-        "import sys, time\nfrom upath import UPath\nfrom ail_ray.orchestration.lease import Lease\n"
+        "import sys, time\nfrom upath import UPath\nfrom ail_ray.runs.lease import Lease\n"
         "with Lease(UPath(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(directory.path)], stdout=subprocess.PIPE) as holder:
@@ -496,10 +497,10 @@ def test_a_job_that_lost_its_run_leaves_it_as_it_is(
         half_written.touch()
         return "its workers failed"
 
-    monkeypatch.setattr(trial, "_trainer", lambda *_: None)
-    monkeypatch.setattr(trial, "_fit", lose)
+    monkeypatch.setattr(trials, "_trainer", lambda *_: None)
+    monkeypatch.setattr(trials, "_fit", lose)
     with pytest.raises(LeaseLostError):
-        trial.run_on_ray(plan, Placement(), lambda record: None)
+        trials.run_on_ray(plan, Placement(), lambda record: None)
     assert half_written.exists()
     assert RunDirectory(plan.directory).failure() is None
 
@@ -508,7 +509,7 @@ def test_a_job_that_lost_its_run_leaves_it_as_it_is(
         raise FileNotFoundError("what the other job has cleared away")
 
     (plan.directory / "lease.json").unlink()
-    monkeypatch.setattr(trial, "work", lose_and_fail)
+    monkeypatch.setattr(run, "work", lose_and_fail)
     with pytest.raises(FileNotFoundError):
         run_local(plan, 1, torch.device("cpu"), lambda record: None)
     assert RunDirectory(plan.directory).failure() is None
@@ -524,7 +525,7 @@ def test_a_student_that_cannot_be_exported_yet_is_noted_and_exported_later(
 ) -> None:
     run = run_local(make_plan(tmp_path, rounds=1, epochs=1), 1, torch.device("cpu"), lambda record: None)
     with monkeypatch.context() as patch:
-        patch.setattr(export, "to_onnx", lambda model: 1 / 0)
+        patch.setattr(onnx, "to_onnx", lambda model: 1 / 0)
         complete_with_onnx(run)
         complete_with_onnx(run)
         monkeypatch.setattr(run, "note", lambda incident: 1 / 0)  # on the same full disk

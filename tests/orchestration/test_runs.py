@@ -9,12 +9,14 @@ import torch
 from upath import UPath
 
 from ail_ray.files import write_json
-from ail_ray.orchestration import runs as listed
-from ail_ray.orchestration.lease import Lease
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.runs import remove, rounds, rubbish, status, statuses, table
-from ail_ray.orchestration.trial import TrialPlan, run_local
+from ail_ray.runs import status as listed
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.lease import Lease
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.prune import remove, rubbish
+from ail_ray.runs.run import TrialPlan, run_local
+from ail_ray.runs.status import status, statuses
+from ail_ray.sweeps.terminal import rounds, table
 from jobs.runs import main
 
 PlanMaker = Callable[..., TrialPlan]

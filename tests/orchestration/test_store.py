@@ -14,7 +14,8 @@ from upath import UPath
 
 from ail_ray.files import FileError, read_tensors, write_tensors
 from ail_ray.learning.config import RunConfig
-from ail_ray.orchestration.store import ActorStore, ImportanceStore, StoreError
+from ail_ray.orchestration.actors import ActorStore
+from ail_ray.runs.importance_store import ImportanceStore, StoreError
 
 PIXELS = [700, 1000, 64, 4096, 1, 513]  # of each shard
 ROUNDS = 4
@@ -178,7 +179,7 @@ def started(path: UPath, workers: int) -> list[ActorStore]:
             return os.getpid()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ail_ray.orchestration.store.ImportanceStore", Watched)
+        patch.setattr("ail_ray.orchestration.actors.ImportanceStore", Watched)
         stores = [ActorStore(path, config(), None) for _ in range(workers)]
     for s, pixels in enumerate(PIXELS):
         stores[s % workers].initialise(s, pixels)

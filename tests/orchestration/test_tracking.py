@@ -17,16 +17,16 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.files import write_bytes, write_json
-from ail_ray.imaging.pictures import as_png
+from ail_ray.imaging.panels import as_png
 from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
-from ail_ray.orchestration.ledger import Ledger
-from ail_ray.orchestration.mlflow_store import without_password
 from ail_ray.orchestration.monitor import Monitor
-from ail_ray.orchestration.notes import datasets, sweep_note, sweep_params, sweep_title
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.tracking import Tracker, metrics_of
-from ail_ray.orchestration.trial import TrialPlan
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.run import TrialPlan
+from ail_ray.sweeps.sweep_file import Ledger
+from ail_ray.tracking.connection import without_password
+from ail_ray.tracking.descriptions import datasets, sweep_note, sweep_params, sweep_title
+from ail_ray.tracking.mirror import Tracker, metrics_of
 
 DATASETS = [
     DatasetInput(Dataset(name, digest, "images", "{}"), [InputTag("mlflow.data.context", context)])

@@ -36,9 +36,9 @@ from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.inference import predict
 from ail_ray.learning.weights import load_model
-from ail_ray.orchestration.champion import fetch_champion
-from ail_ray.orchestration.job import SweepJob
-from ail_ray.orchestration.sweep import run_sweep
+from ail_ray.orchestration.launch import run_sweep
+from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.tracking.champion import fetch_champion
 
 PATIENCE = 180  # seconds, on a busy machine
 NAMES = [f"vdsr-f{width} ×2 {how} seed=0" for width in (2, 3) for how in ("λ=0.15 teacher=none", "w=1 (control)")]

@@ -8,11 +8,11 @@ import numpy as np
 from upath import UPath
 
 from ail_ray.files import digest_of, write_bytes, write_json
-from ail_ray.imaging.pictures import as_png, grey_map, side_by_side
+from ail_ray.imaging.panels import as_png, grey_map, side_by_side
 from ail_ray.learning.config import RunConfig, described
-from ail_ray.orchestration.ledger import Ledger
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.runs import title
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.status import title
+from ail_ray.sweeps.sweep_file import Ledger
 
 AIL = {"rule": "eq7", "teacher": "tiny"}
 CONTROL = {"rule": "uniform"}

@@ -17,24 +17,24 @@ import numpy as np
 import pytest
 import torch
 
+from ail_ray.benchmarks import targets, whole_runs
+from ail_ray.benchmarks.kernels import epoch_vs_bare, inference, step_vs_reference, update_vs_copy
+from ail_ray.benchmarks.memory import Watch, descendants, end, held, named
+from ail_ray.benchmarks.race import race
+from ail_ray.benchmarks.released import released_importance, released_step
+from ail_ray.benchmarks.self_check import features
+from ail_ray.benchmarks.timing import in_turns, ratio
+from ail_ray.benchmarks.whole_runs import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
 from ail_ray.imaging.bank import Crops
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import first_importance, next_importance
-from ail_ray.learning.models import VDSR, build_model
+from ail_ray.learning.networks import VDSR, build_model
 from ail_ray.learning.theta import weighted_loss
 from ail_ray.learning.weights import save_model
-from ail_ray.orchestration.machine import machine
-from ail_ray.orchestration.placement import Placement
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.orchestration.trial import TrialPlan, run_local
-from ail_ray.reporting import benchmark, benchmark_cluster
-from ail_ray.reporting.benchmark_cluster import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
-from ail_ray.reporting.benchmark_kernels import epoch_vs_bare, inference, step_vs_reference, update_vs_copy
-from ail_ray.reporting.check import features
-from ail_ray.reporting.processes import Watch, descendants, end, held, named
-from ail_ray.reporting.race import race
-from ail_ray.reporting.released import released_importance, released_step
-from ail_ray.reporting.turns import in_turns, ratio
+from ail_ray.machine import machine
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.run import TrialPlan, run_local
 from jobs.benchmark import main
 
 QUICK: dict[str, Callable[[], dict[str, Any]]] = {
@@ -143,8 +143,8 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         runs.append(str(plan.directory))
         return run_local(plan, 1, torch.device("cpu"), report)
 
-    monkeypatch.setattr(benchmark_cluster, "cluster", nullcontext)
-    monkeypatch.setattr(benchmark_cluster, "run_on_ray", run)
+    monkeypatch.setattr(whole_runs, "cluster", nullcontext)
+    monkeypatch.setattr(whole_runs, "run_on_ray", run)
     return runs
 
 
@@ -158,14 +158,14 @@ def test_a_round_through_ray_is_compared_with_one_without(no_ray: list[str]) -> 
 def test_memory_is_a_slope_over_two_corpora(no_ray: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {16: 1_000_000, 17: 9_000_000}  # what a node holds, by images
     seen: list[int] = []
-    real = benchmark_cluster._pictures
+    real = whole_runs._pictures
 
     def pictures(folder: Any, side: int, count: int) -> None:
         seen.append(count)
         real(folder, side, count)
 
-    monkeypatch.setattr(benchmark_cluster, "_pictures", pictures)
-    monkeypatch.setattr("ail_ray.reporting.processes.held", lambda pids: sizes[seen[-1]])
+    monkeypatch.setattr(whole_runs, "_pictures", pictures)
+    monkeypatch.setattr("ail_ray.benchmarks.memory.held", lambda pids: sizes[seen[-1]])
     figure = bytes_per_pixel(images=(16, 17), side=48, width=2, crops=16)
     assert figure["ratio"] == pytest.approx(8_000_000 / 48**2)
     assert figure["update_adds"] == 0
@@ -202,7 +202,7 @@ TINY_SWEEP = (
 def test_commands_are_timed_to_their_first_step_and_to_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
     started = time.time()
     assert 0 < first_round(words=TINY_SWEEP)["ratio"] < time.time() - started
-    monkeypatch.setattr(benchmark_cluster, "crops_in", lambda seconds: 16)
+    monkeypatch.setattr(whole_runs, "crops_in", lambda seconds: 16)
     figure = sweep_overhead(trials=2, more=[*TINY_SWEEP[1:8], "--shards", "8", "--local"])
     assert figure["ratio"] > 1
     assert 0 < figure["shortest_trial"] < figure["seconds"]
@@ -210,12 +210,12 @@ def test_commands_are_timed_to_their_first_step_and_to_their_end(monkeypatch: py
 
 def test_the_job_prints_a_line_and_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     lines = {
-        "inference": benchmark.Benchmark(measure=QUICK["inference"], target=1e-9, compares="something"),
-        "first_round": benchmark.Benchmark(
+        "inference": targets.Benchmark(measure=QUICK["inference"], target=1e-9, compares="something"),
+        "first_round": targets.Benchmark(
             measure=lambda: {"ratio": 99.0, "unit": "s"}, target=45, at_most=True, compares="seconds"
         ),
     }
-    monkeypatch.setattr(benchmark, "BENCHMARKS", lines)
+    monkeypatch.setattr(targets, "BENCHMARKS", lines)
     assert main(["--only", *lines, "--json", "-"]) == 0
     printed = capsys.readouterr()
     figures = json.loads(printed.out)
@@ -234,10 +234,10 @@ def test_a_figure_that_fails_costs_no_other(
         raise OSError("no space left")
 
     lines = {
-        "first_round": benchmark.Benchmark(measure=fail, target=45, compares="seconds"),
-        "inference": benchmark.Benchmark(measure=lambda: {"ratio": 1.0, "unit": "s"}, target=0.9, compares="something"),
+        "first_round": targets.Benchmark(measure=fail, target=45, compares="seconds"),
+        "inference": targets.Benchmark(measure=lambda: {"ratio": 1.0, "unit": "s"}, target=0.9, compares="something"),
     }
-    monkeypatch.setattr(benchmark, "BENCHMARKS", lines)
+    monkeypatch.setattr(targets, "BENCHMARKS", lines)
     assert main(["--only", *lines, "--json", "-"]) == 1
     printed = capsys.readouterr()
     figures = json.loads(printed.out)
@@ -247,7 +247,7 @@ def test_a_figure_that_fails_costs_no_other(
 
 
 def test_all_nine_are_there_and_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert set(benchmark.BENCHMARKS) == {
+    assert set(targets.BENCHMARKS) == {
         *QUICK, "two_workers", "ray_vs_local", "bytes_per_pixel", "sweep_overhead", "first_round",
     }  # fmt: skip
     with pytest.raises(SystemExit) as left:

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ail_ray.reporting.charts import HEIGHT, LINE, WIDTH, Series, curves, differences, scatter
+from ail_ray.reporting.svg import HEIGHT, LINE, WIDTH, Series, curves, differences, scatter
 
 
 def elements(svg: str, tag: str, style: str = "") -> list[ElementTree.Element]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ail_ray.reporting.figures import draw_rules
+from ail_ray.paper.figures import draw_rules
 
 
 def test_the_rules_are_drawn(tmp_path: Path) -> None:

@@ -8,15 +8,15 @@ from made_sweep import AIL, CONTROL, MadeSweep
 from upath import UPath
 
 from ail_ray.files import write_json
-from ail_ray.learning.models import VDSR, parameter_count
-from ail_ray.reporting import words
+from ail_ray.learning.networks import VDSR, parameter_count
+from ail_ray.reporting import sentences
 from ail_ray.reporting.findings import Estimate, findings
 
 T2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom
 
 
 def said(sweep: MadeSweep) -> str:
-    return "\n".join(words.answers(findings(sweep.out)))
+    return "\n".join(sentences.answers(findings(sweep.out)))
 
 
 def test_intervals_are_students_and_differences_go_seed_by_seed(tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ def test_a_control_is_matched_by_width_and_seed(tmp_path: Path) -> None:
 def test_what_only_plain_training_found_is_no_result(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     assert said(sweep) == "No trial has finished: there is nothing to compare yet."
-    assert words.state(findings(sweep.out)) == (
+    assert sentences.state(findings(sweep.out)) == (
         "Not over yet. 6 trials: none has begun. Nobody works on a trial just now: it makes teachers ready, or "
         "has been killed."
     )
     sweep.seeds([29.0], **CONTROL)
     assert said(sweep).startswith("Only plain training has finished so far.")
     sweep.ledger.close("stopped")
-    assert words.state(findings(sweep.out)).startswith("Stopped before its end. 6 trials: 1 finished, 5 not begun.")
+    assert sentences.state(findings(sweep.out)).startswith("Stopped before its end. 6 trials: 1 finished, 5 not begun.")
 
 
 def test_without_validation_images_it_says_what_chose(tmp_path: Path) -> None:
@@ -164,11 +164,11 @@ def test_a_folder_may_be_looked_at_elsewhere_and_runs_may_have_gone_further(tmp_
 
 
 @pytest.mark.parametrize(("value", "form", "text"), [
-    (-0.123, words.SIGNED, "−0.12"), (0.004, words.SIGNED, "±0.00"), (-0.004, words.SIGNED, "±0.00"),
-    (-0.004, words.PLAIN, "0.00"), (31.005, words.PLAIN, "31.00"), (2.5, words.SIGNED, "+2.50"),
+    (-0.123, sentences.SIGNED, "−0.12"), (0.004, sentences.SIGNED, "±0.00"), (-0.004, sentences.SIGNED, "±0.00"),
+    (-0.004, sentences.PLAIN, "0.00"), (31.005, sentences.PLAIN, "31.00"), (2.5, sentences.SIGNED, "+2.50"),
 ])  # fmt: skip
 def test_numbers_have_a_real_minus_and_zero_no_sign(value: float, form: str, text: str) -> None:
-    assert words.number(value, form) == text
+    assert sentences.number(value, form) == text
 
 
 def test_the_headline_speaks_of_all_conditions(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_runs_that_are_gone_keep_what_the_summary_says_of_them(tmp_path: Path) -
     assert found.references == {"bicubic": rows}
     useless = "layers.3 lets nothing through: the student is dead; it ends at or below bicubic interpolation"
     assert found.trials[0].useless == useless
-    assert "1 finished (1 of them of no use: dead, or at or below bicubic)" in words.state(found)
+    assert "1 finished (1 of them of no use: dead, or at or below bicubic)" in sentences.state(found)
 
 
 def test_every_set_that_was_measured_has_its_difference_with_an_interval(tmp_path: Path) -> None:

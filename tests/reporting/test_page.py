@@ -22,8 +22,8 @@ from selenium.webdriver.support.select import Select
 from upath import UPath
 
 from ail_ray.files import write_bytes, write_json
-from ail_ray.imaging.pictures import as_png
-from ail_ray.reporting import album, sweep_page
+from ail_ray.imaging.panels import as_png
+from ail_ray.reporting import films, sweep_page
 from jobs.report import main
 
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7919*7907 }}"
@@ -190,7 +190,7 @@ def test_pictures_are_whole_bounded_and_in_order(tmp_path: Path) -> None:
     assert rounds == [t for t in (0, 2, 3, 5, 7, 9, 10, 12, 14, 16, 17, 19) if t != 7]
     images = [Image.open(io.BytesIO(base64.b64decode(a["src"].partition(",")[2]))) for a in page.all("img") if a["alt"]]
     assert {image.format for image in images} == {"WEBP"}
-    assert max(max(image.size) for image in images) == album.LONGEST
+    assert max(max(image.size) for image in images) == films.LONGEST
     assert (tmp_path / "report.html").stat().st_size < 5e6
     assert "Round 19: importance, mean 1.900" in page.text
     assert "student 29.00 dB" in page.text

@@ -15,18 +15,19 @@ import pytest
 import torch
 from upath import UPath
 
+from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig, described
 from ail_ray.learning.importance import initial_importance
-from ail_ray.learning.inference import benchmark
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.networks import VDSR
 from ail_ray.learning.weights import save_model
-from ail_ray.orchestration.rundir import RunDirectory
-from ail_ray.reporting import paper, tables
-from ail_ray.reporting.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
-from ail_ray.reporting.methods import FIGURES, METHODS, SETS, TABLES, printed
-from ail_ray.reporting.paper import Outcome, Results, Study, run
-from ail_ray.reporting.tables import comparison, comparison_markdown, complexity
+from ail_ray.paper import study as paper
+from ail_ray.paper import tables
+from ail_ray.paper.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
+from ail_ray.paper.methods import FIGURES, METHODS, SETS, TABLES, printed
+from ail_ray.paper.study import Outcome, Results, Study, run
+from ail_ray.paper.tables import comparison, comparison_markdown, complexity
+from ail_ray.runs.directory import RunDirectory
 from jobs import paper_tables, train_teacher
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -129,7 +130,7 @@ def test_planning_makes_no_folder_for_tables(tmp_path: Path, monkeypatch: pytest
 
 def test_a_study_in_a_submitted_job_wants_absolute_paths() -> None:
     code = (
-        "from ail_ray.reporting.paper import Study; from ail_ray.reporting.teacher import Teacher\n"
+        "from ail_ray.paper.study import Study; from ail_ray.paper.teacher_card import Teacher\n"
         "print(Study().out_path, Teacher().to_path)\n"
         "for make in (lambda: Study(out='here'), lambda: Teacher(to='there')):\n"
         "    try: make()\n"

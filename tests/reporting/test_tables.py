@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ail_ray.reporting.tables import trials_table
+from ail_ray.sweeps.terminal import trials_table
 
 
 def row(name: str, psnr: float, ssim: float, scale: int = 2) -> dict[str, Any]:

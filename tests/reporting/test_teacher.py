@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
 from ail_ray.files import read_tensors
-from ail_ray.learning.inference import benchmark
-from ail_ray.learning.models import VDSR
+from ail_ray.learning.networks import VDSR
 from ail_ray.learning.weights import bundled, load_model, save_model
-from ail_ray.orchestration.sweep import run_sweep
-from ail_ray.reporting.teacher import Teacher, publish
+from ail_ray.orchestration.launch import run_sweep
+from ail_ray.paper.teacher_card import Teacher, publish
 
 
 def test_a_teacher_is_trained_and_published_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

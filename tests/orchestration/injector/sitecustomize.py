@@ -18,11 +18,11 @@ import time
 POINTS = {
     "θ": ("ail_ray.learning.theta", "weighted_loss", "before", None),
     "error pass": ("ail_ray.learning.algorithm", "error_map", "before", None),
-    "report": ("ail_ray.orchestration.worker", "reported", "before", None),
+    "report": ("ail_ray.orchestration.trials", "reported", "before", None),
     "checkpoint": ("ail_ray.files", "os.replace", "before", lambda old, new: "/state/" in new),
-    "before an update": ("ail_ray.orchestration.store", "ImportanceStore.update", "before", None),
-    "in an update": ("ail_ray.orchestration.store", "next_importance", "before", None),
-    "after an update": ("ail_ray.orchestration.store", "ImportanceStore.update", "after", None),
+    "before an update": ("ail_ray.runs.importance_store", "ImportanceStore.update", "before", None),
+    "in an update": ("ail_ray.runs.importance_store", "next_importance", "before", None),
+    "after an update": ("ail_ray.runs.importance_store", "ImportanceStore.update", "after", None),
     # These do not halt.
     "slow": ("ail_ray.learning.theta", "weighted_loss", "slow", None),
     "disk full": ("ail_ray.files", "os.replace", "full", lambda old, new: "/state/" in new),

@@ -1,0 +1,259 @@
+"""Enlarging pictures tile by tile: a student enlarges the luma, bicubic interpolation chroma and alpha.
+
+A tile is cut with so much around it that none of its pixels can tell: the tiles together are the picture that the
+network makes of the whole, and memory does not grow with what the network computes in between. The order in which a
+processor adds numbers depends on where in a tile a pixel is, so that a value close to half a grey level may be rounded
+the other way: tiles and whole picture differ by one grey level here and there.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from upath import UPath
+
+from ail_ray.errors import ConfigError, one_line
+from ail_ray.files import FileError, as_path, as_tensor, create, unwritable
+from ail_ray.imaging import image_sets
+from ail_ray.imaging.colour import (
+    LONGEST_SIDE,
+    SUFFIX,
+    Format,
+    Header,
+    encoded,
+    pixels_of,
+    planes,
+    read_header,
+    read_picture,
+)
+from ail_ray.imaging.images import ImageError, enlarge
+from ail_ray.learning.inference import super_resolve
+from ail_ray.learning.networks import Network
+from ail_ray.learning.precision import Precision, placed
+
+SUFFIXES = (*image_sets.SUFFIXES, ".jfif", ".jpe", ".avif", ".jp2")
+"""Suffixes of the files taken from a folder; more than those of an image set, whose content must not change."""
+TILE = 512
+"""Largest side of a tile, in pixels as the network reads them."""
+CUBIC = 3
+"""How many low-resolution pixels around a part of a picture its bicubic enlargement looks at, plus one."""
+
+Span = tuple[int, int]
+"""The first row or column of a part of a picture, and the one after its last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One picture to enlarge, and the file for the result."""
+
+    source: UPath
+    target: UPath
+    format: Format
+    pixels: int  # of the enlarged picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A network, the pictures that it is to enlarge, and what is left out of the inputs."""
+
+    network: Network
+    jobs: list[Job]
+    unreadable: list[tuple[UPath, ImageError]]  # files that should be pictures and are none, and why
+    passed_over: str  # files of other kinds, and folders inside, in words; empty if there are none
+
+
+def prepare(
+    load: Callable[[str, int], Network],
+    model: str,
+    scale: int,
+    inputs: Sequence[str],
+    out: str,
+    format: Format | None = None,
+) -> Work:
+    """The network, on a GPU if there is one, and what is to be done, from the pictures' headers only.
+
+    A file that should be a picture and cannot be read as one is left out, unless there is no other.
+
+    Args:
+        load: a network by the word for it, for a scale; raises FileError or ConfigError.
+        inputs: image files, folders of them (folders inside are not entered), or named image sets.
+        out: folder of the results, `<name>-x<scale>.<format>`.
+        format: the format of all results, instead of that of each picture (PNG if it is none of JPEG, PNG and WebP).
+
+    Raises:
+        ConfigError: with a line for all that is wrong with model, scale or out, and for each input that is not there,
+            has what the format cannot hold, or would become the same file as another.
+    """
+    problems, jobs, unreadable = list[str](), list[Job](), list[tuple[UPath, ImageError]]()
+    if scale not in (2, 3, 4):
+        problems.append(f"scale must be 2, 3 or 4, got {scale}")
+    network = None
+    try:
+        network = placed(load(model, scale), "fp32", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    except ConfigError as error:
+        problems += error.problems
+    except FileError as error:
+        problems.append(f"model: {error}")
+    problems += [f"model: {line}" for line in network.problems([scale])] if network else []
+    folder = as_path(out)
+    sources, passed_over = _sources(inputs, folder, problems)
+    for source in sources:
+        try:
+            header = read_header(source)
+        except ImageError as error:
+            unreadable.append((source, error))
+            continue
+        try:
+            jobs.append(_job(source, header, scale, folder, format))
+        except ImageError as error:
+            problems.append(f"images: {error}")
+    same = defaultdict(list)
+    for job in jobs:
+        same[job.target].append(str(job.source))
+    clashes = {target: " and ".join(names) for target, names in same.items() if len(names) > 1}
+    problems += [f"images: {names} would become the same {target}" for target, names in clashes.items()]
+    problems = problems or [f"out: {line}" for line in unwritable(folder)]
+    if problems or (unreadable and not jobs):
+        problems += [f"images: {error}" for _, error in unreadable]
+    if problems or network is None:
+        raise ConfigError(problems)
+    return Work(network=network, jobs=jobs, unreadable=unreadable, passed_over=passed_over)
+
+
+def enlarge_files(
+    work: Work, scale: int, *, say: Callable[[str], None], advance: Callable[[int], None] = lambda pixels: None
+) -> int:
+    """Read, enlarge and write pictures, one after the other; returns how many failed.
+
+    Args:
+        say: is called with a line for each that is left out, for each picture, and at the end if any failed.
+        advance: is called with the number of enlarged pixels whenever some are done.
+    """
+    if work.passed_over:
+        say(work.passed_over)
+    for source, problem in work.unreadable:
+        say(_failed(source, problem))
+    failed = len(work.unreadable)
+    for job in work.jobs:
+        start = time.perf_counter()
+        if job.target.exists():
+            say(f"{job.source}: skipped, {job.target} is there already")
+            advance(job.pixels)
+            continue
+        try:
+            picture = read_picture(job.source)
+            enlarged = upscale(work.network, picture.image, scale, advance=advance)
+            written = create(job.target, encoded(replace(picture, image=enlarged), job.format))
+        except (ImageError, OSError, MemoryError) as error:  # its pixels are damaged, the disk is full: go on
+            say(_failed(job.source, error))
+            failed += 1
+            continue
+        seconds = time.perf_counter() - start
+        size = f"{enlarged.width}×{enlarged.height}"
+        say(
+            f"{job.source}: {job.target} ({size}, {seconds:.1f} s)"
+            if written
+            else f"{job.target}: came to be meanwhile"
+        )
+    if failed:
+        say(f"{failed} of {len(work.jobs) + len(work.unreadable)} pictures failed")
+    return failed
+
+
+def upscale(
+    model: Network,
+    image: Image.Image,
+    scale: int,
+    *,
+    tile: int = TILE,
+    precision: Precision = "fp32",
+    advance: Callable[[int], None] = lambda pixels: None,
+) -> Image.Image:
+    """Enlarge an image of mode L, LA, RGB, RGBA or I;16, of any size; the result has the same mode.
+
+    Args:
+        model: serves this scale; best `placed`, which takes about two thirds of the time on a CPU.
+        tile: side of a tile at most, pixels as the network reads them; a network that sees further has larger tiles,
+            and of one that may see the whole picture (some ONNX files) the picture is one tile.
+        advance: is called with the number of enlarged pixels of each tile when it is done.
+    """
+    model.eval()
+    grid = 1 if model.upsampling > 1 else scale  # pixels that the network reads for each of the image's
+    reach, side = math.ceil(model.radius / grid), max(tile, model.radius) // grid
+    (width, height), enlarged = image.size, Image.new(image.mode, (image.width * scale, image.height * scale))
+    for rows in _parts(height, max(1, side)):
+        for columns in _parts(width, max(1, side)):
+            part, read = (rows, columns), (_around(rows, reach, height), _around(columns, reach, width))
+            (up, down), (left, right) = seen = _around(read[0], CUBIC, height), _around(read[1], CUBIC, width)
+            pixels = np.asarray(image.crop((left, up, right, down)))
+            y, *others = planes(pixels)
+            inputs = as_tensor((y if model.upsampling > 1 else enlarge(y, scale))[_within(read, seen, grid)])
+            sr = super_resolve(model, inputs.to(model.device), precision).cpu().numpy()[_within(part, read, scale)]
+            done = [sr, *(enlarge(plane, scale)[_within(part, seen, scale)] for plane in others)]
+            enlarged.paste(Image.fromarray(pixels_of(done, pixels.dtype)), (columns[0] * scale, rows[0] * scale))
+            advance(sr.size)
+    return enlarged
+
+
+def _failed(source: UPath, error: Exception) -> str:
+    """A line for a picture that could not be enlarged."""
+    return f"{source}: failed: {one_line(error).removeprefix(f'{source}: ') or type(error).__name__}"
+
+
+def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> tuple[list[UPath], str]:
+    """The image files that the inputs name, each once, what is passed over, and a line for each input that is none."""
+    sources, sets = dict[UPath, None](), list[image_sets.ImageSet]()
+    for name in inputs:
+        path = as_path(name)
+        try:
+            if path.is_file():
+                sources[path] = None
+            elif path.suffix.lower() in SUFFIXES and not path.exists():
+                problems.append(f"images: {path}: no such file")
+            else:
+                sets.append(image_sets.find(name, suffixes=SUFFIXES))
+                sources |= dict.fromkeys(sets[-1].paths)
+        except image_sets.DatasetError as error:
+            problems.append(f"images: {error}")
+        except Exception as error:  # whatever an object store's library raises, or that it is not installed
+            problems.append(f"images: {name}: cannot be read ({one_line(error)})")
+        if path == folder:
+            problems.append(f"out: {folder} is read too, its results would be enlarged next time; name another folder")
+    return list(sources), image_sets.passed_over(sets)
+
+
+def _job(source: UPath, header: Header, scale: int, folder: UPath, format: Format | None) -> Job:
+    """The job for a picture; ImageError if it cannot be done."""
+    kind, height, width = format or header.format, header.height * scale, header.width * scale
+    if kind == "jpeg" and header.mode in ("LA", "RGBA"):
+        raise ImageError(f"{source}: JPEG cannot hold its transparency; choose png or webp")
+    if max(height, width) > LONGEST_SIDE[kind]:
+        raise ImageError(f"{source}: {height}×{width} pixels are too many for {kind}; choose png")
+    target = folder / f"{source.stem}-x{scale}{SUFFIX[kind]}"
+    return Job(source=source, target=target, format=kind, pixels=height * width)
+
+
+def _parts(length: int, most: int) -> Iterator[Span]:
+    """Divide a length into parts of about the same size, none larger than `most`."""
+    count = math.ceil(length / most)
+    for i in range(count):
+        yield length * i // count, length * (i + 1) // count
+
+
+def _around(part: Span, margin: int, length: int) -> Span:
+    """A part, extended by so much on either side as far as the length allows."""
+    return max(0, part[0] - margin), min(length, part[1] + margin)
+
+
+def _within(part: tuple[Span, Span], whole: tuple[Span, Span], scale: int) -> tuple[slice, slice]:
+    """Where rows and columns lie in an array of a larger part of the picture, enlarged by the scale."""
+    rows, columns = (
+        slice((inner[0] - outer[0]) * scale, (inner[1] - outer[0]) * scale)
+        for inner, outer in zip(part, whole, strict=True)
+    )
+    return rows, columns

@@ -1,0 +1,144 @@
+"""Training pairs, and the corpus of all pairs, dealt out to shards.
+
+A *pair* is one image at one downsize and one scale. A *corpus* is all pairs, identified by what is in the images and
+how they are prepared.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from upath import UPath
+
+from ail_ray.errors import counted
+from ail_ray.files import digest_of
+from ail_ray.imaging.image_sets import content_digest
+from ail_ray.imaging.images import (
+    ImageError,
+    downsize,
+    image_size,
+    luma,
+    modcrop,
+    read_image,
+)
+
+PREPARATION = 2  # raise it whenever the pixels of a prepared pair change
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Pair:
+    """One image at one downsize and one scale; height and width are those of the high-resolution side, pixels."""
+
+    content: str  # SHA-256 of the image file
+    downsize: float
+    scale: int
+    height: int
+    width: int
+    path: str
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    def prepare(self) -> np.ndarray:
+        """The high-resolution luma: (height, width) uint8."""
+        return modcrop(downsize(luma(read_image(self.path)), self.downsize), self.scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """All training pairs, in shards.
+
+    `digest` names the corpus by content, preparation and number of shards; paths do not enter it.
+    """
+
+    pairs: tuple[Pair, ...]
+    shards: tuple[tuple[int, ...], ...]  # indices of pairs
+    skipped: int  # pairs smaller than a crop
+    digest: str
+
+    @property
+    def pixels(self) -> int:
+        return sum(pair.pixels for pair in self.pairs)
+
+    def shard_pairs(self, shard: int) -> list[Pair]:
+        return [self.pairs[i] for i in self.shards[shard]]
+
+
+def plan_corpus(
+    images: Sequence[UPath],
+    *,
+    downsizes: Sequence[float],
+    scales: Sequence[int],
+    crop: int,
+    shards: int,
+    exclude: Iterable[UPath] = (),
+) -> Corpus:
+    """Find the pairs of some images and deal them out to shards; reads files but decodes no pixels.
+
+    Args:
+        images: image files; one whose content also appears in `exclude` (validation images) is left out.
+        downsizes: factors in (0, 1] by which an image is shrunk before it is used.
+        scales: super-resolution factors.
+        crop: side of a training crop in pixels; a pair smaller than that is skipped and counted.
+        shards: number of shards; never depends on the number of workers.
+
+    Raises:
+        ImageError: images cannot be read, a line for each.
+        ValueError: no pair is left, or there are fewer pairs than shards.
+    """
+    excluded = {content_digest(path) for path in exclude}
+    pairs, skipped, unreadable = [], 0, []
+    for path in images:
+        content = content_digest(path)
+        if content in excluded:
+            continue
+        try:
+            full_height, full_width = image_size(path)
+        except ImageError as error:
+            unreadable.append(str(error))
+            continue
+        for factor in downsizes:
+            for scale in scales:
+                height, width = (side - side % scale for side in _downsized(full_height, full_width, factor))
+                if min(height, width) < crop:
+                    skipped += 1
+                    continue
+                pairs.append(
+                    Pair(
+                        content=content,
+                        downsize=factor,
+                        scale=scale,
+                        height=height,
+                        width=width,
+                        path=str(path),
+                    )
+                )
+    if unreadable:
+        raise ImageError("\n".join(unreadable))
+    if not pairs:
+        raise ValueError(f"no training pair left: all {skipped} are smaller than a crop of {crop}×{crop} pixels")
+    if len(pairs) < shards:
+        raise ValueError(
+            f"{counted(len(pairs), 'training pair')} cannot fill {shards} shards: pass --shards {len(pairs)} or less"
+        )
+    pairs.sort()
+    identity = [[pair.content, pair.downsize, pair.scale] for pair in pairs]
+    digest = digest_of([PREPARATION, crop, shards, identity])
+    return Corpus(pairs=tuple(pairs), shards=_deal(pairs, shards), skipped=skipped, digest=digest)
+
+
+def _downsized(height: int, width: int, factor: float) -> tuple[int, int]:
+    return (height, width) if factor == 1 else (round(height * factor), round(width * factor))
+
+
+def _deal(pairs: Sequence[Pair], shards: int) -> tuple[tuple[int, ...], ...]:
+    """Deal pairs out to shards: the largest pair first, and each to the shard that has the fewest pixels so far."""
+    hands: list[list[int]] = [[] for _ in range(shards)]
+    weights = [(0, s) for s in range(shards)]  # a heap: of equally light shards the first
+    for i in sorted(range(len(pairs)), key=lambda i: (-pairs[i].pixels, i)):
+        weight, lightest = weights[0]
+        hands[lightest].append(i)
+        heapq.heapreplace(weights, (weight + pairs[i].pixels, lightest))
+    return tuple(tuple(sorted(hand)) for hand in hands)

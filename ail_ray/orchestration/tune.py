@@ -1,0 +1,190 @@
+"""Ray Tune over the runs of sweeps. A trial's process loads this file, so nothing of MLflow is imported here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from upath import UPath
+
+from ail_ray.files import FileError, read_json, write_json
+from ail_ray.learning.config import RunConfig, SweepConfig
+from ail_ray.learning.precision import Precision
+from ail_ray.orchestration.trials import reported, run_on_ray
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.preparation import Prepared
+from ail_ray.runs.references import Rows
+from ail_ray.runs.run import RunError, TrialPlan, complete_with_onnx
+from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.sweeps.trials import axes, is_range, proposals
+
+if TYPE_CHECKING:
+    from ail_ray.orchestration.monitor import Monitor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A sweep whose data and teachers are there, so that any of its trials can start; it is sent to every trial."""
+
+    job: SweepJob
+    prepared: Prepared
+    precision: Precision
+    teachers: dict[str, tuple[str, UPath]]  # by name: digest of the weights, folder of errors (of outputs if β > 0)
+    start: tuple[str, UPath] | None  # digest and path of the weights that students start from
+    references: dict[str, Rows]  # what students are held against, by name
+
+    def plan(self, searched: Mapping[str, Any]) -> TrialPlan:
+        """The trial with these searched values."""
+        config = self.job.sweep.run(**searched)
+        teacher, maps = self.teachers.get(config.teacher, (None, None))
+        if "teacher" not in config.reads:
+            teacher = maps = None
+        errors, outputs = (None, maps) if config.beta > 0 else (maps, None)
+        return TrialPlan(
+            config=config, prepared=self.prepared, teacher=teacher, errors=errors, precision=self.precision,
+            outputs=outputs, start=self.start, references=self._references(config) ,
+        )  # fmt: skip
+
+    def _references(self, config: RunConfig) -> dict[str, Rows]:
+        """The rows of bicubic interpolation and, if the run has one, of its own teacher."""
+        own = {"bicubic": "bicubic", f"teacher={Path(config.teacher).name}": "teacher"}
+        names = own if "teacher" in config.reads else {"bicubic": "bicubic"}
+        return {name: self.references[key] for key, name in names.items() if key in self.references}
+
+
+def run_on_tune(
+    sweeps: Sequence[Sweep],
+    monitors: Sequence["Monitor"],
+    *,
+    name: str,
+    at_once: int,
+    ended: Callable[[int], None],
+) -> None:
+    """Run the trials of several sweeps in order, so many at once; each monitor is told of the trials of its sweep.
+
+    Args:
+        name: digest of all sweeps together.
+        ended: is called with the number of a sweep when one of its trials is over.
+
+    Raises:
+        ValueError: Optuna or ASHA with several sweeps: they compare all trials with each other.
+    """
+    config, storage = sweeps[0].job.sweep, sweeps[0].prepared.storage
+    if len(sweeps) > 1 and any(s.job.sweep.asha or s.job.sweep.search == "optuna" for s in sweeps):
+        raise ValueError("a sweep by Optuna or with ASHA wants Tune for itself")
+    recorded = storage / "sweeps" / f"{name}.json"
+    callback = _Callback(sweeps, monitors, recorded, ended)
+    grid = [{"sweep": i, "searched": searched} for i, s in enumerate(sweeps) for searched in proposals(s.job.sweep)]
+    space: dict[str, Any] = {"trial": tune.grid_search(grid)}
+    searcher = None
+    if config.search == "optuna":
+        from ray.tune.search.optuna import OptunaSearch  # a second that other searches need not wait for
+
+        space = {}
+        searcher = OptunaSearch(
+            search_space(config), metric="validation_psnr", mode="max", seed=config.seed[0],
+            points_to_evaluate=read_json(recorded) if recorded.exists() else None,
+        )  # fmt: skip
+    scheduler = None
+    if config.asha:
+        scheduler = ASHAScheduler(
+            time_attr="training_iteration", metric="validation_psnr", mode="max",
+            max_t=config.rounds + 10, grace_period=min(2, config.rounds + 1), reduction_factor=2,
+        )  # fmt: skip
+    tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(_trial, sweeps=list(sweeps)), {"node:__internal_head__": 0.001}
+        ),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, scheduler=scheduler, num_samples=config.samples if searcher else 1,
+            max_concurrent_trials=at_once,
+            reuse_actors=not config.asha,  # a trial that is stopped in the middle still works when the next would begin
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{name}", storage_path=str(storage / "ray"), callbacks=[callback],
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=5),  # of a trial's own process; its workers' are its affair
+        ),
+    ).fit()  # fmt: skip
+
+
+def _trial(tuned: dict[str, Any], sweeps: Sequence[Sweep]) -> None:
+    """The function of one Tune trial: rounds that are committed already are only reported."""
+    torch.set_num_threads(1)
+    number, searched = _asked(tuned)
+    sweep, plan = sweeps[number], sweeps[number].plan(searched)
+    with suppress(RunError, FileError):  # again would fail again; it is recorded, and the sweep's callback reads it
+        run_on_ray(
+            plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)), complete_with_onnx
+        )
+
+
+def _asked(tuned: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """The sweep of a trial and its searched values, from what Tune gives it: ours, or a proposal of Optuna's."""
+    trial = tuned.get("trial", {"sweep": 0, "searched": tuned})
+    return trial["sweep"], trial["searched"]
+
+
+class _Callback(tune.Callback):
+    """Passes on Tune's events to the monitors."""
+
+    def __init__(
+        self, sweeps: Sequence[Sweep], monitors: Sequence["Monitor"], recorded: UPath, ended: Callable[[int], None]
+    ) -> None:
+        self.sweeps, self.monitors, self.recorded, self.ended = sweeps, monitors, recorded, ended
+        self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave MLflow's address out of the pickle that Tune makes of its callbacks, and that nobody reads."""
+        return tune.Callback, ()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Record the searcher's proposal, so that the same command can repeat it."""
+        if "trial" not in trial.config and trial.config not in self.proposed:
+            self.proposed.append(trial.config)
+            write_json(self.recorded, self.proposed)
+        monitor, plan = self._of(trial)
+        monitor.started(plan)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:
+        monitor, plan = self._of(trial)
+        monitor.heard(plan)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self._end(trial, RunDirectory(self._of(trial)[1].directory).failure())
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        # `trial.get_error()` reads the storage path, where the file arrives only later.
+        written = trial.error_file and Path(trial.error_file).exists()
+        lines = Path(trial.error_file).read_text(encoding="utf-8", errors="replace").splitlines() if written else []
+        reason = [line.strip() for line in lines if line.strip()] or ["for a reason that Ray does not tell"]
+        self._end(trial, reason[-1])
+
+    def _end(self, trial: Any, failure: str | None) -> None:
+        monitor, plan = self._of(trial)
+        monitor.ended(plan, failure)
+        self.ended(_asked(trial.config)[0])
+
+    def _of(self, trial: Any) -> tuple["Monitor", TrialPlan]:
+        number, searched = _asked(trial.config)
+        return self.monitors[number], self.sweeps[number].plan(searched)
+
+
+def search_space(config: SweepConfig) -> dict[str, Any]:
+    """The search space for Optuna: two or more numbers are the ends of a range, and anything else is a choice."""
+    from ray import tune  # here: it takes a second to load, which a command's --help need not wait for
+
+    space: dict[str, Any] = {}
+    for name, options in axes(config).items():
+        if not is_range(name, options):
+            space[name] = tune.choice(list(options))
+        elif name == "width":
+            space[name] = tune.randint(min(options), max(options) + 1)
+        else:
+            space[name] = tune.uniform(min(options), max(options))
+    return space

@@ -1,0 +1,97 @@
+"""The tables and figures of a study as files, each of which says where its numbers come from."""
+
+import io
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from ail_ray.errors import counted
+from ail_ray.files import as_path, write_bytes, write_json
+from ail_ray.learning.teachers import find_teacher
+from ail_ray.learning.weights import load_model
+from ail_ray.machine import machine
+from ail_ray.paper.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
+from ail_ray.paper.methods import FIGURES, TABLES
+from ail_ray.paper.study import Results, Study
+from ail_ray.paper.tables import comparison, comparison_markdown, complexity, complexity_markdown
+from ail_ray.runs.directory import RunDirectory
+
+
+def write(study: Study, results: Results, command: str, say: Callable[[str], None]) -> None:
+    """Write `table_N.md` and `.json`, and `figure_N.png`, into the budget's folder."""
+    folder, here, today = study.out_path, machine(), f"{datetime.now(UTC):%Y-%m-%d}"
+    for number in study.tables:
+        if number == 3 and study.collect:
+            say("table 3: not timed, others may be training")
+            continue
+        if number == 3:
+            rows, missing = complexity(say), list[str]()
+            note = f"`{command}`, commit {here['commit']}, {today}, {here['processor']}, one thread."
+            text = complexity_markdown(rows, note)
+        else:
+            rows, missing = comparison(number, study, results)
+            if not any("seeds" in row for row in rows):
+                say(f"table {number}: not written, no run has finished")
+                continue
+            note = f"`{command}`, {_origin(TABLES[number].methods, study, results)}."
+            text = comparison_markdown(number, rows, missing, note)
+        write_json(folder / f"table_{number}.json", {"note": note, "rows": rows, "missing": missing})
+        write_bytes(folder / f"table_{number}.md", text.encode())
+        say(f"wrote {folder / f'table_{number}.md'}")
+    for number in study.figures:
+        picture = _picture(number, study, results)
+        if isinstance(picture, str):
+            say(f"figure {number}: {picture}")
+        else:
+            write_bytes(folder / f"figure_{number}.png", picture)
+            say(f"wrote {folder / f'figure_{number}.png'}")
+
+
+def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
+    """The runs that a table rests on: how many, how long, in which precision, and when, where and by which code."""
+    used: dict[tuple[str, int], float] = {}  # seconds of each round of each run
+    for name in methods:
+        for scale in study.scales:
+            for trial in results.get((name, scale), {}).values():
+                used |= {(trial.directory, r["round"]): sum(r["seconds"].values()) for r in trial.records}
+    runs = list(dict.fromkeys(directory for directory, _ in used))
+    manifests = [RunDirectory(as_path(run)).manifest() for run in runs]
+
+    def each(what: Callable[[dict[str, Any]], object]) -> str:
+        return ", ".join(sorted({str(what(manifest)) for manifest in manifests}))
+
+    return (
+        f"{counted(len(runs), 'run')}, {sum(used.values()) / 3600:.2f} hours of them together, "
+        f"teacher {study.teacher}; students from random weights, trained on {each(_images)}; "
+        f"begun {each(lambda m: datetime.fromtimestamp(m['created'], UTC).date())}, "
+        f"commit {each(lambda m: m['machine']['commit'])}, {each(lambda m: m['machine']['processor'])}, "
+        f"{each(lambda m: m['precision'])}, workers {each(lambda m: m['workers'])}"
+    )
+
+
+def _images(manifest: dict[str, Any]) -> str:
+    """The images that a run was trained on, in words."""
+    train, held_back = (" and ".join(manifest["config"][role]) for role in ("train", "validation"))
+    return train + (f" without {held_back}" if held_back else "")
+
+
+def _picture(number: int, study: Study, results: Results) -> bytes | str:
+    """One figure as PNG, at the first scale and seed of the study; if it cannot be drawn, why."""
+    scale, seed = study.scales[0], study.all_seeds[0]
+    runs = {name: results.get((name, scale), {}) for name in FIGURES[number]}
+    if missing := [name for name, trials in runs.items() if seed not in trials]:
+        return f"not drawn: no run of {', '.join(missing)} has finished"
+    teacher = find_teacher(study.teacher)
+    assert teacher is not None, "a study refuses teachers without weights"
+    if number in (4, 9):
+        weights = {f"teacher {study.teacher}": teacher} | {n: as_path(t[seed].weights) for n, t in runs.items()}
+        return students_picture(weights, pictured(scale))
+    if number == 2:
+        figure = initialisation_figure(load_model(teacher), pictured(scale))
+    elif number == 3:
+        figure = curves_figure({name: [t.records for t in trials.values()] for name, trials in runs.items()})
+    else:
+        figure = penalty_figure()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""One run, in this process: its directory, commits, lease, importance store, preparation, status. No Ray, no MLflow."""

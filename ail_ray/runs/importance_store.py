@@ -1,0 +1,94 @@
+"""The importance store: owns shards of W, and is a cache over snapshots in the run directory.
+
+`W` of a round never changes. A store that is asked for something it does not hold loads it from storage, so one
+that was restarted is whole again; an update that is asked for twice is done once. A snapshot is whole on disk before
+the update is acknowledged.
+"""
+
+import numpy as np
+from upath import UPath
+
+from ail_ray.files import read_tensors, write_tensors
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.importance import RULES, first_importance, next_importance, random_importance
+from ail_ray.runs.directory import RunDirectory
+
+
+class StoreError(RuntimeError):
+    """A request that does not fit the state of the store; the message names shard and rounds."""
+
+
+class ImportanceStore:
+    """The importance of some or all shards of a run; a plain class, of which Ray makes an actor."""
+
+    def __init__(self, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> None:
+        """
+        Args:
+            directory: the run directory, where snapshots lie.
+            config: names the rule and all that it reads.
+            teacher_errors: folder with `shard-0000.safetensors`...; needed if the importance starts from a teacher.
+        """
+        self.directory, self.config, self.teacher_errors = RunDirectory(directory), config, teacher_errors
+        self._held: dict[int, tuple[int, np.ndarray]] = {}  # round and W of a shard, as read last
+
+    def initialise(self, shard: int, pixels: int) -> None:
+        """Write `W_0` of a shard with so many pixels, unless it is there."""
+        path = self.directory.importance_path(0, shard)
+        if not path.exists():
+            self._write(0, shard, self._first(shard, pixels))
+
+    def update(self, round: int, shard: int, error: np.ndarray) -> None:
+        """Compute `W_round` of a shard from `W_{round-1}` and `|y - s|`, (pixels,) float16; only once.
+
+        Raises:
+            StoreError: the round does not follow what the store holds, or the error has another shape.
+        """
+        if self.directory.importance_path(round, shard).exists():
+            return
+        if round < 1 or not self.directory.importance_path(round - 1, shard).exists():
+            raise StoreError(f"shard {shard}: asked for round {round}, but round {round - 1} is not in the store")
+        previous = self.read(round - 1, shard)
+        del self._held[shard]  # not needed again, so not kept mapped
+        if error.shape != previous.shape:
+            raise StoreError(f"shard {shard}: error of shape {error.shape} for importance of shape {previous.shape}")
+        c = self.config
+        first = self._snapshot(0, shard) if RULES[c.rule].needs_first else None
+        self._write(
+            round, shard,
+            next_importance(
+                c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor,
+                round=round, mu0=c.mu0, first=first,
+            ),
+        )  # fmt: skip
+
+    def read(self, round: int, shard: int) -> np.ndarray:
+        """Read `W_round` of a shard: (pixels,) float16, mapped from its snapshot, read-only.
+
+        Raises:
+            FileError: there is no such snapshot, or it is damaged.
+        """
+        held = self._held.get(shard)
+        if held is None or held[0] != round:
+            self._held[shard] = held = (round, self._snapshot(round, shard))
+        return held[1]
+
+    def _snapshot(self, round: int, shard: int) -> np.ndarray:
+        tensors, _ = read_tensors(self.directory.importance_path(round, shard))
+        return tensors["importance"]
+
+    def _write(self, round: int, shard: int, importance: np.ndarray) -> None:
+        metadata = {"round": str(round), "shard": str(shard)}
+        write_tensors(self.directory.importance_path(round, shard), {"importance": importance}, metadata)
+
+    def _first(self, shard: int, pixels: int) -> np.ndarray:
+        kind = self.config.initialisation
+        if kind == "ones":
+            return np.ones(pixels, np.float16)
+        if kind == "zeros":
+            return np.zeros(pixels, np.float16)
+        if kind == "random":
+            return random_importance(self.config.seed, shard, pixels)
+        if self.teacher_errors is None:
+            raise StoreError(f"shard {shard}: the importance starts from a teacher, but there are no teacher errors")
+        tensors, _ = read_tensors(self.teacher_errors / f"shard-{shard:04d}.safetensors")
+        return first_importance(tensors["error"], mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule)

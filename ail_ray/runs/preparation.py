@@ -1,0 +1,225 @@
+"""What trials share: shards, evaluation images, weights and teachers' errors, each built once and found by digest.
+
+corpora/<digest>/shard-0000.safetensors              training pairs
+evaluation/<digest>.safetensors                      one set at one scale
+weights/<digest>.safetensors                         what students start from
+errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
+outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of it, for distillation
+.../teacher.safetensors                              beside either, the teacher
+runs/<digest>/                                       the run directories
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes
+from ail_ray.imaging import image_sets
+from ail_ray.imaging.evaluation import write_evaluation
+from ail_ray.imaging.images import each_read, image_size
+from ail_ray.imaging.metrics import measurable
+from ail_ray.imaging.pairs import Corpus, plan_corpus
+from ail_ray.imaging.shards import write_shard
+from ail_ray.learning.config import Protocol, RunConfig
+from ail_ray.learning.networks import Network
+from ail_ray.learning.weights import load_model, weights_digest
+
+T = TypeVar("T")
+Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+"""Calls a function with each of several argument lists, here or as tasks on a cluster; yields each result."""
+
+
+def here(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+    """Call the function with each list of arguments in this process, one after the other."""
+    for arguments in calls:
+        yield function(*arguments)
+
+
+def said(work: Iterator[T], what: str, count: int, say: Callable[[str], None]) -> list[T]:
+    """Do the work, and say how far it is at the start and then every ten seconds at most."""
+    spoken, results = time.monotonic(), list[T]()
+    if count:
+        say(f"{what}: {count} to do")
+    for result in work:
+        results.append(result)
+        if time.monotonic() - spoken > 10:
+            spoken = time.monotonic()
+            say(f"{what}: {len(results)} of {count}")
+    return results
+
+
+@dataclass(frozen=True)
+class EvaluationFile:
+    """The file in which the images of one set at one scale are, or will be."""
+
+    path: UPath
+    images: image_sets.ImageSet
+    scale: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The data of a protocol on the storage path, as plain paths and numbers that can be sent to any process."""
+
+    storage: UPath
+    corpus: Corpus
+    validation: tuple[EvaluationFile, ...]
+    test: tuple[EvaluationFile, ...]
+    passed_over: str = ""
+    """A line about what is in the folders of the images and is no image."""
+
+    @property
+    def shard_paths(self) -> list[UPath]:
+        return [self.folder / f"shard-{s:04d}.safetensors" for s in range(len(self.corpus.shards))]
+
+    @property
+    def folder(self) -> UPath:
+        return self.storage / "corpora" / self.corpus.digest
+
+    @property
+    def shard_pixels(self) -> list[int]:
+        return [sum(pair.pixels for pair in self.corpus.shard_pairs(s)) for s in range(len(self.corpus.shards))]
+
+    def crops_per_epoch(self, protocol: Protocol) -> int:
+        """How many crops an epoch has: as configured, or as many as have the pixels of the corpus."""
+        return protocol.crops or -(-self.corpus.pixels // protocol.crop**2)
+
+
+def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
+    """Find all images and decide on pairs and shards, without writing anything.
+
+    Raises:
+        ConfigError: with a line for every set or image that cannot be used.
+    """
+    problems: list[str] = []
+    sets: dict[str, list[image_sets.ImageSet]] = {"train": [], "validation": [], "test": []}
+    for role, found in sets.items():
+        for name in getattr(protocol, role):
+            try:
+                found.append(image_sets.find(name))
+            except image_sets.DatasetError as error:
+                problems.append(f"{role}: {error}")
+    problems += _twins([*sets["validation"], *sets["test"]])
+    if problems:
+        raise ConfigError(problems)
+    try:
+        corpus = plan_corpus(
+            [path for found in sets["train"] for path in found.paths],
+            downsizes=protocol.downsizes, scales=protocol.scales, crop=protocol.crop, shards=protocol.shards,
+            exclude=[path for found in sets["validation"] for path in found.paths],
+        )  # fmt: skip
+    except (ValueError, OSError) as error:
+        problems += str(error).splitlines()
+    evaluation: dict[str, list[EvaluationFile]] = {"validation": [], "test": []}
+    for role, files in evaluation.items():
+        for images, scale in itertools.product(sets[role], protocol.scales):
+            try:
+                files.append(_evaluation_file(images, scale, storage))
+            except (ValueError, OSError) as error:
+                problems += str(error).splitlines()
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return Prepared(
+        storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"]),
+        passed_over=image_sets.passed_over(images for found in sets.values() for images in found),
+    )  # fmt: skip
+
+
+def _twins(measured: Iterable[image_sets.ImageSet]) -> list[str]:
+    """A line for each set whose numbers would overwrite those of another, since both folders have the same name."""
+    found, problems = dict[str, image_sets.ImageSet](), list[str]()
+    for images in measured:
+        first = found.setdefault(slug(images.name), images)
+        if [*map(_resolved, first.paths)] != [*map(_resolved, images.paths)]:
+            places = " and ".join(str(each.paths[0].parent) for each in (first, images))
+            problems.append(f"{places}: results go by the name {slug(images.name)} for both; rename or link one folder")
+    return list(dict.fromkeys(problems))
+
+
+def _resolved(path: UPath) -> UPath:
+    return path.resolve() if is_local(path) else path
+
+
+def _evaluation_file(images: image_sets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:
+    sizes, problems = each_read(image_size, images.paths)
+    if problems:
+        raise ValueError("\n".join(problems))
+    small = [path for path, size in zip(images.paths, sizes, strict=True) if not measurable(*size, scale)]
+    if small:
+        raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
+    contents = [image_sets.content_digest(path) for path in images.paths]
+    path = storage / "evaluation" / f"{digest_of([images.name, scale, contents])}.safetensors"
+    return EvaluationFile(path, images, scale)
+
+
+def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[[str], None] = print) -> None:
+    """Write the shards and evaluation files that are not there yet.
+
+    Raises:
+        ConfigError: with a line for every image whose header could be read, and whose pixels cannot.
+    """
+    shards = [
+        (path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(prepared.shard_paths) if not path.exists()
+    ]
+    unreadable = said(everywhere(write_shard, shards), "shards of training pairs", len(shards), say)
+    evaluation = [
+        (file.path, file.images.name, file.images.paths, file.scale)
+        for file in dict.fromkeys((*prepared.validation, *prepared.test))
+        if not file.path.exists()
+    ]
+    unreadable += said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
+    if problems := sorted({line for lines in unreadable for line in lines}):  # tasks end in any order
+        raise ConfigError(problems)
+
+
+def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UPath] | None:
+    """Digest and path of the weights that the students of some runs start from; None if those are random.
+
+    Raises:
+        ConfigError: they are not there, or are not the student's, with a line for each size of student.
+    """
+    if start is None:
+        return None
+    path = as_path(start)
+    try:
+        given = _size(load_model(path))
+        digest = weights_digest(path)
+    except ValueError as error:
+        raise ConfigError([f"start {start}: {error}"]) from None
+    problems = dict.fromkeys(
+        f"start {start}: weights of {given}, the student is {_size(config.student())}"
+        for config in configs
+        if _size(config.student()) != given
+    )
+    if problems:
+        raise ConfigError(list(problems))
+    return digest, path
+
+
+def _size(model: Network) -> str:
+    scale = f", scale {model.upsampling}" if model.upsampling > 1 else ""
+    return f"a {model.name} of width {model.width}, depth {model.depth}{scale}"
+
+
+def shared_weights(path: UPath, storage: UPath) -> UPath:
+    """Copy weights to the storage path, where every worker can read them, and return the copy's path."""
+    copy = storage / "weights" / f"{weights_digest(path)}.safetensors"
+    if not copy.exists():
+        write_bytes(copy, path.read_bytes())
+    return copy
+
+
+def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: tuple[str, UPath] | None) -> UPath:
+    """The directory of a run, begun or not; `teacher` is a digest, and `start` what `find_start` returned."""
+    digest = config.digest(
+        corpus=prepared.corpus.digest,
+        evaluation=[file.path.stem for file in (*prepared.validation, *prepared.test)],
+        teacher=teacher,
+        start=start[0] if start else None,
+    )
+    return prepared.storage / "runs" / digest

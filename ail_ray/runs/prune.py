@@ -1,0 +1,82 @@
+"""Which files on a storage path nobody needs any more, and their removal."""
+
+import time
+from dataclasses import dataclass
+
+from upath import UPath
+
+from ail_ray.files import remove_tree
+from ail_ray.runs.status import Status, statuses
+
+SETTLED = 86_400.0  # seconds
+
+
+@dataclass(frozen=True)
+class Rubbish:
+    """A folder or file that nobody needs, and why."""
+
+    path: UPath
+    reason: str
+    bytes: int
+
+
+def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[str, ...] = ()) -> list[Rubbish]:
+    """What can be removed: runs that failed, are older or are named, and shards and errors that no other run needs.
+
+    Args:
+        failed: include runs that failed, or that cannot be read.
+        older: include runs whose last commit was more than so many seconds ago, if they can be read.
+        names: names of runs to include in any case.
+
+    A run that somebody works on is never included, nor what it needs, nor what changed in the last day, since a sweep
+    may be about to use it.
+    """
+    found, goes = statuses(storage), []
+    kept = list[Status]()
+    for s in found:
+        reasons = {
+            "failed": failed and s.state in ("failed", "unreadable"),
+            "old": older is not None and older < s.age < float("inf"),
+            "named": s.run in names,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds and not s.works), None)
+        if reason is None:
+            kept.append(s)
+        else:
+            goes.append(_rubbish(storage / "runs" / s.run, f"{reason}: {s.name or s.reason}"))
+    if any(not s.corpus for s in kept):
+        return goes  # who knows what these need
+    needed = {s.corpus for s in kept}
+    for path in _children(storage / "corpora"):
+        if path.name not in needed and _settled(path):
+            goes.append(_rubbish(path, "shards that no run needs; built again from the images"))
+    for kind in ("errors", "outputs"):
+        for path in _children(storage / kind):
+            if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed and _settled(path):
+                goes.append(_rubbish(path, f"teacher {kind} that no run needs; computed again"))
+    for path in _children(storage / "ray"):
+        if not any(s.works for s in kept) and _settled(path):
+            goes.append(_rubbish(path, "what Ray wrote about jobs that are over"))
+    return goes
+
+
+def remove(goes: list[Rubbish]) -> None:
+    """Remove folders, and of a run the manifest first, so that a half-removed run is not taken for one."""
+    for each in goes:
+        (each.path / "manifest.json").unlink(missing_ok=True)
+        remove_tree(each.path)
+
+
+def _rubbish(path: UPath, reason: str) -> Rubbish:
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return Rubbish(path, reason, size)
+
+
+def _settled(folder: UPath) -> bool:
+    """Whether nothing in a folder has changed for a day."""
+    newest = max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
+    return time.time() - newest > SETTLED
+
+
+def _children(folder: UPath) -> list[UPath]:
+    return sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.name) if folder.exists() else []

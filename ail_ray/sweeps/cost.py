@@ -1,0 +1,230 @@
+"""What a sweep will cost, before it is started: work, hours, memory, disk and price, and whether it fits.
+
+Speed and memory are measured for a few seconds in this process, on the device that the workers will have and beside as
+many others as will share a machine like this one. Where the device is a GPU and there is none here, the time follows
+from the multiply-accumulates at an assumed speed, and the plan says so.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from upath import UPath
+
+from ail_ray.errors import ConfigError, counted
+from ail_ray.imaging.images import image_size
+from ail_ray.learning.config import RunConfig, SweepConfig
+from ail_ray.learning.networks import parameter_count
+from ail_ray.learning.precision import Precision, fastest
+from ail_ray.learning.weights import weights_digest
+from ail_ray.machine import cores, memory
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.preparation import Prepared
+from ail_ray.runs.teacher_maps import map_kind, map_paths
+from ail_ray.sweeps.speed import Speed, assumed_speed, company, measured_speed, teacher_seconds
+from ail_ray.sweeps.trials import proposals
+
+START = 20.0  # seconds from a trial's start to its first step, and from its last to the next trial's start
+ROUND = 1.0  # seconds of a round for commits and pictures
+ACTOR = 400_000_000  # bytes of a store actor's process beside the importance (Linux, torch for CPUs)
+SHARE = 0.9  # of a core, left to a worker where workers take all cores: Ray's own processes need the rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialCost:
+    """What one trial costs on its workers."""
+
+    config: RunConfig
+    crops: int
+    error_passes: int
+    seconds: float
+    memory: int  # bytes, a worker
+    disk: int  # bytes, the run directory
+    speed: Speed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a whole sweep costs."""
+
+    trials: tuple[TrialCost, ...]
+    teachers: dict[str, float]  # seconds of each teacher's pass over what it has not seen yet, on one worker
+    at_once: int
+    workers: int
+    pixels: int
+    pairs: int
+    shards: int  # bytes
+    evaluation_pixels: int
+    store_memory: int  # bytes, a worker's store actor
+
+    @property
+    def seconds(self) -> float:
+        """How long the whole sweep takes, if trials start in order and each as soon as there is room for it."""
+        free = [sum(self.teachers.values()) / (self.at_once * self.workers)] * self.at_once
+        for trial in self.trials:
+            free[free.index(min(free))] += trial.seconds
+        return max(free)
+
+    @property
+    def worker_hours(self) -> float:
+        trials = sum(trial.seconds for trial in self.trials) * self.workers
+        return (trials + sum(self.teachers.values())) / 3600
+
+
+def plan_sweep(
+    sweep: SweepConfig,
+    prepared: Prepared,
+    placement: Placement,
+    teachers: Mapping[str, UPath | None],
+    *,
+    max_workers: int | None,
+    local: bool,
+) -> Plan:
+    """Count what there is to do, and measure how long it takes.
+
+    Args:
+        teachers: path of the weights of each named teacher, None for those without a file.
+        max_workers: how many train workers there are at once; by default as many as this machine has room for.
+
+    Raises:
+        ConfigError: a worker needs more memory than this machine, or its GPU, has.
+    """
+    device = torch.device("cuda" if placement.gpu and torch.cuda.is_available() else "cpu")
+    assumed = placement.gpu and device.type == "cpu"
+    precision: Precision = fastest(device) if sweep.precision == "auto" else sweep.precision
+    precision = "bf16" if assumed and sweep.precision == "auto" else precision
+    torch.set_num_threads(placement.threads)
+    workers = placement.most
+    room = torch.cuda.device_count() if device.type == "cuda" else cores() // placement.threads
+    configs = [sweep.run(**searched) for searched in proposals(sweep)]
+    at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
+    here = max(workers, min(room, at_once * workers))  # on a machine like this one
+    beside = min(room, here) - 1 if device.type == "cpu" else 0
+    share = SHARE if device.type == "cpu" and not local and at_once * workers >= room else 1.0
+    largest = max(pair.pixels for pair in prepared.corpus.pairs)
+    evaluation = sum(_pixels(file.images.paths) for file in (*prepared.validation, *prepared.test))
+    speeds: dict[tuple[int, int], Speed] = {}
+    trials = []
+    with company(0 if assumed else beside, configs[0], precision):
+        for config in configs:
+            key = (config.student_width, config.student_depth)
+            if key not in speeds:
+                speeds[key] = (
+                    assumed_speed(config, workers)
+                    if assumed
+                    else measured_speed(config, workers, precision, device, largest, share)
+                )
+            trials.append(_cost(config, prepared, speeds[key], workers, evaluation))
+        passes = {
+            name: teacher_seconds(path, pixels, precision, device, assumed)
+            for name, path in teachers.items()
+            if path and (pixels := _without_map(path, sweep, prepared, precision))
+        }
+    plan = Plan(
+        trials=tuple(trials), teachers=passes, at_once=at_once, workers=workers,
+        pixels=prepared.corpus.pixels, pairs=len(prepared.corpus.pairs), evaluation_pixels=evaluation,
+        shards=sum(3 * pair.pixels + 2 * pair.pixels // pair.scale**2 for pair in prepared.corpus.pairs),
+        store_memory=ACTOR + 3 * 2 * max(prepared.shard_pixels),
+    )  # fmt: skip
+    if not assumed:
+        _refuse_what_does_not_fit(plan, device, here if max_workers is None else 1)
+    return plan
+
+
+def describe_plan(plan: Plan, placement: Placement, price: float | None = None) -> list[str]:
+    """The plan as lines of a table; `price` is what a worker, or its GPU, costs for an hour."""
+    trial, kind = plan.trials[0], "GPU" if placement.gpu else "worker"
+    each = f"{counted(plan.workers, 'worker')} × {counted(placement.threads, 'thread')}"
+    c = trial.config
+    crops = sum(trial.crops for trial in plan.trials)
+    passes = [f"{name} {_time(seconds)} on one worker" for name, seconds in plan.teachers.items()]
+    rows = [
+        ("trials", f"{len(plan.trials)}, {plan.at_once} at once, {each} each"),
+        ("data", f"{counted(plan.pairs, 'pair')}, {plan.pixels / 1e6:.1f} M pixels in {counted(c.shards, 'shard')}; "
+                 f"{plan.evaluation_pixels / 1e6:.1f} M pixels evaluated every round"),
+        ("work", f"a trial: {counted(c.rounds + 1, 'round')} × {counted(c.epochs, 'epoch')}, "
+                 f"{trial.crops / 1e6:.3g} M crops of {c.crop}×{c.crop}, error passes: {trial.error_passes}; "
+                 f"{crops / 1e6:.3g} M crops in all"),
+        ("teachers", ", ".join(passes) or "none to run"),
+    ]  # fmt: skip
+    for speed, config in {trial.speed: trial.config for trial in plan.trials}.items():
+        student, per_second = f"{config.network}-f{config.student_width}", config.batch / plan.workers / speed.step
+        errors = 1e-6 / speed.error_pass
+        rows.append(
+            ("speed", f"{student}: {per_second:.0f} crops/s, {errors:.2f} M pixels/s of errors; {speed.origin}")
+        )
+    seconds = [trial.seconds for trial in plan.trials]
+    hours = plan.worker_hours
+    bank, most = _bank(c) * plan.pixels / plan.workers, max(trial.memory for trial in plan.trials)
+    rows += [
+        ("time", f"{_time(min(seconds))} to {_time(max(seconds))} a trial, {_time(plan.seconds)} in all; "
+                 f"{hours:.2f} {kind}-hours"),
+        ("memory", f"{most / 2**30:.2f} GiB a worker, {bank / 2**30:.2f} of them its pixels; "
+                   f"{plan.store_memory / 2**30:.2f} GiB its store actor"),
+        ("disk", f"{max(trial.disk for trial in plan.trials) / 2**30:.2f} GiB a run; shared: shards "
+                 f"{plan.shards / 2**30:.2f} GiB, maps of each teacher {2 * plan.pixels / 2**30:.2f} GiB"),
+    ]  # fmt: skip
+    if price is not None:
+        rows.append(("price", f"{hours * price:.2f} at {price:g} for a {kind}-hour"))
+    return [f"{name:10}{text}" for name, text in rows]
+
+
+def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, evaluation: int) -> TrialCost:
+    crops, pixels = prepared.crops_per_epoch(config), prepared.corpus.pixels
+    steps = config.trained_rounds * config.epochs * math.ceil(crops / config.batch)
+    seconds = START + steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
+    seconds += (config.rounds + 1) * (evaluation / workers * speed.evaluation + ROUND)
+    student = 4 * parameter_count(config.student())
+    return TrialCost(
+        config=config, crops=steps * config.batch, error_passes=config.error_passes, seconds=seconds,
+        memory=speed.memory + int(_bank(config) * pixels / workers) + 6 * evaluation, speed=speed,
+        disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
+    )  # fmt: skip
+
+
+def _without_map(teacher: UPath, sweep: SweepConfig, prepared: Prepared, precision: Precision) -> int:
+    """How many pixels are in shards that this teacher has not seen yet."""
+    paths = map_paths(map_kind(sweep), weights_digest(teacher), prepared, precision)
+    return sum(pixels for path, pixels in zip(paths, prepared.shard_pixels, strict=True) if not path.exists())
+
+
+def _bank(config: RunConfig) -> float:
+    """Bytes of a bank for a pixel: 1 of luma, 2 of each input, 2 of importance, and 2 of a teacher's outputs."""
+    return 3 + 2 / config.upsampling**2 + (2 if config.beta > 0 else 0)
+
+
+def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) -> None:
+    """Raise ConfigError if a node like this one has too little memory for so many workers."""
+    worker = max(trial.memory for trial in plan.trials)
+    there = memory()
+    needed = workers * (worker + plan.store_memory)
+    problems = []
+    if needed > there:
+        problems.append(
+            f"{counted(workers, 'worker')} with a store actor each would need {needed / 2**30:.1f} GiB of memory, this "
+            f"machine has {there / 2**30:.1f}: more workers on more machines share the corpus, fewer downsizes make it "
+            "smaller"
+        )
+    if device.type == "cuda":
+        bank, has = (
+            int(_bank(plan.trials[0].config) * plan.pixels / plan.workers),
+            torch.cuda.get_device_properties(device).total_memory,
+        )
+        needed = bank + torch.cuda.max_memory_allocated(device)
+        if needed > has:
+            problems.append(
+                f"a worker needs {needed / 2**30:.1f} GiB of GPU memory, this GPU has {has / 2**30:.1f}: more workers "
+                f"share the corpus, a smaller --batch takes less"
+            )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _pixels(images: Iterable[UPath]) -> int:
+    return sum(height * width for height, width in map(image_size, images))
+
+
+def _time(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{seconds / 60:.1f} min"

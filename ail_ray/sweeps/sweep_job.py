@@ -1,0 +1,149 @@
+"""What a user asks for (a sweep, where it runs, where its results go), and everything that can be wrong with it."""
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from upath import UPath
+
+from ail_ray.errors import ConfigError
+from ail_ray.files import as_path, is_local, unwritable
+from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.teachers import find_teacher
+from ail_ray.runs.placement import Placement
+from ail_ray.runs.preparation import Prepared, find_start, plan_data
+from ail_ray.sweeps.cost import describe_plan, plan_sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepJob:
+    """A sweep, where it runs, and where its results go."""
+
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    placement: Placement = field(default_factory=Placement)
+    out: str | None = None
+    """Folder for summary.json; by default ./ail_out. In a submitted job it has to be an absolute path, and is ~/ail_out
+    by default."""
+    storage: str | None = None
+    """Folder or address (s3://, gs://) for runs, shards and errors of teachers, seen by all nodes; by default --out."""
+    max_workers: int | None = None
+    """Train workers that the cluster can grow to, all trials together; by default as many as have CPUs or GPUs now."""
+    local: bool = False
+    """Train one trial after the other in this process, without Ray."""
+    plan: bool = False
+    """Start nothing, and say what the sweep would cost: trials, crops, hours, memory and disk. The speed is measured on
+    this machine for some seconds."""
+    price: float | None = None
+    """With --plan: price of one worker (with --gpu, of one GPU) for an hour, in any currency."""
+
+    def __post_init__(self) -> None:
+        p, problems = self.placement, list[str]()
+        try:
+            fewest, most = p.fewest, p.most
+        except ValueError:
+            fewest = most = 1
+            problems.append(f"workers must be a number, or a range such as 1..4, got {p.workers}")
+        if fewest > most:
+            problems.append(f"workers must be a range from fewer to more, got {p.workers}")
+        counts = {"workers": fewest, "threads": p.threads}
+        problems += [f"{name} must be at least 1, got {count}" for name, count in counts.items() if count < 1]
+        if most > self.sweep.shards:
+            problems.append(f"workers must not exceed the {self.sweep.shards} shards, got {p.workers}")
+        if self.max_workers is not None and self.max_workers < fewest:
+            problems.append(f"max-workers is {self.max_workers}, but one trial needs {fewest}")
+        if self.price is not None and not 0 < self.price < math.inf:
+            problems.append(f"price must be positive, got {self.price}")
+        if self.local and (most > 1 or self.sweep.asha or self.sweep.search == "optuna"):
+            problems.append("local runs one process: it goes with neither workers > 1, asha nor search optuna")
+        problems += relative_in_job(out=self.out, storage=self.storage)
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def out_path(self) -> UPath:
+        """The folder that summary.json is written to."""
+        return as_path(self.out or ("~/ail_out" if IN_JOB else "ail_out"))
+
+    @property
+    def storage_path(self) -> UPath:
+        """The folder of runs, shards and errors of teachers."""
+        return as_path(self.storage) if self.storage else self.out_path
+
+    @property
+    def tracking_uri(self) -> str:
+        """The address of MLflow's record."""
+        return tracking_uri(self.out_path)
+
+
+def tracking_uri(out: UPath) -> str:
+    """MLFLOW_TRACKING_URI, or else a database in the folder where the user stands (in a submitted job, in --out)."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(record_folder(out) / "mlflow.db")
+
+
+def record_folder(out: UPath) -> UPath:
+    """The local folder of MLflow's database and files, unless a server has them."""
+    if not IN_JOB:
+        return as_path(".")
+    return out if is_local(out) else as_path("~/ail_out")
+
+
+def sqlite_uri(database: UPath) -> str:
+    """The address of a SQLite file, any character in whose path SQLAlchemy takes as it is."""
+    path = str(database)
+    escaped = path.replace("%", "%25").replace("?", "%3F")
+    # With the driver named, MLflow leaves the path alone; without, it makes a folder named like the escaped one.
+    return f"sqlite:///{path}" if escaped == path else f"sqlite+pysqlite:///{escaped}"
+
+
+def relative_in_job(**paths: str | None) -> list[str]:
+    """A line for each relative path in a submitted job, since the working directory of such a job is deleted."""
+    return [
+        f"{name} must be an absolute path in a submitted job, got {value}"
+        for name, value in paths.items()
+        if IN_JOB and value is not None and "://" not in value and not Path(value).expanduser().is_absolute()
+    ]
+
+
+def costs(job: SweepJob) -> list[str]:
+    """Say in lines what the sweep would cost, and start nothing.
+
+    Raises:
+        ConfigError: what `run_sweep` would refuse, or a sweep that does not fit.
+    """
+    prepared, weights, _ = check(job)
+    plan = plan_sweep(job.sweep, prepared, job.placement, weights, max_workers=job.max_workers, local=job.local)
+    return describe_plan(plan, job.placement, job.price)
+
+
+def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]:
+    """Look for everything that can be wrong and can be known before anything starts.
+
+    Returns:
+        The data, the weights of each named teacher (None without a file), digest and path of those to start from.
+    """
+    problems: list[str] = []
+    weights: dict[str, UPath | None] = {}
+    storage = job.storage_path
+    prepared = start = None
+    try:
+        prepared = plan_data(job.sweep, storage)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        start = find_start(job.sweep.start, job.sweep.grid())
+    except ConfigError as error:
+        problems += error.problems
+    for teacher in dict.fromkeys(run.teacher for run in job.sweep.grid() if "teacher" in run.reads):
+        try:
+            weights[teacher] = find_teacher(teacher, job.sweep.scales)
+        except ConfigError as error:
+            problems += error.problems
+    for folder in dict.fromkeys((storage, job.out_path)):
+        problems += unwritable(folder)
+    if problems or prepared is None:
+        raise ConfigError(problems)
+    return prepared, weights, start
+
+
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint

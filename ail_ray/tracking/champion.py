@@ -1,0 +1,201 @@
+"""The champion: of all students trained for a scale, the best on validation images, as a registered model of MLflow.
+
+One model a scale, `ail-ray-x2`, whose alias `champion` moves when a sweep has a better student. A version is ONNX in
+MLflow's layout, so that MLflow loads and serves it, with the weights beside it; nothing in it is pickled.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow.onnx
+import numpy as np
+import onnx
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from upath import UPath
+
+from ail_ray.delivery.onnx import INPUT, OUTPUT, to_onnx
+from ail_ray.errors import ConfigError
+from ail_ray.files import as_path, digest_of
+from ail_ray.imaging.evaluation import EvaluationImages
+from ail_ray.imaging.panels import central_crop
+from ail_ray.learning.inference import evaluate, mean_psnr
+from ail_ray.learning.networks import Network
+from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.sweeps.sweep_job import tracking_uri
+from ail_ray.tracking.connection import database_of, folder_of, unusable, without_password
+from ail_ray.tracking.descriptions import some
+
+ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
+PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
+EXAMPLE = 16  # pixels
+
+
+def registered_name(scale: int) -> str:
+    """Name of the registered model whose versions are the champions of a scale."""
+    return f"ail-ray-x{scale}"
+
+
+def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
+    """Copy the weights of the champion for a scale into an existing folder, and return their path.
+
+    Raises:
+        ConfigError: the server or database at `uri` cannot be used, or has no champion for this scale.
+    """
+    held = None
+    database = database_of(uri)
+    if database is None or database.exists():  # MLflow would make one
+        try:
+            client = MlflowClient(tracking_uri=uri)
+            if held := _champion(client, registered_name(scale)):
+                return _weights(client, held, str(folder))
+        except Exception as error:  # whatever client, database driver or HTTP library raises
+            raise ConfigError([unusable(uri, error)]) from error
+    where = f"MLflow at {without_password(uri)}"
+    raise ConfigError([f"there is no champion for scale {scale} in {where}; a sweep with validation images makes one"])
+
+
+def load_champion(scale: int) -> Network:
+    """Load the champion for a scale from the MLflow that this folder uses; ConfigError as in `fetch_champion`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)))
+
+
+def crown(
+    client: MlflowClient,
+    trials: Sequence[dict[str, Any]],
+    validation: Mapping[int, Sequence[UPath]],
+    bicubic: Sequence[Mapping[str, Any]] = (),
+) -> list[str]:
+    """Register the best finished student for each scale it was validated on, where it beats the champion there is.
+
+    A champion that was measured on other images is measured on these first. Repeated, it changes nothing.
+
+    Args:
+        trials: the trials of a sweep's summary.
+        validation: for each scale the files of its evaluation images.
+        bicubic: rows of bicubic interpolation on them; who is no better at a scale is never its champion.
+
+    Returns:
+        A line for each new champion, and for each scale where no student was better than bicubic interpolation.
+    """
+    lines = []
+    for scale, files in validation.items():
+        finished = {
+            i: _psnr(trial["validation"], scale) for i, trial in enumerate(trials) if trial["status"] == "finished"
+        }
+        least = _psnr(bicubic, scale)
+        results = {i: psnr for i, psnr in finished.items() if psnr > least and not trials[i].get("below_bicubic")}
+        if finished and not results:
+            lines.append(f"×{scale} gets no new champion: every student ended at or below bicubic interpolation")
+        if results:
+            best = max(results, key=lambda i: results[i])
+            lines += _challenge(client, scale, files, trials[best], results[best])
+    return lines
+
+
+def _challenge(
+    client: MlflowClient, scale: int, files: Sequence[UPath], trial: dict[str, Any], psnr: float
+) -> list[str]:
+    name, images = registered_name(scale), digest_of([file.stem for file in files])
+    if _registered_model(client, name) is None:
+        about = f"The best student for ×{scale}, by PSNR on validation images. Luma in, luma out, any size."
+        client.create_registered_model(name, tags={"ail.scale": str(scale)}, description=about)
+    held = _champion(client, name)
+    digest = weights_digest(as_path(trial["weights"]))
+    if held is not None and held.tags.get(DIGEST) == digest:
+        return []
+    if held is not None and psnr <= _measured(client, held, scale, files, images):
+        return []
+    there = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(DIGEST) == digest]
+    if there:
+        number = there[0].version
+    else:
+        tags = {PSNR: f"{psnr:.4f}", IMAGES: images, DIGEST: digest}
+        number = _registered(client, name, trial, tags, EvaluationImages.load(files[0]))
+    client.set_registered_model_alias(name, ALIAS, str(number))
+    return [f"{trial['name']} is the champion for ×{scale}: {psnr:.2f} dB, {name} version {number} in MLflow"]
+
+
+def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+    model = _registered_model(client, name)
+    return client.get_model_version(name, str(model.aliases[ALIAS])) if model and ALIAS in model.aliases else None
+
+
+def _registered_model(client: MlflowClient, name: str) -> RegisteredModel | None:
+    """The model of that name, not searched for: what this client asks then, a server of MLflow 2 misunderstands."""
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
+    uri = client.tracking_uri
+    place = folder_of(uri, client.get_run(str(held.run_id)).info.artifact_uri)
+    return as_path(download_artifacts(f"{place}/{FOLDER}/{WEIGHTS}", dst_path=folder, tracking_uri=uri))
+
+
+def _psnr(rows: Sequence[Mapping[str, Any]], scale: int) -> float:
+    return mean_psnr([row for row in rows if row["scale"] == scale])
+
+
+def _measured(client: MlflowClient, held: ModelVersion, scale: int, files: Sequence[UPath], images: str) -> float:
+    """The champion's mean PSNR on these images."""
+    if held.tags.get(IMAGES) == images:
+        return float(held.tags[PSNR])
+    with tempfile.TemporaryDirectory() as folder:
+        model = load_model(_weights(client, held, folder))
+    return mean_psnr([evaluate(model, EvaluationImages.load(file)).as_dict() for file in files])
+
+
+def _registered(
+    client: MlflowClient, name: str, trial: dict[str, Any], tags: dict[str, str], images: EvaluationImages
+) -> str:
+    """Put the student into its run as a model of MLflow, and register it; returns the number of the version."""
+    run_id, weights = trial["mlflow_run_id"], as_path(trial["weights"])
+    model = load_model(weights)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / FOLDER
+        example = central_crop(images.inputs(model.upsampling)[0], EXAMPLE)[None, None].astype(np.float32)
+        exported = weights.with_name("student.onnx")
+        save_servable(folder, exported.read_bytes() if exported.exists() else to_onnx(model), example)
+        (folder / WEIGHTS).write_bytes(weights.read_bytes())
+        client.log_artifacts(run_id, str(folder), FOLDER)
+    reads = "the bicubic-upsampled image" if model.upsampling == 1 else "the low-resolution image"
+    rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*trial["validation"], *trial["test"])]
+    made = client.create_model_version(
+        name, source=f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}", run_id=run_id, tags=tags,
+        await_creation_for=0,
+        description=f"{trial['name']}: {some(rows, ', ', 4000)}. Reads {reads}: luma, float32 on [0, 1], (N, 1, H, W).",
+    )  # fmt: skip
+    return str(made.version)
+
+
+def save_servable(folder: Path, written: bytes, example: np.ndarray) -> None:
+    """Write a network as a model of MLflow's ONNX flavour: any batch and size, its signature and an example.
+
+    Args:
+        written: the network by `to_onnx`.
+        example: (N, 1, H, W) float32, an input.
+    """
+    shape = (-1, 1, -1, -1)
+    signature = ModelSignature(
+        Schema([TensorSpec(np.dtype(np.float32), shape, INPUT)]),
+        Schema([TensorSpec(np.dtype(np.float32), shape, OUTPUT)]),
+    )
+    needs = [f"{package}=={version(package)}" for package in ("mlflow", "numpy", "onnx", "onnxruntime")]
+    mlflow.onnx.save_model(
+        onnx.load_model_from_string(written), str(folder), signature=signature,
+        input_example={INPUT: example}, pip_requirements=needs, save_as_external_data=False,
+        onnx_execution_providers=["CPUExecutionProvider"],
+    )  # fmt: skip

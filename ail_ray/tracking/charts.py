@@ -1,0 +1,198 @@
+"""The trials of a sweep compared: a table, and pictures of what was searched and of what a student costs.
+
+They are drawn here and not in `reporting`, because the sweep itself sends them to MLflow; they know plain trials only.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
+
+from ail_ray.learning.inference import mean_psnr
+from ail_ray.runs.references import Rows, verdict
+from ail_ray.sweeps.controls import pareto_front
+from ail_ray.tracking.connection import PSNR
+from ail_ray.tracking.descriptions import SYMBOLS
+
+Trial = dict[str, Any]  # as in a sweep's summary
+Reached = tuple[float, dict[str, float]]
+TEXT = 0.06  # of an axis' length, what a written number takes
+TICK = 0.12  # of the distance of the smallest and the largest, what a written size takes
+IMPORTANCE, RESTARTED, ONE_SCHEDULE = "with importance", "w = 1, restarted every round", "w = 1, one schedule"
+KINDS = {IMPORTANCE: "o", RESTARTED: "s", ONE_SCHEDULE: "D"}  # markers
+
+
+def by_round(trials: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float]]]], last: int) -> list[Reached]:
+    """What a sweep has reached after each of its rounds 0 to `last`: the time, and metrics in dB by name.
+
+    They are the best PSNR of a trial until then, and what the trials of this round have more than their controls: the
+    mean of the differences to the control of the same width and seed, absent where there is no such pair.
+
+    Args:
+        trials: for each its searched values, and for each round its time (seconds since 1970) and its PSNR in dB.
+    """
+    control = {
+        (values["width"], values["seed"]): curve
+        for values, curve in trials
+        if values["rule"] == "uniform" and values["teacher"] is None
+    }
+    reached = []
+    for t in range(last + 1):
+        best = max(psnr for _, curve in trials for _, psnr in curve[: t + 1])
+        pairs = [
+            (curve, plain)
+            for values, curve in trials
+            if (plain := control.get((values["width"], values["seed"]))) not in (None, curve)
+            and min(len(curve), len(plain or ())) > t
+        ]
+        gains = [curve[t][1] - plain[t][1] for curve, plain in pairs if plain]
+        metrics = {PSNR: best} | ({"dB/gain": sum(gains) / len(gains)} if gains else {})
+        reached.append((max(curve[t][0] for _, curve in trials if len(curve) > t), metrics))
+    return reached
+
+
+def table(trials: Sequence[Trial], references: Mapping[str, Rows]) -> bytes:
+    """The trials, and what they are held against, as a table of MLflow: JSON with `columns` and `data`.
+
+    What a row lacks is null there.
+    """
+    rows = [_row(trial) for trial in trials] + [{"trial": name, **_measured(of)} for name, of in references.items()]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return json.dumps({"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}).encode()
+
+
+def pictures(trials: Sequence[Trial]) -> dict[str, bytes]:
+    """Pictures of the trials that have a validation PSNR, as PNG by file name; only those that have enough to show."""
+    shown = [trial for trial in trials if trial["validation"]]
+    drawn = {"parallel-coordinates.png": parallel_coordinates(shown), "size-and-psnr.png": size_and_psnr(shown)}
+    return {name: _as_png(figure) for name, figure in drawn.items() if figure is not None}
+
+
+def parallel_coordinates(trials: Sequence[Trial]) -> Figure | None:
+    """A line for each trial through what was searched, to its PSNR; None where nothing has two values."""
+    values = {
+        name: [trial["parameters"][name] for trial in trials] for name in (trials[0]["parameters"] if trials else ())
+    }
+    names = [name for name, all_of in values.items() if len(set(all_of) - {None}) > 1]
+    if "width" in names and "rho" in names:
+        names.remove("width")  # follows from ρ
+    if not names:
+        return None
+    decibels = [mean_psnr(trial["validation"]) for trial in trials]
+    figure = Figure(figsize=(2.2 * (len(names) + 1), 4), layout="constrained")
+    axis = figure.subplots()
+    heights = [_heights(axis, x, values[name]) for x, name in enumerate(names)]
+    heights.append(_heights(axis, len(names), decibels))
+    for line in sorted(zip(*heights, strict=True), key=lambda line: line[-1]):  # the best on top
+        axis.plot(range(len(names) + 1), line, color=colormaps["viridis"](line[-1]), marker="o", linewidth=2)
+    axis.set_xticks(range(len(names) + 1), [*(SYMBOLS.get(name, name) for name in names), "validation PSNR, dB"])
+    axis.set(yticks=(), ylim=(-0.08, 1.08), xlim=(-0.3, len(names) + 0.5))
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
+    """Draw PSNR against the number of weights, with arithmetic as colour, ρ or width as label, and the Pareto front.
+
+    None if all students are of one size.
+    """
+    if len({trial["cost"]["weights"] for trial in trials}) < 2:
+        return None
+    weights = [trial["cost"]["weights"] for trial in trials]
+    decibels = [mean_psnr(trial["validation"]) for trial in trials]
+    work = [trial["cost"]["multiply_accumulates"] / 1e9 for trial in trials]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    places = list(zip(weights, decibels, strict=True))
+    front = [places[i] for i in pareto_front(places)]
+    edge = [*front, (max(weights), front[-1][1])]  # to where the largest is: what costs more and is no better is below
+    said = "Pareto front" if len(front) > 1 else "Pareto front: flat, no larger student is better"
+    axis.step(*zip(*edge, strict=True), where="post", color="0.6", linestyle="--", label=said, zorder=1)
+    norm = Normalize(min(work), max(work))
+    kinds = [_kind(trial) for trial in trials]
+    for kind, marker in KINDS.items():
+        if chosen := [i for i, k in enumerate(kinds) if k == kind]:
+            x, y, c = ([values[i] for i in chosen] for values in (weights, decibels, work))
+            points = axis.scatter(x, y, c=c, s=60, marker=marker, norm=norm, label=kind, zorder=2)
+    for trial, weight, psnr in zip(trials, weights, decibels, strict=True):
+        if (weight, psnr) in front:
+            rho, width = (trial["parameters"][name] for name in ("rho", "width"))
+            text = f"f{width}" if rho is None else f"f{width}, ρ = {rho:.2g}"
+            axis.annotate(text, (weight, psnr), xytext=(6, -12), textcoords="offset points", fontsize="small")
+    figure.colorbar(points, label="multiply-accumulates at 256×256, 10⁹")
+    axis.set(xscale="log", xlabel="weights of the student", ylabel="validation PSNR, dB")
+    axis.margins(x=0.2, y=0.1)
+    axis.xaxis.set(
+        major_locator=FixedLocator(_ticks(weights)), major_formatter=EngFormatter(sep=""), minor_locator=NullLocator()
+    )
+    figure.legend(loc="outside upper left", ncols=2, fontsize="small")  # inside it would hide students
+    return figure
+
+
+def _kind(trial: Trial) -> str:
+    """How a trial was trained: with importance, or as which kind of control."""
+    plain = trial["parameters"]["rule"] == "uniform" and trial["parameters"]["teacher"] is None
+    return IMPORTANCE if not plain else ONE_SCHEDULE if "one schedule" in trial["name"] else RESTARTED
+
+
+def _ticks(weights: Sequence[int]) -> list[int]:
+    """Sizes to label on the axis: those of the students, without any that is too near to the one before it."""
+    ticks = list[int]()
+    for weight in sorted(set(weights)):
+        if not ticks or weight / ticks[-1] > (max(weights) / min(weights)) ** TICK:
+            ticks.append(weight)
+    return ticks
+
+
+def _row(trial: Trial) -> dict[str, Any]:
+    return {
+        "trial": trial["name"], **_measured(trial), "weights": trial["cost"]["weights"],
+        "10⁹ multiply-accumulates at 256×256": trial["cost"]["multiply_accumulates"] / 1e9,
+        **{SYMBOLS.get(name, name): value for name, value in trial["parameters"].items()},
+        "rounds": trial["rounds"], "status": verdict(trial),
+    }  # fmt: skip
+
+
+def _measured(rows: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"{row['set']} ×{row['scale']} {name}": round(row[key], digits)
+        for group in ("validation", "test")
+        for row in rows[group]
+        for name, key, digits in (("PSNR, dB", "psnr", 3), ("SSIM", "ssim", 4))
+    }
+
+
+def _heights(axis: Axes, x: int, values: Sequence[Any]) -> list[float]:
+    """Label the vertical line at `x` with these values; their heights in [0, 1]: numbers to scale, others evenly.
+
+    None, which stands for a value that its trial does not read, is at the bottom.
+    """
+    rest = sorted({value for value in values if value is not None})
+    named = [*([None] if None in values else []), *rest]
+    if len(named) > 1 and named == rest and not isinstance(rest[0], str):
+        height = {number: (number - rest[0]) / (rest[-1] - rest[0]) for number in rest}
+        named = [rest[-1]]
+        for number in reversed(rest):
+            named += [number] if height[named[-1]] - height[number] > TEXT else []
+    else:
+        height = {value: i / max(1, len(named) - 1) for i, value in enumerate(named)}
+    axis.axvline(x, color="0.8", zorder=0)
+    for value in named:
+        text = (
+            f"{value:.4g}" if isinstance(value, float) else Path(str(value)).name if value is not None else "not read"
+        )
+        axis.annotate(text, (x, height[value]), xytext=(5, 4), textcoords="offset points", fontsize="small")
+    return [height[value] for value in values]
+
+
+def _as_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return buffer.getvalue()

@@ -1,0 +1,129 @@
+"""What MLflow tells people about a sweep and its trials: names, the question, a few parameters, the data."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Dataset, DatasetInput, InputTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from ail_ray.learning.config import RunConfig, SweepConfig, parameters
+from ail_ray.runs.preparation import EvaluationFile, Prepared
+from ail_ray.sweeps.sweep_file import student_cost
+from ail_ray.sweeps.trials import axes, is_range
+
+SYMBOLS = {"rho": "ρ", "lam": "λ"}
+
+
+def sweep_title(name: str, sweep: SweepConfig) -> str:
+    """A sweep as a person would name it: `demo: vdsr ×2, λ 0.1 0.15, rule eq7 uniform`."""
+    what = [f"{sweep.network} ×{','.join(map(str, sweep.scales))}", *_searched(sweep, " ", 60)]
+    return f"{name}: {', '.join(what)}"
+
+
+def sweep_note(sweep: SweepConfig, command: str) -> str:
+    """The question that a sweep asks, how it is answered, and the command that asks it again, as Markdown."""
+    task, searched = f"{sweep.network} ×{','.join(map(str, sweep.scales))}", ", ".join(_searched(sweep, " or ", 300))
+    question = f"What makes the best {task}: {searched}?" if searched else f"How good does this {task} become?"
+    lines = [
+        f"**Question.** {question}",
+        f"**Command.** `{clipped(command, 2000)}`",
+        f"**Protocol.** Trained on {_listed(sweep.train)}; rounds 0 to {sweep.rounds}; epochs a round: {sweep.epochs}; "
+        f"compared on {_listed(sweep.validation) or 'nothing'}; only recorded: {_listed(sweep.test) or 'nothing'}.",
+    ]
+    if "uniform" in sweep.rule:
+        lines.append("**Control.** `w=1` is the same training and budget without importance.")
+    return "\n\n".join(lines)
+
+
+def trial_note(name: str, run: str, note: str) -> str:
+    """The note of the sweep, and in it which of its trials this is and where it is kept."""
+    return f"{note}\n\n**Trial.** {name}; run directory `runs/{run}`."
+
+
+def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
+    """The values that were searched, and those of the protocol on which its numbers depend most; its files have all."""
+    protocol = ("network", "scales", "train", "validation", "test", "epochs", "crops", "learning_rate", "search")
+    values = axes(sweep) | {name: getattr(sweep, name) for name in protocol}
+    shown = {key: some(list(map(str, v)), " ", 500) if isinstance(v, tuple) else v for key, v in values.items()}
+    return {key: value for key, value in shown.items() if value not in ("", None)}
+
+
+def trial_params(config: RunConfig) -> dict[str, Any]:
+    """The searched values, the student and its size. The UI draws what a run lacks as if it had some value: say so."""
+    values = {name: "not read" if value is None else value for name, value in parameters(config).items()}
+    if config.width is not None:
+        del values["rho"]
+    size = student_cost(config)["weights"]
+    return values | {"student": f"{config.network}-f{config.student_width}", "student_weights": size}
+
+
+def datasets(sweep: SweepConfig, prepared: Prepared) -> list[DatasetInput]:
+    """Training, validation and test images by name and by the digest of their contents."""
+    corpus = prepared.corpus
+    images = {
+        "images": len({pair.content for pair in corpus.pairs}),
+        "pairs": len(corpus.pairs),
+        "pixels": corpus.pixels,
+    }
+    source = {"sets": some(sweep.train, ", ", 50_000), "downsizes": sweep.downsizes, "scales": sweep.scales}
+    name = some([Path(folder).name for folder in sweep.train], "+", 250)
+    return [
+        _dataset("training", name, corpus.digest, source, images),
+        *_evaluation("validation", prepared.validation),
+        *_evaluation("testing", prepared.test),
+    ]
+
+
+def _evaluation(context: str, files: Iterable[EvaluationFile]) -> list[DatasetInput]:
+    return [
+        _dataset(
+            context, f"{file.images.name} ×{file.scale}", file.path.stem,
+            {"set": file.images.name, "scale": file.scale}, {"images": len(file.images.paths)},
+        )
+        for file in files
+    ]  # fmt: skip
+
+
+def _dataset(context: str, name: str, digest: str, source: dict[str, Any], profile: dict[str, int]) -> DatasetInput:
+    return DatasetInput(
+        Dataset(name, digest, "images", json.dumps(source), profile=json.dumps(profile)),
+        [InputTag(MLFLOW_DATASET_CONTEXT, context)],
+    )
+
+
+def some(words: Sequence[str], between: str, longest: int) -> str:
+    """Join words; if that takes more than `longest` characters, only the first, and say how many more there are."""
+    text = between.join(words)
+    for n in range(min(len(words), longest) - 1, 0, -1):
+        if len(text) <= longest:
+            break
+        text = f"{between.join(words[:n])} and {len(words) - n} more"
+    return clipped(text, longest)
+
+
+def clipped(text: str, longest: int) -> str:
+    """A text of at most `longest` characters; of a longer one the beginning, and how much is not shown."""
+    if len(text) <= longest:
+        return text
+    kept = longest - 40
+    return f"{text[:kept]}… and {len(text) - kept} characters more"
+
+
+def _searched(sweep: SweepConfig, between: str, longest: int) -> list[str]:
+    """The values that are searched, such as `λ 0.1 or 0.15`, or the range that they are drawn from: `λ 0.1..0.3`.
+
+    Values that take more than `longest` characters are counted from there on.
+    """
+    words = []
+    for name, values in axes(sweep).items():
+        if len(values) > 1:
+            joined = some([Path(str(value)).name for value in values], between, longest)
+            drawn = sweep.search != "grid" and is_range(name, values)
+            words.append(f"{SYMBOLS.get(name, name)} {f'{min(values)}..{max(values)}' if drawn else joined}")
+    return words
+
+
+def _listed(names: Iterable[str]) -> str:
+    return some([Path(name).name for name in names], ", ", 500)
