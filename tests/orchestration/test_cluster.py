@@ -212,9 +212,9 @@ def no_new_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_databas
     monkeypatch.setattr(launch, "check_shared", lambda folder: None)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 1.0})
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "launch.json").write_text("the record")
+    (tmp_path / "out" / "sweep.json").write_text("the record")
     yield
-    assert (tmp_path / "out" / "launch.json").read_text() == "the record"
+    assert (tmp_path / "out" / "sweep.json").read_text() == "the record"
     client, experiment = connect(uri)
     assert client.search_runs([experiment]) == []
 

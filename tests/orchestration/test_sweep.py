@@ -268,7 +268,7 @@ def test_sweeps_run_beside_each_other_and_each_ends_by_itself(bench: Bench) -> N
     for name, summary in zip(jobs, summaries, strict=True):
         folder = UPath(bench.folder / "together" / name)
         assert read_json(folder / "summary.json") == summary
-        assert read_json(folder / "launch.json")["state"] == "finished"
+        assert read_json(folder / "sweep.json")["state"] == "finished"
         assert {run.info.status for run in bench.runs(summary["sweep"])} == {"FINISHED"}
         assert len(bench.runs(summary["sweep"])) == 2
 
@@ -283,7 +283,7 @@ def test_an_interruption_leaves_finished_what_is_finished(bench: Bench) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_sweeps(jobs, say=say)
     folder = UPath(bench.folder / "local-together")
-    assert {name: read_json(folder / name / "launch.json")["state"] for name in jobs} == {
+    assert {name: read_json(folder / name / "sweep.json")["state"] for name in jobs} == {
         "first": "finished", "second": "stopped",
     }  # fmt: skip
     assert (folder / "first" / "summary.json").exists()
@@ -299,7 +299,7 @@ def test_a_summary_that_cannot_be_written_leaves_no_finished_sweep(
     monkeypatch.setattr(launch, "write_json", full)  # the ledger has its own
     with pytest.raises(OSError, match="no space left"):
         run_sweep(bench.job(out="full", local=True, width=(2,), lam=(0.05,), teacher=("none",)), say=lambda line: None)
-    assert read_json(UPath(bench.folder / "full" / "launch.json"))["state"] == "stopped"
+    assert read_json(UPath(bench.folder / "full" / "sweep.json"))["state"] == "stopped"
 
 
 def test_what_compares_all_trials_wants_tune_for_itself(bench: Bench) -> None:
