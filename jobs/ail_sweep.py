@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
             say("\n".join(costs(job)))
             return 0
         # Here: with Train, Tune and MLflow they take seconds to load.
-        from ail_ray.orchestration.launch import run_sweep
+        from ail_ray.commands.sweep import run_sweep
         from ail_ray.tracking.connection import opened_by
 
         summary = run_sweep(job, name=name, command=shlex.join(["python", "jobs/ail_sweep.py", *arguments]), say=say)

@@ -25,6 +25,7 @@ import shlex
 from ail_ray.entry import GOES_ON, run, say
 
 from ail_ray.commands.parsing import parse, refuse
+from ail_ray.commands.sweep import run_sweeps
 from ail_ray.errors import ConfigError
 from ail_ray.files import unwritable
 from ail_ray.paper import study as paper
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
         if study.plan:
             plan(study, say)
             return 0
-        results = paper.run(study, command, say)
+        results = paper.run(study, command, say, run_sweeps)
     except ConfigError as error:
         refuse(error.problems)
     write(study, results, command, say)

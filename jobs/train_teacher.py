@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     if problems := unwritable_file(teacher.to_path):
         refuse([f"to: {line}" for line in problems])
     command = shlex.join(["python", "jobs/train_teacher.py", *arguments])
-    from ail_ray.orchestration.launch import run_sweep
+    from ail_ray.commands.sweep import run_sweep
 
     try:
         (trial,) = run_sweep(teacher.job(), name="teacher", command=command, say=say)["trials"]

@@ -18,8 +18,8 @@ for _storey, _nearest in {
     "sweeps": ["runs"],
     "tracking": ["sweeps"],
     "reporting": ["sweeps"],
-    "orchestration": ["sweeps", "tracking"],
-    "paper": ["orchestration", "reporting"],
+    "orchestration": ["sweeps"],
+    "paper": ["tracking", "reporting", "orchestration"],
     "benchmarks": ["paper"],
     "commands": ["benchmarks"],
 }.items():

@@ -21,10 +21,10 @@ from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.machine import cores, memory, whole_memory
 from ail_ray.orchestration import NO_CLUSTER
 from ail_ray.runs.placement import Placement
+from ail_ray.sweeps.sweep import NO_GPU
 
 T = TypeVar("T")
 ANSWER = 5.0  # seconds in which a head that is there has answered
-NO_GPU = "gpu: torch finds none on this machine; leave --gpu out, or send the sweep to a cluster that has some"
 LONGEST_FOLDER = 107 - len("/ray/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store")  # bytes, of Linux
 
 
@@ -52,15 +52,15 @@ def own_ray() -> bool:
     return os.environ.get("RAY_ADDRESS", "") in NO_CLUSTER
 
 
-def cannot_start(placement: Placement, *, local: bool) -> list[str]:
-    """A line for what keeps trials from running here, or on the cluster named by RAY_ADDRESS, before anything starts.
+def cannot_start(placement: Placement) -> list[str]:
+    """A line for what keeps trials from running on the cluster named by RAY_ADDRESS, or on a Ray of our own.
 
     Whether a cluster has GPUs is not asked here: its head often has none, and nodes that have may yet come.
     """
-    if local or (own_ray() and not ray.is_initialized()):
-        return [] if not placement.gpu or torch.cuda.is_available() else [NO_GPU]
     if ray.is_initialized():
         return []
+    if own_ray():
+        return [NO_GPU] if placement.gpu and not torch.cuda.is_available() else []
     try:
         _check_answers(os.environ["RAY_ADDRESS"])
     except (ValueError, ConnectionError) as error:

@@ -1,10 +1,9 @@
-"""Ray Tune over the runs of sweeps. A trial's process loads this file, so nothing of MLflow is imported here."""
+"""Ray Tune over the runs of sweeps."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from ray import tune
@@ -12,53 +11,18 @@ from ray.tune.schedulers import ASHAScheduler
 from upath import UPath
 
 from ail_ray.files import FileError, read_json, write_json
-from ail_ray.learning.config import RunConfig, SweepConfig
-from ail_ray.learning.precision import Precision
+from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration.trials import reported, run_on_ray
 from ail_ray.runs.directory import RunDirectory
-from ail_ray.runs.preparation import Prepared
-from ail_ray.runs.references import Rows
 from ail_ray.runs.run import RunError, TrialPlan, complete_with_onnx
-from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.sweeps.listeners import Monitor
+from ail_ray.sweeps.sweep import Sweep
 from ail_ray.sweeps.trials import axes, is_range, proposals
-
-if TYPE_CHECKING:
-    from ail_ray.orchestration.monitor import Monitor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
-    """A sweep whose data and teachers are there, so that any of its trials can start; it is sent to every trial."""
-
-    job: SweepJob
-    prepared: Prepared
-    precision: Precision
-    teachers: dict[str, tuple[str, UPath]]  # by name: digest of the weights, folder of errors (of outputs if β > 0)
-    start: tuple[str, UPath] | None  # digest and path of the weights that students start from
-    references: dict[str, Rows]  # what students are held against, by name
-
-    def plan(self, searched: Mapping[str, Any]) -> TrialPlan:
-        """The trial with these searched values."""
-        config = self.job.sweep.run(**searched)
-        teacher, maps = self.teachers.get(config.teacher, (None, None))
-        if "teacher" not in config.reads:
-            teacher = maps = None
-        errors, outputs = (None, maps) if config.beta > 0 else (maps, None)
-        return TrialPlan(
-            config=config, prepared=self.prepared, teacher=teacher, errors=errors, precision=self.precision,
-            outputs=outputs, start=self.start, references=self._references(config) ,
-        )  # fmt: skip
-
-    def _references(self, config: RunConfig) -> dict[str, Rows]:
-        """The rows of bicubic interpolation and, if the run has one, of its own teacher."""
-        own = {"bicubic": "bicubic", f"teacher={Path(config.teacher).name}": "teacher"}
-        names = own if "teacher" in config.reads else {"bicubic": "bicubic"}
-        return {name: self.references[key] for key, name in names.items() if key in self.references}
 
 
 def run_on_tune(
     sweeps: Sequence[Sweep],
-    monitors: Sequence["Monitor"],
+    monitors: Sequence[Monitor],
     *,
     name: str,
     at_once: int,
@@ -134,7 +98,7 @@ class _Callback(tune.Callback):
     """Passes on Tune's events to the monitors."""
 
     def __init__(
-        self, sweeps: Sequence[Sweep], monitors: Sequence["Monitor"], recorded: UPath, ended: Callable[[int], None]
+        self, sweeps: Sequence[Sweep], monitors: Sequence[Monitor], recorded: UPath, ended: Callable[[int], None]
     ) -> None:
         self.sweeps, self.monitors, self.recorded, self.ended = sweeps, monitors, recorded, ended
         self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
@@ -170,7 +134,7 @@ class _Callback(tune.Callback):
         monitor.ended(plan, failure)
         self.ended(_asked(trial.config)[0])
 
-    def _of(self, trial: Any) -> tuple["Monitor", TrialPlan]:
+    def _of(self, trial: Any) -> tuple[Monitor, TrialPlan]:
         number, searched = _asked(trial.config)
         return self.monitors[number], self.sweeps[number].plan(searched)
 

@@ -213,8 +213,11 @@ def available(sets: Iterable[str]) -> tuple[str, ...]:
     return tuple(here)
 
 
-def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
+def run(study: Study, command: str, say: Callable[[str], None], run_sweeps: Callable[..., object]) -> Results:
     """Run what is not there yet, as much of it at once as the cluster has room for.
+
+    Args:
+        run_sweeps: runs sweeps that are given by their names, as `ail_ray.commands.sweep.run_sweeps`.
 
     Raises:
         ConfigError: something is wrong; nothing has been started then.
@@ -227,8 +230,6 @@ def run(study: Study, command: str, say: Callable[[str], None]) -> Results:
         say(_state(title, runs, there[title]))
     todo = {title: job for title, (job, runs) in checked.items() if len(there[title]) < len(runs)}
     if todo and not study.collect:
-        from ail_ray.orchestration.launch import run_sweeps
-
         run_sweeps(todo, command=command, say=say)
     results: Results = {}
     for title, experiment in wanted.items():

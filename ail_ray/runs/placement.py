@@ -38,6 +38,11 @@ class Placement:
         elastic = self.fewest < self.most
         return replace(self, threads=manifest["threads"], workers=self.workers if elastic else manifest["workers"])
 
+    @property
+    def device(self) -> str:
+        """The kind of device that a worker computes on, as torch calls it."""
+        return "cuda" if self.gpu else "cpu"
+
     def worker_resources(self) -> dict[str, float]:
         """What Ray must find free for a worker."""
         return {"CPU": self.threads, **({"GPU": 1} if self.gpu else {})}

@@ -18,44 +18,13 @@ from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 from ail_ray.learning.inference import mean_psnr
 from ail_ray.runs.references import Rows, verdict
 from ail_ray.sweeps.controls import pareto_front
-from ail_ray.tracking.connection import PSNR
 from ail_ray.tracking.descriptions import SYMBOLS
 
 Trial = dict[str, Any]  # as in a sweep's summary
-Reached = tuple[float, dict[str, float]]
 TEXT = 0.06  # of an axis' length, what a written number takes
 TICK = 0.12  # of the distance of the smallest and the largest, what a written size takes
 IMPORTANCE, RESTARTED, ONE_SCHEDULE = "with importance", "w = 1, restarted every round", "w = 1, one schedule"
 KINDS = {IMPORTANCE: "o", RESTARTED: "s", ONE_SCHEDULE: "D"}  # markers
-
-
-def by_round(trials: Sequence[tuple[dict[str, Any], Sequence[tuple[float, float]]]], last: int) -> list[Reached]:
-    """What a sweep has reached after each of its rounds 0 to `last`: the time, and metrics in dB by name.
-
-    They are the best PSNR of a trial until then, and what the trials of this round have more than their controls: the
-    mean of the differences to the control of the same width and seed, absent where there is no such pair.
-
-    Args:
-        trials: for each its searched values, and for each round its time (seconds since 1970) and its PSNR in dB.
-    """
-    control = {
-        (values["width"], values["seed"]): curve
-        for values, curve in trials
-        if values["rule"] == "uniform" and values["teacher"] is None
-    }
-    reached = []
-    for t in range(last + 1):
-        best = max(psnr for _, curve in trials for _, psnr in curve[: t + 1])
-        pairs = [
-            (curve, plain)
-            for values, curve in trials
-            if (plain := control.get((values["width"], values["seed"]))) not in (None, curve)
-            and min(len(curve), len(plain or ())) > t
-        ]
-        gains = [curve[t][1] - plain[t][1] for curve, plain in pairs if plain]
-        metrics = {PSNR: best} | ({"dB/gain": sum(gains) / len(gains)} if gains else {})
-        reached.append((max(curve[t][0] for _, curve in trials if len(curve) > t), metrics))
-    return reached
 
 
 def table(trials: Sequence[Trial], references: Mapping[str, Rows]) -> bytes:

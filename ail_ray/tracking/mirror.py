@@ -28,6 +28,7 @@ from ail_ray.files import FileError, digest_of, slug
 from ail_ray.imaging.panels import UNREADABLE, as_webp
 from ail_ray.learning.inference import compared_by
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.sweeps.controls import Reached
 from ail_ray.tracking.connection import PSNR, SWEEP, connect, unusable
 from ail_ray.tracking.descriptions import clipped, trial_note
 
@@ -37,6 +38,8 @@ INCIDENTS, BELOW = "ail.incidents", "ail.below_bicubic"
 NOTE = "ail.note"  # digest of the description as it was written last
 RESULTS = ("student.safetensors", "config.json")  # of a run
 TABLE = "trials.json"
+REACHED = {"best": PSNR, "gain": "dB/gain"}
+"""Metrics of the parent, by what the trials have reached together."""
 LONGEST = {"name": 250, "value": 500, "text": 5000, "part": 150}
 """How many characters MLflow, even an old server, accepts in a run's name, a parameter, a tag, a metric's name."""
 
@@ -89,8 +92,8 @@ class Tracker:
             self._log(run_id, t, record["time"], metrics_of(record), {RESULT: "running", MLFLOW_LOGGED_IMAGES: "True"})
         return run_id
 
-    def compare(self, rounds: Sequence[tuple[float, Mapping[str, float]]]) -> None:
-        """Send what is missing of what the trials have reached together: of each round the time, and metrics in dB.
+    def compare(self, rounds: Sequence[Reached]) -> None:
+        """Send what is missing of what the trials have reached together.
 
         Beside it goes what they are compared with, in every round the same: to the parent, and as runs of their own,
         which are lines in the charts of the trials. What was sent of a round stays, whatever becomes of a trial later.
@@ -105,7 +108,7 @@ class Tracker:
         flat = {f"dB/{_short(name)}": compared_by(rows) for name, rows in self.references.items()}
         sent = self._sent(self.parent)
         for t, (stamp, reached) in enumerate(rounds[sent + 1 :], sent + 1):
-            self._log(self.parent, t, stamp, {**reached, **flat})
+            self._log(self.parent, t, stamp, {REACHED[name]: value for name, value in reached.items()} | flat)
         self._compared = len(rounds)
 
     def finish(

@@ -22,6 +22,7 @@ from conftest import TinyFiles, as_options
 from ray.exceptions import GetTimeoutError
 from ray.tune.tune import _setup_signal_catching
 
+from ail_ray.commands.sweep import run_sweep
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration import launch
@@ -30,6 +31,7 @@ from ail_ray.orchestration.tasks import OnCluster, first_answer
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.run import resolve_precision
 from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.tracking import listener
 from ail_ray.tracking.connection import connect
 from jobs.ail_sweep import main
 
@@ -101,12 +103,12 @@ def test_a_gpu_that_is_not_here_is_refused_with_all_else_before_anything_starts(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(launch, "connect", lambda *_: pytest.fail("MLflow was asked"))
+    monkeypatch.setattr(listener, "connect", lambda *_: pytest.fail("MLflow was asked"))
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
     protocol = SweepConfig(train=(str(tmp_path / "none"),), validation=(), test=())
     job = SweepJob(sweep=protocol, placement=Placement(gpu=True), local=local, out=str(tmp_path / "out"))
     with pytest.raises(ConfigError) as refused:
-        launch.run_sweep(job, say=lambda line: None)
+        run_sweep(job, say=lambda line: None)
     assert refused.value.problems == [NO_GPU, f"train: {tmp_path / 'none'}: no such folder"]
 
 
@@ -225,7 +227,7 @@ def test_a_refused_sweep_leaves_the_record_of_the_one_before(
     protocol = SweepConfig(**tiny_files.protocol())
     job = SweepJob(sweep=protocol, placement=Placement(workers=2), out=str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
-        launch.run_sweep(job, say=lambda line: None)
+        run_sweep(job, say=lambda line: None)
 
 
 @pytest.mark.parametrize("local", [True, False])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.sweeps.controls import pareto_front
-from ail_ray.tracking.charts import by_round, parallel_coordinates, pictures, size_and_psnr, table
+from ail_ray.sweeps.controls import by_round, pareto_front
+from ail_ray.tracking.charts import parallel_coordinates, pictures, size_and_psnr, table
 
 
 def trial(psnr: float, weights: int, **parameters: Any) -> dict[str, Any]:
@@ -106,11 +106,11 @@ def test_a_sweep_has_reached_its_best_trial_and_gained_over_the_controls_of_the_
         (TRIALS[2]["parameters"], curve(28.0)),  # width 5, stopped, without a control
     ]
     assert by_round(trials, 2) == [
-        (0.0, {"dB/PSNR": 30.0, "dB/gain": 1.0}),
-        (100.0, {"dB/PSNR": 31.0, "dB/gain": 0.5}),
-        (200.0, {"dB/PSNR": 31.5, "dB/gain": -1.0}),
+        (0.0, {"best": 30.0, "gain": 1.0}),
+        (100.0, {"best": 31.0, "gain": 0.5}),
+        (200.0, {"best": 31.5, "gain": -1.0}),
     ]
-    assert by_round(trials[:1], 0) == [(0.0, {"dB/PSNR": 30.0})]
+    assert by_round(trials[:1], 0) == [(0.0, {"best": 30.0})]
     assert by_round([], -1) == []
 
 

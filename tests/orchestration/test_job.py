@@ -12,8 +12,8 @@ import pytest
 from conftest import TinyFiles, as_options
 from heads import Head
 
+from ail_ray.commands.sweep import run_sweep
 from ail_ray.learning.config import SweepConfig
-from ail_ray.orchestration.launch import run_sweep
 from ail_ray.sweeps.sweep_job import SweepJob
 
 

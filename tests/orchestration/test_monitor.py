@@ -10,10 +10,11 @@ from upath import UPath
 
 from ail_ray.files import write_json
 from ail_ray.learning.config import RunConfig
-from ail_ray.orchestration.monitor import Monitor
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
+from ail_ray.runs.run import TrialPlan
 from ail_ray.runs.status import status, title
+from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep_file import Ledger
 from ail_ray.sweeps.terminal import table
 
@@ -37,20 +38,15 @@ def test_a_run_is_named_by_what_it_reads(config: RunConfig, words: str) -> None:
     assert ("init=he" in he) == (config.start is None), "given weights are not drawn"
 
 
-class _Tracker:
-    """An MLflow that takes everything."""
+class _Record:
+    """A record that takes everything."""
 
     def __init__(self) -> None:
-        self.closed: list[tuple[Any, ...]] = []
+        self.below: list[bool] = []
 
-    def mirror(self, *_: Any) -> str:
-        return "0123"
-
-    def finish(self, *said: Any) -> None:
-        self.closed.append(said)
-
-    def compare(self, *_: Any) -> None:
-        pass
+    def trial(self, plan: TrialPlan, status: str | None, *, below: bool, **_: Any) -> dict[str, Any]:
+        self.below.append(below)
+        return {}
 
 
 def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: PlanMaker, tmp_path: Path) -> None:
@@ -60,16 +56,16 @@ def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: 
     def reach(*decibels: float) -> None:
         for t, psnr in enumerate(decibels):
             importance = {"mean": 1.0, "saturated": 1.0}
-            record = {"round": t, "time": 1e9 + t, "seconds": {"theta": 1.0}, "importance": importance, **rows(psnr)}
-            write_json(directory.record_path(t), record)
+            values = {"round": t, "time": 1e9 + t, "seconds": {"theta": 1.0}, "importance": importance, **rows(psnr)}
+            write_json(directory.record_path(t), values)
         directory.write_manifest(directory.manifest() | {"last_round": len(decibels) - 1})
 
-    plan, said, tracker = make_plan(tmp_path, rounds=1), list[str](), _Tracker()
+    plan, said, record = make_plan(tmp_path, rounds=1), list[str](), _Record()
     directory = RunDirectory(plan.directory)
     plan.open(directory, Placement())
     assert any("- of 1" in line for line in table([status(plan.directory)])), "no round yet is no round −1"
     ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
-    monitor = Monitor(tracker, ledger, said.append)  # type: ignore[arg-type]
+    monitor = Monitor(record, ledger, said.append)  # type: ignore[arg-type]
     monitor.references = {"bicubic": rows(30.0)}
     for decibels, how in (
         ((), "started ("),
@@ -84,7 +80,7 @@ def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: 
         below = bool(decibels) and decibels[-1] <= 30.0
         of_no_use = f"[{title(plan.config)}] ends at or below bicubic interpolation: this student is of no use"
         assert said == [of_no_use] * below
-        assert tracker.closed.pop()[-1] is below
+        assert record.below.pop() is below
         assert monitor.trials()[0]["below_bicubic"] is below
         said.clear()
     reach(29.0)

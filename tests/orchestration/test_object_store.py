@@ -9,8 +9,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from upath import UPath
 
+from ail_ray.commands.sweep import run_sweep
 from ail_ray.learning.config import SweepConfig
-from ail_ray.orchestration.launch import run_sweep
 from ail_ray.sweeps.sweep_job import SweepJob
 
 

@@ -15,11 +15,11 @@ import torch
 from rich.console import Console
 from upath import UPath
 
-from ail_ray.orchestration import progress
 from ail_ray.runs import status
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.run import TrialPlan, run_local
 from ail_ray.runs.status import Status
+from ail_ray.sweeps import progress
 
 
 class StoppedError(BaseException):

@@ -16,15 +16,15 @@ from conftest import Bench, TinyFiles
 from mlflow import MlflowClient
 from upath import UPath
 
+from ail_ray.commands.sweep import run_sweep
 from ail_ray.errors import Interrupted
 from ail_ray.files import read_json, write_json
 from ail_ray.learning.config import ConfigError, SweepConfig
-from ail_ray.orchestration import launch
 from ail_ray.orchestration.cluster import concurrency
-from ail_ray.orchestration.launch import run_sweep
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.sweeps.trials import proposals
+from ail_ray.tracking import listener
 from ail_ray.tracking.mirror import LAST_ROUND
 
 REPOSITORY = Path(__file__).parents[2]
@@ -159,7 +159,7 @@ def test_an_interruption_in_the_middle_of_a_transaction_is_recorded(
         transaction.execute("BEGIN IMMEDIATE")
         raise Interrupted(signal.SIGINT)
 
-    monkeypatch.setattr(launch, "crown", crown)
+    monkeypatch.setattr(listener, "crown", crown)
     job = Bench(tmp_path, tiny_files).job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rounds=0)
     with pytest.raises(Interrupted):
         run_sweep(job, say=lambda line: None)

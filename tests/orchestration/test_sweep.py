@@ -18,14 +18,14 @@ from conftest import Bench, as_options
 from PIL import Image
 from upath import UPath
 
+from ail_ray.commands.sweep import run_sweep, run_sweeps
 from ail_ray.files import read_json, read_tensors, write_json
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.panels import panels
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.weights import load_model
-from ail_ray.orchestration import launch
-from ail_ray.orchestration.launch import run_sweep, run_sweeps
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.sweeps import sweep
 from ail_ray.sweeps.sweep_job import SweepJob
 from jobs.ail_sweep import main
 
@@ -296,7 +296,7 @@ def test_a_summary_that_cannot_be_written_leaves_no_finished_sweep(
     def full(path: UPath, data: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(launch, "write_json", full)  # the ledger has its own
+    monkeypatch.setattr(sweep, "write_json", full)  # the ledger has its own
     with pytest.raises(OSError, match="no space left"):
         run_sweep(bench.job(out="full", local=True, width=(2,), lam=(0.05,), teacher=("none",)), say=lambda line: None)
     assert read_json(UPath(bench.folder / "full" / "sweep.json"))["state"] == "stopped"

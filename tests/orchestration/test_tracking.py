@@ -4,7 +4,7 @@ import math
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +19,15 @@ from upath import UPath
 from ail_ray.files import write_bytes, write_json
 from ail_ray.imaging.panels import as_png
 from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
-from ail_ray.orchestration.monitor import Monitor
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.run import TrialPlan
+from ail_ray.sweeps.controls import Reached
+from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep_file import Ledger
 from ail_ray.tracking.connection import without_password
 from ail_ray.tracking.descriptions import datasets, sweep_note, sweep_params, sweep_title
+from ail_ray.tracking.listener import InMLflow
 from ail_ray.tracking.mirror import Tracker, metrics_of
 
 DATASETS = [
@@ -251,7 +253,8 @@ def test_a_server_that_goes_away_is_said_without_its_password(
 
     plan = make_plan(tmp_path)
     plan.open(RunDirectory(plan.directory), Placement())
-    monitor = Monitor(Away(), Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1), print)  # type: ignore[arg-type]
+    ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
+    monitor = Monitor(InMLflow(Away(), {}, print), ledger, print)  # type: ignore[arg-type]
     monitor.started(plan)
     monitor.heard(plan)
     said = "".join(capsys.readouterr())
@@ -262,17 +265,14 @@ def test_a_server_that_goes_away_is_said_without_its_password(
 
 def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[..., TrialPlan], tmp_path: Path) -> None:
     class Told:
-        def __init__(self) -> None:
-            self.rounds: list[tuple[float, dict[str, float]]] = []
+        facts: Mapping[str, Any] = {}
+        rounds: Sequence[Reached] = ()
 
-        def mirror(self, *_: object) -> str:
-            return "0123"
-
-        def finish(self, *_: object) -> None:
-            pass
-
-        def compare(self, rounds: list[tuple[float, dict[str, float]]]) -> None:
-            self.rounds = rounds
+        def trial(
+            self, plan: TrialPlan, status: str | None, *, below: bool, reached: Sequence[Reached]
+        ) -> dict[str, Any]:
+            self.rounds = reached
+            return {}
 
     def reach(plan: TrialPlan, *decibels: float) -> None:
         directory = RunDirectory(plan.directory)
@@ -281,14 +281,14 @@ def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[.
         directory.write_manifest(directory.manifest() | {"last_round": len(decibels) - 1})
 
     def told() -> list[float]:
-        return [metrics["dB/PSNR"] for _, metrics in tracker.rounds]
+        return [values["best"] for _, values in record_of_both.rounds]
 
     plans = [make_plan(tmp_path, seed=seed) for seed in range(2)]
     for plan in plans:
         plan.open(RunDirectory(plan.directory), Placement())
-    tracker = Told()
+    record_of_both = Told()
     ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=2)
-    monitor = Monitor(tracker, ledger, lambda line: None)  # type: ignore[arg-type]
+    monitor = Monitor(record_of_both, ledger, lambda line: None)  # type: ignore[arg-type]
     for plan, decibels, known in (
         (plans[0], (30.0, 31.0), []),  # the other one has not begun
         (plans[1], (30.5,), [30.5]),
@@ -385,9 +385,7 @@ REFERENCES = {
     "bicubic": {"validation": [{"set": "val", "scale": 2, "psnr": 29.5, "ssim": 0.8}], "test": []},
     "teacher=vdsr": {"validation": [{"set": "val", "scale": 2, "psnr": 33.0, "ssim": 0.95}], "test": []},
 }
-REACHED = [
-    (1_700_000_000.0 + 60 * t, {"dB/PSNR": best, "dB/gain": 0.25 * t}) for t, best in enumerate((30.0, 31.5, 31.5))
-]
+REACHED = [(1_700_000_000.0 + 60 * t, {"best": best, "gain": 0.25 * t}) for t, best in enumerate((30.0, 31.5, 31.5))]
 
 
 def curve(tracker: Tracker, run_id: str, metric: str) -> list[tuple[int, float]]:

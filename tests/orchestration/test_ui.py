@@ -32,11 +32,11 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 from upath import UPath
 
+from ail_ray.commands.sweep import run_sweep
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.inference import predict
 from ail_ray.learning.weights import load_model
-from ail_ray.orchestration.launch import run_sweep
 from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking.champion import fetch_champion
 

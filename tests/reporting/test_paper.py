@@ -15,6 +15,7 @@ import pytest
 import torch
 from upath import UPath
 
+from ail_ray.commands.sweep import run_sweeps
 from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig, described
@@ -225,7 +226,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     study = Study(tables=(2, 8), figures=(1, 2, 3, 4, 9), scales=(2,), seeds=(1, 0), teacher=teacher, local=True,
                   storage="runs")  # fmt: skip
     said: list[str] = []
-    results = run(study, "a command", said.append)
+    results = run(study, "a command", said.append, run_sweeps)
     assert sum(line.endswith(": there") for line in said) == len(said) == 9
     for (name, scale), trials in results.items():
         assert sorted(trials) == ([0, 1] if METHODS[name].every_seed else [1])
@@ -250,11 +251,11 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
                 to.parent.mkdir(parents=True, exist_ok=True)
                 to.write_bytes(file.read_bytes())
     kept_study = replace(study, storage="kept", tables=(8,), figures=())
-    kept_results = run(kept_study, "a command", said.append)
+    kept_results = run(kept_study, "a command", said.append, run_sweeps)
     assert comparison(8, study, kept_results) == comparison(8, study, results)
     assert not any("started" in line for line in said)
     shutil.rmtree(kept_results["FSRCNN+AIL", 2][0].directory)  # the other run of that sweep is not trained again
-    completed = run(kept_study, "a command", said.append)
+    completed = run(kept_study, "a command", said.append, run_sweeps)
     assert completed["FSRCNN+AIL", 2][0].test == results["FSRCNN+AIL", 2][0].test
     assert [line.count("seed=1") for line in said if "is finished already" in line] == [1]
     assert sum("crops/s" in line for line in said) == 2, "rounds 0 and 1 of seed 0"
@@ -274,7 +275,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     record = RunDirectory(UPath(results["FSRCNN, w = 1", 2][0].directory)).record_path(1)
     record.write_bytes(record.read_bytes()[:100])
     so_far: list[str] = []
-    partial = run(replace(study, collect=True), "a command", so_far.append)
+    partial = run(replace(study, collect=True), "a command", so_far.append, run_sweeps)
     assert "FSRCNN+AIL ×2, seeds 1 0: there for 1" in so_far
     assert sum(line.endswith(": there") for line in so_far) == 7 == len(so_far) - 2, "nothing is run"
     damaged = ("FSRCNN+AIL", "FSRCNN, w = 1")
@@ -286,7 +287,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
         paper.plan(study, planned.append)
     assert sum(line == "cost of seeds (0,)" for line in planned) == 2 == len(planned) - 9, "of what is missing"
     again: list[str] = []
-    whole = run(study, "a command", again.append)
+    whole = run(study, "a command", again.append, run_sweeps)
     assert whole.keys() == results.keys()
     trained = [((name, 2), 0) for name in damaged]  # again, so their times are others
     for where, trials in whole.items():
@@ -350,7 +351,7 @@ def test_a_table_of_the_docs_comes_from_the_runs_beside_it(
     shutil.copytree(folder / "runs", tmp_path / "runs")
     study = Study(tables=(number,), scales=(2,), budget="mini", teacher=teacher_path.stem, local=True, collect=True,
                   storage=str(tmp_path))  # fmt: skip
-    rows, missing = comparison(number, study, run(study, "a command", lambda line: None))
+    rows, missing = comparison(number, study, run(study, "a command", lambda line: None, run_sweeps))
     written = json.loads((folder / f"table_{number}.json").read_text())
     assert rows
     assert (written["rows"], written["missing"]) == (json.loads(json.dumps(rows)), missing)

@@ -1,30 +1,68 @@
-"""What a sweep's driver knows of its trials: it tells user, ledger and MLflow, and sums up."""
+"""Who listens to a sweep: the user, `sweep.json`, and a record in which people compare its trials, such as MLflow's."""
 
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
-
-from ail_ray.entry import say
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from ail_ray.learning.config import parameters
 from ail_ray.learning.inference import compared_by, mean_psnr
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import Lease
+from ail_ray.runs.preparation import Prepared
 from ail_ray.runs.references import Rows, below_bicubic
 from ail_ray.runs.run import TrialPlan
 from ail_ray.runs.status import describe, title
+from ail_ray.sweeps.controls import Reached, by_round
 from ail_ray.sweeps.sweep_file import Ledger, student_cost
-from ail_ray.tracking.charts import Reached, by_round
-from ail_ray.tracking.connection import reason
-from ail_ray.tracking.descriptions import trial_params
-from ail_ray.tracking.mirror import Tracker
+from ail_ray.sweeps.sweep_job import SweepJob
+
+
+class Record(Protocol):
+    """A sweep as it is kept for comparison. An outage costs nothing: whatever is called later sends what is missing."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the summary of the sweep says of its record."""
+
+    def compare_with(self, references: Mapping[str, Rows]) -> None:
+        """From now on the trials are compared with these."""
+
+    def trial(self, plan: TrialPlan, status: str | None, *, below: bool, reached: Sequence[Reached]) -> dict[str, Any]:
+        """Send what is missing of a trial; returns what the summary says of the trial's record.
+
+        Args:
+            status: `finished`, `stopped` or `failed` once it is over.
+            below: whether its student is at or below bicubic interpolation.
+            reached: what the trials have reached together.
+        """
+
+    def finish(self, summary: Mapping[str, Any], prepared: Prepared) -> None:
+        """Send what compares the trials."""
+
+    def stop(self) -> None:
+        """The sweep was interrupted."""
+
+
+class Recorder(Protocol):
+    """Where records are kept."""
+
+    def place(self, job: SweepJob) -> str:
+        """Name the place for people, without passwords.
+
+        Raises:
+            ConfigError: nothing can be recorded there.
+        """
+
+    def open(
+        self, job: SweepJob, prepared: Prepared, *, digest: str, name: str, command: str, say: Callable[[str], None]
+    ) -> Record:
+        """Find or begin the record of a sweep; ConfigError as in `place`."""
 
 
 class Monitor:
     """The trials of a sweep, by the name of their run directories."""
 
-    def __init__(self, tracker: Tracker, ledger: Ledger, say: Callable[[str], None]) -> None:
-        self.tracker, self.ledger, self.say = tracker, ledger, say
+    def __init__(self, record: Record, ledger: Ledger, say: Callable[[str], None]) -> None:
+        self.record, self.ledger, self.say = record, ledger, say
         self.references: dict[str, Rows] = {}  # what the trials are held against, by name; once that is measured
         self.plans: dict[str, TrialPlan] = {}
         self.status: dict[str, str] = {}
@@ -47,13 +85,13 @@ class Monitor:
             self.say(f"[{title(plan.config)}] waits for {holder}, which works on the same run")
 
     def heard(self, plan: TrialPlan) -> None:
-        """A trial has committed a round: print it, and send it to MLflow."""
+        """A trial has committed a round: print it, and record it."""
         directory = RunDirectory(plan.directory)
         self._tell_incidents(plan)
         for record in directory.records(plan.config.rounds)[self._told[directory.path.name] + 1 :]:
             self.say(f"[{title(plan.config)}] {describe(record)}")
             self._told[directory.path.name] = record["round"]
-        self._mirror(plan)
+        self._send(plan)
 
     def ended(self, plan: TrialPlan, failure: str | None) -> None:
         """A trial is over: all its rounds are done, it was stopped, or it failed for a reason."""
@@ -67,13 +105,13 @@ class Monitor:
         self._tell_incidents(plan)
         if status != "failed" and self._below(directory.records(plan.config.rounds)):
             self.say(f"[{title(plan.config)}] ends at or below bicubic interpolation: this student is of no use")
-        self._mirror(plan, status)
+        self._send(plan, status)
 
     def abandon(self) -> None:
-        """The sweep was interrupted: MLflow is told of the trials that were worked on."""
+        """The sweep was interrupted: so were the trials that were worked on."""
         for run, plan in self.plans.items():
             if run not in self.status:
-                self._mirror(plan, "stopped")
+                self._send(plan, "stopped")
 
     def trials(self) -> list[dict[str, Any]]:
         """What came of each trial, the best on the validation images first."""
@@ -91,7 +129,7 @@ class Monitor:
             "test": [_row(row) for row in last["test"]], "weights": str(weights) if records else None,
             "below_bicubic": self._below(records), "dead": last.get("dead", []),
             "draws": directory.draws(),
-            "mlflow_run_id": self._mirror(plan, status), "directory": str(directory.path),
+            "directory": str(directory.path), **self._send(plan, status),
         }  # fmt: skip
 
     def _tell_incidents(self, plan: TrialPlan) -> None:
@@ -100,21 +138,12 @@ class Monitor:
             self.say(f"[{title(plan.config)}] {line}")
             self._incidents[directory.path.name] += 1
 
-    def _mirror(self, plan: TrialPlan, status: str | None = None) -> str | None:
-        """Send what MLflow lacks of a run: its id there, or None while MLflow is away."""
+    def _send(self, plan: TrialPlan, status: str | None = None) -> dict[str, Any]:
+        """Send what the record lacks of a trial; returns what the summary says of that."""
         directory = RunDirectory(plan.directory)
-        try:
-            rounds = plan.config.rounds
-            run_id = self.tracker.mirror(directory, title(plan.config), trial_params(plan.config), rounds)
-            records = directory.records(rounds)
-            if status:
-                self.tracker.finish(run_id, status, directory, plan.student, self._below(records))
-            self._curves[directory.path.name] = [(r["time"], compared_by(r)) for r in records]
-            self.tracker.compare(self._reached())
-            return run_id
-        except Exception as error:  # an outage costs nothing: the next call sends what is missing
-            say(f"MLflow did not take the latest rounds, they are sent later: {reason(error)}", sys.stderr)
-            return None
+        records = directory.records(plan.config.rounds)
+        self._curves[directory.path.name] = [(r["time"], compared_by(r)) for r in records]
+        return self.record.trial(plan, status, below=self._below(records), reached=self._reached())
 
     def _below(self, records: Sequence[dict[str, Any]]) -> bool:
         """Whether the last round of a run leaves its student at or below bicubic interpolation."""

@@ -16,10 +16,10 @@ from upath import UPath
 
 from ail_ray.errors import counted
 from ail_ray.files import is_local
-from ail_ray.orchestration.monitor import Monitor
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.manifest import Place
 from ail_ray.runs.status import Status, status
+from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.terminal import in_words
 
 Trial = tuple[int, str]
