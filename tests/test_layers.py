@@ -1,6 +1,7 @@
 """The storeys of the package: an import goes down, never up, and the mathematics knows no cluster."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,26 @@ def test_importing_the_mathematics_loads_no_cluster(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'ray', 'mlflow'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--plan", "--depth", "4", "--downsizes", "0.25", "--shards", "2"]])
+def test_a_command_that_starts_nothing_loads_neither_ray_nor_mlflow(words: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from jobs.ail_sweep import main\n"
+        f"try: main(['demo', *{words}])\nexcept SystemExit: pass\n"
+        "print(sorted({'ray', 'mlflow'} & sys.modules.keys()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "AIL_DATA_DIR": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_sweep_in_this_process_needs_no_ray() -> None:
+    code = "import sys, ail_ray.sweeps.sweep, ail_ray.tracking.listener; print('ray' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_trial_loads_nothing_that_only_the_driver_needs() -> None:
