@@ -197,7 +197,7 @@ def test_a_folder_that_is_gone_is_said_in_a_line(tmp_path: Path) -> None:
     """Torch is not loaded then: its libraries would end the process without a word."""
     job = Path(__file__).parents[2] / "jobs" / "runs.py"
     words = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh", sys.executable, str(job)]
-    environment = os.environ | {"PYTHONPATH": str(sweep_job.parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(job.parents[1])}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     line = "error: the folder that you stand in is gone; change into one that is there\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", line)

@@ -68,11 +68,11 @@ def test_a_row_for_what_is_worked_on_and_the_sweep_below(monitor: Any) -> None:
 def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = list[str]()
 
-    def status(path: UPath) -> Status:
+    def counted(path: UPath) -> Status:
         looked.append(path.name)
         return status.status(path)
 
-    monkeypatch.setattr(progress, "status", status)
+    monkeypatch.setattr(progress, "status", counted)
     board = progress.Board([monitor], asked=3)
     first, second = printed(board.table()), printed(board.table())
     over, going = monitor.plans

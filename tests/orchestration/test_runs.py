@@ -9,7 +9,7 @@ import torch
 from upath import UPath
 
 from ail_ray.files import write_json
-from ail_ray.runs import status as listed
+from ail_ray.runs import prune
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import Lease
 from ail_ray.runs.placement import Placement
@@ -122,7 +122,7 @@ def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(
     first = run(plan).finalise().read_bytes()
     fresh = rubbish(UPath(tmp_path), failed=False, older=0.0)
     assert {each.path.parent.name for each in fresh} == {"runs"}, "a sweep may be about to begin with the rest"
-    monkeypatch.setattr(listed, "SETTLED", 0.0)
+    monkeypatch.setattr(prune, "SETTLED", 0.0)
     goes = rubbish(UPath(tmp_path), failed=False, older=0.0)
     assert {each.path.parent.name for each in goes} == {"runs", "corpora", "errors"}
     assert sum(each.bytes for each in goes) > 100_000
