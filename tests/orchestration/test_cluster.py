@@ -90,7 +90,7 @@ def test_a_cluster_that_does_not_answer_is_refused_within_seconds(monkeypatch: p
             monkeypatch.setenv("RAY_ADDRESS", address)
             monkeypatch.setattr("ail_ray.orchestration.cluster.ANSWER", 1.0)
             started = time.monotonic()
-            (line,) = cannot_start(Placement(gpu=True), local=False)  # where it runs, no GPU is asked of this machine
+            (line,) = cannot_start(Placement(gpu=True))  # where it runs, no GPU is asked of this machine
             assert time.monotonic() - started < 10
             assert line.startswith(f"RAY_ADDRESS={address}: no cluster to connect to from here (no Ray answered at ")
             assert line.endswith("; name the head's HOST:PORT, or unset it for a Ray of this machine's own")
