@@ -3,6 +3,7 @@
 import copy
 import json
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,15 @@ def test_the_kubernetes_sweep_is_a_command_that_the_job_accepts() -> None:
     job = parse(SweepJob, words[3:], default=SweepJob(sweep=paper()), prog="", description="")
     assert job.placement.gpu
     assert job.max_workers == 8
+
+
+def test_the_image_has_every_file_that_the_package_is_built_from() -> None:
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
+    needed = {"pyproject.toml", "constraints.txt", "ail_ray", "jobs", *project["license-files"]}
+    needed |= {project["readme"]} if "readme" in project else set()
+    lines = (FOLDER / "Dockerfile").read_text().splitlines()
+    copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
+    assert copied == needed
 
 
 @pytest.mark.parametrize("name", [*RAY_UP, *KUBERNETES, "Dockerfile"])
