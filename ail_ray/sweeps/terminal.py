@@ -62,11 +62,9 @@ LEFT: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0),
 
 
 def as_lines(table: Table) -> list[str]:
-    """The lines of a table: narrower than the terminal, or, where standard output is none, a line for each row."""
+    """The lines of a table: no wider than the terminal, or, where standard output is none, a line for each row."""
     written = StringIO()
-    width = (
-        shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 1000
-    )  # a full row looks like a broken one
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
     Console(file=written, width=width, color_system=None).print(table)
     return [line.rstrip() for line in written.getvalue().splitlines()]
 
