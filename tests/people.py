@@ -216,6 +216,8 @@ def look_at_stops(folder: Path) -> int:
                     f"{moment:16}{name:9}{where:8}{seen.code:>5}  {recorded:20}{seen.last[:70]}  {'; '.join(problems)}"
                 )
                 print(line.rstrip(), flush=True)
+                if problems:
+                    print("\n".join(f"    | {each}" for each in seen.lines[-60:]), flush=True)
                 wrong += bool(problems)
     return wrong
 
