@@ -1,7 +1,20 @@
-"""Adaptive importance learning for lightweight super-resolution, as a job for a Ray cluster."""
+"""Adaptive importance learning for lightweight super-resolution, as a job for a Ray cluster and as a library.
 
-from ail_ray.home import settle
+`import ail_ray as ail` loads nothing else; what ail_ray/api.py defines is loaded when it is asked for.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["ConfigError", "Measurements", "Summary", "Trial", "evaluate", "load", "sweep", "train", "upscale"]
 
-settle()  # before anything imports a library that asks for it
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("ail_ray.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -37,6 +37,31 @@ def say(line: str, file: IO[str] | None = None) -> None:
         raise
 
 
+class _Stop:
+    """Remembers which signal has asked the job to stop (0 while none has), and lets a second one end it at once."""
+
+    number = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.number:
+            _leave(number, frame)
+        self.number = number
+        raise Interrupted(number)
+
+
+_stop = _Stop()
+
+
+def heed_stop() -> None:
+    """Raise Interrupted if a signal has asked the job to stop; to be called by whoever has caught a library's error.
+
+    Some libraries make another error of an interruption: a C extension that is being imported then says no more than
+    "initialization failed".
+    """
+    if _stop.number:
+        raise Interrupted(_stop.number)
+
+
 def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoReturn:
     """Call a job's main function with the words of the command line, and exit with the code that it returns.
 
@@ -52,19 +77,17 @@ def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoRet
         if getattr(sys, name) is None:  # closed by whoever started the job
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
         getattr(sys, name).reconfigure(errors="replace")
-    stop = _Stop()
-    listen(stop)
+    listen(_stop)
     code: int | str | None
     try:
         try:
             code = main(sys.argv[1:])
         except SystemExit as leaving:  # after --help, or a refusal; Ray makes one of an interruption
-            if stop.number:
-                raise
             code = leaving.code
+        heed_stop()
         sys.stdout.flush()
     except BaseException as error:
-        number = stop.number or (error.number if isinstance(error, Interrupted) else _number(error))
+        number = _stop.number or (error.number if isinstance(error, Interrupted) else _number(error))
         if not number:
             raise
         code = 128 + number
@@ -75,18 +98,6 @@ def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoRet
             if _abandoned(stream):  # or Python, as it ends, would write what is left and complain
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
-
-
-class _Stop:
-    """Remembers which signal has asked the job to stop (0 while none has), and lets a second one end it at once."""
-
-    number = 0
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
-            _leave(number, frame)
-        self.number = number
-        raise Interrupted(number)
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -17,8 +17,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import safetensors
 import torch
@@ -26,6 +27,7 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError, one_line
 
+T = TypeVar("T")
 AnyPath = str | os.PathLike[str] | UPath
 Buffer = bytes | memoryview
 
@@ -137,13 +139,35 @@ def read_json(path: UPath) -> Any:
         FileError: the file is missing or not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def write_record(path: UPath, record: object) -> None:
+    """Write a frozen dataclass as indented JSON."""
+    write_json(path, msgspec.to_builtins(record))
+
+
+def read_record(path: UPath, kind: type[T]) -> T:
+    """Read a JSON file as a frozen dataclass, all of whose values are checked.
+
+    Raises:
+        FileError: as `read_json`, or it is JSON and no such record; the message names the value that is wrong.
+    """
+    return as_record(read_json(path), kind, path)
+
+
+def as_record(content: Any, kind: type[T], path: UPath) -> T:
+    """Plain data from a file as a frozen dataclass; FileError as `read_record`."""
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, ConfigError) as error:
+        raise FileError(f"{path}: damaged, or written by another version ({one_line(error)})") from None
 
 
 def write_tensors(path: UPath, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

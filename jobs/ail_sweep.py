@@ -24,6 +24,7 @@ import shlex
 
 from ail_ray.entry import GOES_ON, run, say
 
+from ail_ray.commands.flags import Flags, flags_of, job_of
 from ail_ray.commands.parsing import parse, refuse, value_of
 from ail_ray.errors import ConfigError
 from ail_ray.learning.presets import PRESETS, preset
@@ -37,10 +38,10 @@ def main(arguments: list[str]) -> int:
     if name not in PRESETS:
         refuse([f"{name}: no such preset; there are {', '.join(PRESETS)}"])
     options = arguments[1:] if arguments[:1] == [name] else arguments
-    default = SweepJob(sweep=preset(name, value_of("--network", options) or "vdsr"))
+    default = flags_of(SweepJob(sweep=preset(name, value_of("--network", options) or "vdsr")))
     description = f"{__doc__}\nThe defaults below are those of the preset {name}."
     prog = f"ail_sweep.py [{'|'.join(PRESETS)}]"
-    job = parse(SweepJob, options, default=default, prog=prog, description=description)
+    job = job_of(parse(Flags, options, default=default, prog=prog, description=description))
     try:
         if job.plan:
             say("\n".join(costs(job)))
@@ -54,8 +55,8 @@ def main(arguments: list[str]) -> int:
         refuse(error.problems)
     say(f"\n{trials_table(summary)}\n\nSummary: {job.out_path / 'summary.json'}")
     say(f"As one page: {shlex.join(['python', 'jobs/report.py', '--out', str(job.out_path)])}")
-    say(f"Compare in MLflow: {opened_by(summary['tracking_uri'], summary['mlflow_page'])}")
-    return int(any(trial["status"] == "failed" for trial in summary["trials"]))
+    say(f"Compare in MLflow: {opened_by(summary.tracking_uri, summary.mlflow_page)}")
+    return int(summary.failed)
 
 
 if __name__ == "__main__":

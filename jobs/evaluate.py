@@ -12,7 +12,7 @@ all was measured, 2 when the command was refused and nothing was measured.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from ail_ray.entry import run
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
             )  # fmt: skip
     except ConfigError as error:
         refuse(error.problems)
-    deliver(rows, e.json)
+    deliver([{"model": e.model, **asdict(row)} for row in rows], e.json)
     return 0
 
 

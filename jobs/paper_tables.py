@@ -50,8 +50,8 @@ def main(arguments: list[str]) -> int:
     write(study, results, command, say)
     if study.collect:
         return 0
-    missing = [f"{e.method.name} ×{s}" for e in study.experiments() for s in e.sweep.scales
-               if len(results.get((e.method.name, s), {})) < len(e.sweep.seed)]  # fmt: skip
+    missing = [f"{e.method.name} ×{s}" for e in study.experiments() for s in e.sweep.base.scales
+               if len(results.get((e.method.name, s), {})) < len(list(e.sweep.grid()))]  # fmt: skip
     for name in missing:
         say(f"failed: {name}; the same command tries again")
     return int(bool(missing))

@@ -19,7 +19,7 @@ from ail_ray.commands.parsing import parse, refuse
 from ail_ray.errors import one_line
 from ail_ray.files import as_path
 from ail_ray.runs.prune import remove, rubbish
-from ail_ray.runs.status import statuses
+from ail_ray.runs.trial import trials_in
 from ail_ray.sweeps.terminal import rounds, table
 
 
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
         total = sum(each.bytes for each in goes) / 2**20
         say(f"{total:10.1f} MiB  {'removed' if o.yes else 'could go: --yes removes it'}")
     else:
-        say("\n".join(rounds(storage / "runs" / o.show) if o.show else table(statuses(storage))))
+        say("\n".join(rounds(storage / "runs" / o.show) if o.show else table(trials_in(storage))))
     return 0
 
 

@@ -27,12 +27,12 @@ def main(arguments: list[str]) -> int:
     from ail_ray.commands.sweep import run_sweep
 
     try:
-        (trial,) = run_sweep(teacher.job(), name="teacher", command=command, say=say)["trials"]
+        (trial,) = run_sweep(teacher.job(), name="teacher", command=command, say=say).trials
     except ConfigError as error:
         refuse(error.problems)
-    if trial["status"] == "finished":
+    if trial.status == "finished":
         say(publish(trial, teacher.to_path, command))
-    return int(trial["status"] != "finished")
+    return int(trial.status != "finished")
 
 
 if __name__ == "__main__":

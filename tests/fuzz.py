@@ -218,7 +218,7 @@ def manifest(generator: random.Random, folder: Path) -> tuple[bool, Callable[[],
     def read() -> None:
         run.mend(shards=2)
         run.load_state()
-        run.records()
+        [*run.follow()]
 
     return known, read
 

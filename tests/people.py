@@ -135,7 +135,8 @@ def stopped(person: Person, moment: str, number: int, *, local: bool, times: int
     """Stop a sweep at a moment by a signal; how it ended, and what was recorded."""
     words = [*SWEEP, "--out", "out", *(["--local"] if local else ["--max-workers", "1"])]
     words += ["--plan"] * (moment == "planning")
-    points = {"θ": 1} if moment == "planning" else {"slow": 0.3}
+    # The summary is sent in a tenth of a second, in which nobody could press anything.
+    points = {"θ": 1} if moment == "planning" else {"slow": 0.3, "slow summary": 0.3}
     fault = json.dumps({"folder": str(person.folder), "points": points})
     person = Person(person.folder, {"AIL_FAULT": fault, "AIL_DATA_DIR": ""})
     terminal = person.terminal("ail_sweep", *words)

@@ -39,8 +39,9 @@ class Terminal:
         environment = {"TERM": "xterm-256color", **(os.environ if environment is None else environment)}
         environment = {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
         self.process = pexpect.spawn(
-            command[0], list(command[1:]), cwd=cwd, env=environment, dimensions=(ROWS, columns), timeout=None
-        )
+            command[0], list(command[1:]), cwd=cwd, env=environment, dimensions=(ROWS, columns), timeout=None,
+            preexec_fn=_heard,
+        )  # fmt: skip
 
     def until(self, what: Callable[[], object], patience: float = PATIENCE) -> None:
         """Show what the command writes, until something is true."""
@@ -103,6 +104,12 @@ class Terminal:
         except pexpect.EOF:
             return False
         return True
+
+
+def _heard() -> None:
+    """Let signals do what they do at a terminal: a shell has its background jobs ignore them, and so all they start."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def main() -> int:

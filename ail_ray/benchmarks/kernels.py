@@ -4,7 +4,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -51,13 +51,11 @@ class Trainer:
 @contextmanager
 def trainer(**changes: object) -> Iterator[Trainer]:
     """A trainer of VDSR-f13 by the demo's protocol with these changes, where all importance is one half."""
-    sweep = demo()
-    values = {"depth": None, **changes}
-    config = replace(sweep.run(rule="reference", lam=0.15, teacher="none", rho=0.8), **values)  # type: ignore[arg-type]
+    config = demo().run({"rule": "reference", "teacher": "none", "depth": None, **changes})
     with tempfile.TemporaryDirectory() as folder:
-        prepared = plan_data(sweep, as_path(folder))
+        prepared = plan_data(config, as_path(folder))
         build_data(prepared, say=lambda line: None)
-        shards = {s: Shard(path) for s, path in enumerate(prepared.shard_paths)}
+        shards = {s: Shard(path) for s, path in enumerate(prepared.data.shard_paths)}
         bank = Bank(shards, total_shards=len(shards), crop=config.crop, seed=0)
         for s, shard in shards.items():
             bank.weigh(s, np.full(shard.pixels, 0.5, np.float16))

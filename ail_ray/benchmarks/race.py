@@ -10,7 +10,6 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -43,14 +42,6 @@ Result = dict[str, Any]
 """
 
 
-class OverError(Exception):
-    """The time of a turn is over, after so many steps of an epoch."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(steps)
-        self.steps = steps
-
-
 class Racer(ABC):
     """One of the two racers: a student, and work on it that pauses whenever a turn is over."""
 
@@ -64,12 +55,13 @@ class Racer(ABC):
         self.student, self.round, self.seconds, self._until = config.student(), 0, 0.0, 0.0
         self._work = self.work()
 
-    def turn(self, seconds: float) -> None:
-        """Work for so many seconds."""
-        started = time.perf_counter()
-        self._until = started + seconds
-        next(self._work)
-        self.seconds += time.perf_counter() - started
+    def turn(self, until: float) -> None:
+        """Work until so many seconds of work are done, those of the turns before included."""
+        if self.seconds < until:
+            started = time.perf_counter()
+            self._until = started + until - self.seconds
+            next(self._work)
+            self.seconds += time.perf_counter() - started
 
     def over(self) -> bool:
         """Whether this turn is over."""
@@ -77,11 +69,11 @@ class Racer(ABC):
 
     @abstractmethod
     def work(self) -> Iterator[None]:
-        """Train round after round without an end, and pause between two steps or shards."""
+        """Train round after round without an end, and pause where a turn is over."""
 
 
 class Ours(Racer):
-    """Our way: importance from the bank, the fastest precision, and `train_epoch`."""
+    """Our way: importance from the bank, the fastest precision, and `train_epoch`; it pauses behind an epoch."""
 
     def work(self) -> Iterator[None]:
         c, bank, precision = self.config, self.bank, fastest(CPU)
@@ -105,21 +97,11 @@ class Ours(Racer):
                 if self.over():
                     yield
             for epoch in range(c.epochs):
-                done = 0
-                while done < math.ceil(self.crops / c.batch):
-                    try:
-                        train_epoch(
-                            state, bank, round=self.round, epoch=epoch, crops=self.crops, group=Group(),
-                            precision=precision, done=done, after_step=self._pause,
-                        )  # fmt: skip
-                        break
-                    except OverError as over:
-                        done = over.steps
-                        yield
-
-    def _pause(self, done: int) -> None:
-        if self.over():
-            raise OverError(done)
+                train_epoch(
+                    state, bank, round=self.round, epoch=epoch, crops=self.crops, group=Group(), precision=precision
+                )
+                if self.over():
+                    yield
 
 
 class Released(Racer):
@@ -159,16 +141,16 @@ def race(
     Raises:
         ConfigError: images or teacher are not there.
     """
-    config = config or replace(mini(), init="he").run(rule="reference", teacher="vdsr", seed=0)
+    config = config or mini().run(init="he", rule="reference", teacher="vdsr", seed=0)
     found = find_teacher(config.teacher, config.scales)
     if found is None:
         raise ValueError(f"a race needs a teacher with weights, got {config.teacher}")
     with tempfile.TemporaryDirectory() as folder:
         prepared = plan_data(config, as_path(folder))
         build_data(prepared, say=say)
-        shards = {s: Shard(path) for s, path in enumerate(prepared.shard_paths)}
+        shards = {s: Shard(path) for s, path in enumerate(prepared.data.shard_paths)}
         images = EvaluationImages.load(prepared.test[0].path)
-    crops, threads = prepared.crops_per_epoch(config), torch.get_num_threads()
+    crops, threads = prepared.data.crops_per_epoch(config), torch.get_num_threads()
     racers = {}
     for name, kind in (("ours", Ours), ("the released way", Released)):
         bank = Bank(shards, total_shards=len(shards), crop=config.crop, seed=config.seed)
@@ -179,9 +161,11 @@ def race(
     points: dict[str, list[dict[str, float]]] = {name: [] for name in racers}
     torch.set_num_threads(cores())
     try:
-        for _ in range(marks):
+        for mark in range(marks):
+            until = 60 * minutes * (mark + 1) / marks
             for name, racer in racers.items():
-                racer.turn(60 * minutes / marks)
+                racer.turn(until)
+                until = racer.seconds  # ours, whose epochs end when they end, goes first; the other works as long
                 psnr = evaluate(racer.student, images).psnr
                 points[name].append({"minutes": racer.seconds / 60, "round": racer.round, "psnr": psnr})
                 say(f"{racer.seconds / 60:6.1f} min  {name:16} round {racer.round:2}  {images.set} {psnr:.2f} dB")

@@ -86,13 +86,13 @@ def _precision(device: torch.device) -> Line:
 def _plan(storage: UPath) -> TrialPlan:
     prepared = plan_data(CONFIG, storage)
     build_data(prepared, say=lambda line: None)
-    return TrialPlan(config=CONFIG, prepared=prepared, teacher=None, errors=None, precision="fp64")
+    return TrialPlan(config=CONFIG, data=prepared.data, maps=None, precision="fp64")
 
 
 def _values(run: RunDirectory) -> Line:
     """Compare the last record of a run with the stored one."""
-    record = run.records()[-1]
-    found = (record["squared_error"], record["importance"]["mean"], record["validation"][0]["psnr"])
+    record = run.record(run.last_round)
+    found = (record.squared_error or 0.0, record.importance.mean, record.validation[0].psnr)
     expected = (SQUARED_ERROR, IMPORTANCE, PSNR)
     text = "squared error {:.9f}, importance {:.6f}, {:.6f} dB".format(*found)
     return "one AIL round", bool(np.allclose(found, expected, rtol=1e-5)), text

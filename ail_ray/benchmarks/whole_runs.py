@@ -24,7 +24,7 @@ from upath import UPath
 from ail_ray.benchmarks.kernels import CPU, trainer
 from ail_ray.benchmarks.memory import Watch, end
 from ail_ray.benchmarks.timing import Figure, in_turns, ratio
-from ail_ray.files import FileError, as_path, read_json, write_json
+from ail_ray.files import FileError, as_path, read_json, read_record, write_json
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
@@ -37,8 +37,9 @@ from ail_ray.orchestration.cluster import cluster
 from ail_ray.orchestration.trials import run_on_ray
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import Prepared, build_data, plan_data
+from ail_ray.runs.preparation import build_data, plan_data
 from ail_ray.runs.run import TrialPlan, run_local
+from ail_ray.sweeps.sweep_file import Summary
 
 ROOT = Path(__file__).parents[2]
 WORKING = ("RayTrainWorker", "ImportanceStore", "raylet")  # processes that hold pixels, the last in shared memory
@@ -49,7 +50,7 @@ def run_config(**changes: Any) -> RunConfig:
     values: dict[str, Any] = {
         "train": ("sample",), "validation": ("sample-val",), "test": (), "downsizes": (1.0, 0.7, 0.5), "rounds": 1,
     } | changes  # fmt: skip
-    return replace(mini().run(rule="eq7", teacher="none"), **values)
+    return mini().run(rule="eq7", teacher="none", **values)
 
 
 def crops_in(seconds: float, **changes: Any) -> int:
@@ -67,8 +68,7 @@ def ray_vs_local(*, seconds: float = 62.0, turns: int = 2) -> Figure:
     with _storage() as storage, cluster():
         for turn in range(turns):
             plan = _plan(run_config(crops=crops, seed=turn), storage / f"turn-{turn}")
-            other = replace(plan, prepared=replace(plan.prepared, storage=storage / f"turn-{turn}-ray"))
-            build_data(other.prepared, say=lambda line: None)
+            other = _plan(plan.config, storage / f"turn-{turn}-ray")
             for through in (False, True) if turn % 2 == 0 else (True, False):  # what drifts meets both alike
                 if through:
                     directory = run_on_ray(other, Placement(), lambda record: None)
@@ -93,7 +93,7 @@ def two_workers(repeats: int = 7, *, steps: int = 15, batch: int = 128) -> Figur
             _together_and_alone,
             train_loop_config={
                 "config": config,
-                "prepared": plan.prepared,
+                "data": plan.data,
                 "steps": steps,
                 "repeats": repeats,
                 "to": found,
@@ -107,11 +107,11 @@ def two_workers(repeats: int = 7, *, steps: int = 15, batch: int = 128) -> Figur
 
 def _together_and_alone(job: dict[str, Any]) -> None:
     """What a worker does in `two_workers`: pairs of seconds, together and alone, for the same number of crops."""
-    config, prepared = job["config"], job["prepared"]
+    config, data = job["config"], job["data"]
     torch.set_num_threads(1)
     context = ray.train.get_context()
     group, precision = Group(context.get_world_rank(), context.get_world_size()), fastest(CPU)
-    shards = {s: Shard(path) for s, path in enumerate(prepared.shard_paths) if s % group.size == group.rank}
+    shards = {s: Shard(path) for s, path in enumerate(data.shard_paths) if s % group.size == group.rank}
     shared = Bank(shards, total_shards=config.shards, crop=config.crop, seed=0)
     own = Bank(dict(enumerate(shards.values())), total_shards=len(shards), crop=config.crop, seed=group.rank)
     for bank in (shared, own):
@@ -156,13 +156,13 @@ def bytes_per_pixel(
             )  # fmt: skip
             plan = _plan(config, storage)
             with Watch(WORKING) as watch:
-                records = run_on_ray(plan, Placement(workers=2), lambda record: None).records()
+                records = [*run_on_ray(plan, Placement(workers=2), lambda record: None).follow()]
         training, whole = list[float](), list[float]()
         for before, record in pairwise(records):
-            trained = record["time"] - record["seconds"]["evaluation"]
-            training.append(statistics.median(watch.between(trained - 0.6 * record["seconds"]["theta"], trained)))
-            whole.append(max(watch.between(before["time"], trained)))
-        pixels.append(plan.prepared.corpus.pixels)
+            trained = record.time - record.seconds["evaluation"]
+            training.append(statistics.median(watch.between(trained - 0.6 * record.seconds["theta"], trained)))
+            whole.append(max(watch.between(before.time, trained)))
+        pixels.append(plan.data.pixels)
         steady.append(statistics.mean(training))
         most.append(statistics.mean(whole))
     if not min(steady) > 0:
@@ -187,8 +187,8 @@ def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[st
         started = time.perf_counter()
         subprocess.run(**_command(words, storage), check=True)
         taken = time.perf_counter() - started
-        summary = read_json(storage / "ail_out" / "summary.json")
-        trained = [_training_seconds(UPath(trial["directory"])) for trial in summary["trials"]]
+        summary = read_record(storage / "ail_out" / "summary.json", Summary)
+        trained = [_training_seconds(trial.path) for trial in summary.trials]
     at_best = sum(trained) / min(at_once, trials)
     return {"ratio": taken / at_best, "unit": "times", "seconds": taken, "shortest_trial": min(trained)}
 
@@ -216,11 +216,11 @@ def _first_step(runs: UPath) -> float | None:
     """When the first epoch that was committed began."""
     for path in runs.glob("*") if runs.exists() else ():
         try:
-            epochs = RunDirectory(path).manifest()["epochs"]
+            epochs = RunDirectory(path).manifest().epochs
         except FileError:  # not there yet
             continue
         if epochs:
-            return float((path / "manifest.json").stat().st_mtime - epochs[0]["seconds"])
+            return float((path / "manifest.json").stat().st_mtime - epochs[0].seconds)
     return None
 
 
@@ -236,21 +236,21 @@ def _command(words: Sequence[str], folder: UPath) -> dict[str, Any]:
 
 def _training_seconds(run: UPath) -> float:
     """How many seconds both subproblems of a run took, over all its rounds."""
-    seconds = [record["seconds"] for record in RunDirectory(run).records()]
+    seconds = [record.seconds for record in RunDirectory(run).follow()]
     return sum(each["theta"] + each.get("importance", 0.0) for each in seconds)
 
 
 def _second_round(directory: RunDirectory) -> float:
     """How many seconds passed from the commit of round 0 to that of round 1."""
-    first, second = (record["time"] for record in directory.records())
+    first, second = (record.time for record in directory.follow())
     return float(second - first)
 
 
 def _plan(config: RunConfig, storage: UPath) -> TrialPlan:
-    prepared: Prepared = plan_data(config, storage)
+    prepared = plan_data(config, storage)
     build_data(prepared, say=lambda line: None)
     precision: Precision = fastest(CPU)
-    return TrialPlan(config=config, prepared=prepared, teacher=None, errors=None, precision=precision)
+    return TrialPlan(config=config, data=prepared.data, maps=None, precision=precision)
 
 
 def _pictures(folder: UPath, side: int, count: int) -> None:

@@ -98,26 +98,26 @@ def help_page(kind: type, default: Any, *, prog: str, description: str) -> str:
 
 
 def _flags(kind: Any, default: Any) -> Iterator[Flag]:
-    texts = _texts(kind)
+    said = kind.texts if hasattr(kind, "texts") else texts(kind)
     for field in dataclasses.fields(kind):
         value = getattr(default, field.name)
         if dataclasses.is_dataclass(field.type):
             yield from _flags(field.type, value)
         else:
-            yield Flag(field.name, field.type, value, texts.get(field.name, ""))
+            yield Flag(field.name, field.type, value, said.get(field.name, ""))
 
 
-def _texts(kind: type) -> dict[str, str]:
+def texts(kind: type) -> dict[str, str]:
     """The string below each field in the source of a class and of those that it derives from."""
-    texts = dict[str, str]()
+    found = dict[str, str]()
     for each in reversed(kind.__mro__[:-1]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
         assert isinstance(definition, ast.ClassDef)
         for statement, below in itertools.pairwise(definition.body):
             match statement, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                    texts[name] = " ".join(text.split())
-    return texts
+                    found[name] = " ".join(text.split())
+    return found
 
 
 def _add(group: Any, flag: Flag) -> None:

@@ -1,7 +1,6 @@
 """A network measured on image sets."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +9,13 @@ from ail_ray.delivery.named import find_network
 from ail_ray.errors import ConfigError, counted
 from ail_ray.files import FileError
 from ail_ray.imaging import image_sets
-from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.images import ImageError, luma, modcrop, read_image
+from ail_ray.imaging.evaluation import EvaluationImages, read_luma
+from ail_ray.imaging.images import ImageError, modcrop
 from ail_ray.imaging.metrics import measurable
 from ail_ray.learning.inference import evaluate
 from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import Precision, placed
+from ail_ray.learning.records import Row
 
 
 def benchmark(
@@ -28,8 +28,8 @@ def benchmark(
     say: Callable[[str], None],
     load: Callable[[str, int], Network] = lambda word, scale: find_network(word),
     advance: Callable[[float], None] = lambda share: None,
-) -> list[dict[str, Any]]:
-    """Measure a model on image sets: `{"model", "set", "scale", "psnr", "ssim", "images"}` for each set and scale.
+) -> list[Row]:
+    """Measure a model on image sets: a row for each set and scale.
 
     Args:
         model: a word for a network, as `load` takes it.
@@ -73,25 +73,23 @@ def benchmark(
         pictures = _usable(images, max(scales))
         for scale, network in networks.items():
             measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
-            row = evaluate(network, measured, precision=precision, advance=lambda: advance(share)).as_dict()
-            rows.append({"model": model, **row})
-            count = counted(row["images"], "image")
-            say(f"{row['set']} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({count})")
+            row = evaluate(network, measured, precision=precision, advance=lambda: advance(share))
+            rows.append(row)
+            say(f"{row.where}: {row.psnr:.3f} dB, SSIM {row.ssim:.4f} ({counted(row.images, 'image')})")
     return rows
 
 
 def _usable(images: image_sets.ImageSet, scale: int) -> list[np.ndarray]:
     """The luma of every image; ConfigError with a line for each image that is too small to be measured."""
-    pictures, problems = [], []
-    for path in images.paths:
-        try:
-            pictures.append(luma(read_image(path)))
-        except ImageError as error:
-            problems.append(f"sets: {error}")
-            continue
-        height, width = pictures[-1].shape
-        if not measurable(height, width, scale):
-            problems.append(f"sets: {path}: {height}×{width} pixels are too few to measure scale {scale}")
-    if problems:
-        raise ConfigError(problems)
+    try:
+        pictures = read_luma(images.paths)
+    except ImageError as error:
+        raise ConfigError([f"sets: {line}" for line in str(error).splitlines()]) from None
+    small = [
+        f"sets: {path}: {y.shape[0]}×{y.shape[1]} pixels are too few to measure scale {scale}"
+        for path, y in zip(images.paths, pictures, strict=True)
+        if not measurable(y.shape[0], y.shape[1], scale)
+    ]
+    if small:
+        raise ConfigError(small)
     return pictures

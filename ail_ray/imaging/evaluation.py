@@ -7,7 +7,15 @@ import numpy as np
 from upath import UPath
 
 from ail_ray.files import AnyPath, read_tensors, write_tensors
-from ail_ray.imaging.images import degrade, each_read, enlarge, luma, modcrop, read_image
+from ail_ray.imaging.images import (
+    ImageError,
+    degrade,
+    each_read,
+    enlarge,
+    luma,
+    modcrop,
+    read_image,
+)
 
 
 class EvaluationImages:
@@ -23,14 +31,14 @@ class EvaluationImages:
         self.set, self.scale, self.hr = name, scale, hr
 
     @classmethod
-    def read(cls, name: str, scale: int, images: Sequence[AnyPath]) -> "EvaluationImages":
-        """Read image files.
+    def read(cls, name: str, scale: int, images: Sequence[AnyPath], digests: Sequence[str] = ()) -> "EvaluationImages":
+        """Read image files, as `read_luma` does, and crop them to multiples of the scale.
 
         Raises:
-            ImageError: as `read_image`.
+            ImageError: a line for each image that cannot be read, or has another digest than was given.
             ValueError: an image is smaller than the scale.
         """
-        return cls(name, scale, [_luma_of(image, scale) for image in images])
+        return cls(name, scale, [modcrop(y, scale) for y in read_luma(images, digests)])
 
     @classmethod
     def load(cls, path: UPath) -> "EvaluationImages":
@@ -56,18 +64,32 @@ class EvaluationImages:
         return self.bicubic if upsampling == 1 else self.small
 
 
-def _luma_of(image: AnyPath, scale: int) -> np.ndarray:
-    """Luma of an image file, cropped to multiples of the scale: (height, width) uint8."""
-    return modcrop(luma(read_image(image)), scale)
+def read_luma(images: Sequence[AnyPath], digests: Sequence[str] = ()) -> list[np.ndarray]:
+    """The luma of image files, (H, W) uint8 each.
+
+    Args:
+        digests: SHA-256 of the files, if they were looked at before.
+
+    Raises:
+        ImageError: a line for each image that cannot be read, or has another digest.
+    """
+    known: Sequence[str | None] = digests or [None] * len(images)
+    files = zip(images, known, strict=True)
+    found, problems = each_read(lambda file: luma(read_image(*file)), files)
+    if problems:
+        raise ImageError("\n".join(problems))
+    return found
 
 
-def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int) -> list[str]:
+def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int, digests: Sequence[str]) -> list[str]:
     """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file.
 
     Returns:
-        A line for each image that cannot be read; where there is one, nothing is written.
+        A line for each image that cannot be read, or has changed; where there is one, nothing is written.
     """
-    hr, problems = each_read(lambda image: _luma_of(image, scale), images)
-    if not problems:
-        write_tensors(path, {f"{i:04d}": y for i, y in enumerate(hr)}, {"set": name, "scale": str(scale)})
-    return problems
+    try:
+        hr = EvaluationImages.read(name, scale, images, digests).hr
+    except ImageError as error:
+        return str(error).splitlines()
+    write_tensors(path, {f"{i:04d}": y for i, y in enumerate(hr)}, {"set": name, "scale": str(scale)})
+    return []

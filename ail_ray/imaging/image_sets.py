@@ -8,7 +8,6 @@ van der Walt), coffee (Rachel Michetti); public domain: rocket (SpaceX), astrona
 no known copyright restrictions: coins (Brooklyn Museum). No scene is in both sets.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -104,11 +103,6 @@ def find(name: str, data_dir: AnyPath | None = None, *, suffixes: tuple[str, ...
         raise DatasetError(f"image set {name} is not here ({where}); fetch it with {fetched_by}")
     there = [*SAMPLES, *(["BSDS200-val"] if "BSDS200" in known else []), *known]
     raise DatasetError(f"unknown image set {name!r}; there are {', '.join(there)} ({where}), and any path")
-
-
-def content_digest(path: AnyPath) -> str:
-    """SHA-256 of the file's bytes, 64 hexadecimal digits; raises OSError if it cannot be read."""
-    return hashlib.sha256(as_path(path).read_bytes()).hexdigest()
 
 
 def _named_folders(data_dir: AnyPath | None) -> tuple[dict[str, UPath], str]:

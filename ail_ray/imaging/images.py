@@ -4,6 +4,8 @@ Everything is bicubic with antialiasing (a = -0.5) in floating point, through Pi
 rounded between the degradation of an image and its enlargement.
 """
 
+import hashlib
+import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -23,10 +25,14 @@ class ImageError(ValueError):
 
 
 @contextmanager
-def opened(path: AnyPath) -> Iterator[Image.Image]:
-    """Open a file as a Pillow image without decoding its pixels; whatever goes wrong becomes an `ImageError`."""
+def opened(path: AnyPath, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open a file as a Pillow image without decoding its pixels; whatever goes wrong becomes an `ImageError`.
+
+    Args:
+        content: the file's bytes, if they were read already.
+    """
     try:
-        with as_path(path).open("rb") as file, Image.open(file) as image:
+        with as_path(path).open("rb") if content is None else io.BytesIO(content) as file, Image.open(file) as image:
             # Pillow remembers it, so that the size and the pixels follow the same orientation.
             _header_exif(image)
             yield image
@@ -51,20 +57,23 @@ def _unknown(path: AnyPath) -> str:
     return "empty, or not an image of a known format"
 
 
-def read_image(path: AnyPath) -> np.ndarray:
+def read_image(path: AnyPath, digest: str | None = None) -> np.ndarray:
     """Read an image file, local or in an object store, turned upright as its EXIF orientation says.
 
     Grey images (1, 8 or 16 bits, with or without alpha) stay single-channel. Everything else (palette, CMYK,
     alpha) is converted to RGB, grey-looking ones included. Alpha is dropped, not composited; 16 bits become
     8; an animation gives its first frame.
 
+    Args:
+        digest: SHA-256 of the file, if it was looked at before; the bytes that have it are those that are decoded.
+
     Returns:
         (H, W) uint8 for a single-channel image, else (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: missing, empty, truncated, no image, beyond Pillow's limit of pixels, or of 32-bit pixels.
+        ImageError: missing, changed since, empty, truncated, no image, beyond Pillow's limit, or of 32-bit pixels.
     """
-    with opened(path) as image:
+    with opened(path, None if digest is None else _unchanged(path, digest)) as image:
         ImageOps.exif_transpose(image, in_place=True)
         # Pillow would otherwise try to carry a transparent colour over, and warn when it cannot.
         image.info.pop("transparency", None)
@@ -75,6 +84,11 @@ def read_image(path: AnyPath) -> np.ndarray:
         if image.mode in ("I", "F"):
             raise ImageError(f"{path}: 32-bit pixels have no defined range; save it with 8 or 16 bits")
         return np.array(image.convert("RGB"))
+
+
+def content_digest(content: bytes) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def each_read(read: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], list[str]]:
@@ -88,13 +102,13 @@ def each_read(read: Callable[[T], R], items: Iterable[T]) -> tuple[list[R], list
     return found, problems
 
 
-def image_size(path: AnyPath) -> tuple[int, int]:
+def image_size(path: AnyPath, content: bytes | None = None) -> tuple[int, int]:
     """(height, width) of what `read_image` would return, from the header only.
 
     Raises:
         ImageError: as `read_image`, as far as the header tells.
     """
-    with opened(path) as image:
+    with opened(path, content) as image:
         return upright_size(image)
 
 
@@ -170,6 +184,17 @@ def enlarge(lr: np.ndarray, scale: int) -> np.ndarray:
     """Bicubic enlargement: (h, w) float32 on [0, 1] -> (h scale, w scale) float32, overshoot not clipped."""
     height, width = lr.shape
     return resize(lr, height * scale, width * scale)
+
+
+def _unchanged(path: AnyPath, digest: str) -> bytes:
+    """The bytes of a file that had this digest before; ImageError if it cannot be read, or has another now."""
+    try:
+        content = as_path(path).read_bytes()
+    except Exception as error:  # object stores have errors of their own
+        raise ImageError(f"{path}: cannot be read ({one_line(error)})") from None
+    if content_digest(content) != digest:
+        raise ImageError(f"{path}: has changed since the command began; start it again")
+    return content
 
 
 def _header_exif(image: Image.Image) -> Image.Exif:

@@ -13,9 +13,9 @@ from upath import UPath
 
 from ail_ray.errors import counted
 from ail_ray.files import digest_of
-from ail_ray.imaging.image_sets import content_digest
 from ail_ray.imaging.images import (
     ImageError,
+    content_digest,
     downsize,
     image_size,
     luma,
@@ -42,8 +42,8 @@ class Pair:
         return self.height * self.width
 
     def prepare(self) -> np.ndarray:
-        """The high-resolution luma: (height, width) uint8."""
-        return modcrop(downsize(luma(read_image(self.path)), self.downsize), self.scale)
+        """The high-resolution luma: (height, width) uint8; ImageError as `read_image`."""
+        return modcrop(downsize(luma(read_image(self.path, self.content)), self.downsize), self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +88,15 @@ def plan_corpus(
         ImageError: images cannot be read, a line for each.
         ValueError: no pair is left, or there are fewer pairs than shards.
     """
-    excluded = {content_digest(path) for path in exclude}
+    excluded = {content_digest(path.read_bytes()) for path in exclude}
     pairs, skipped, unreadable = [], 0, []
     for path in images:
-        content = content_digest(path)
-        if content in excluded:
+        content = path.read_bytes()
+        digest = content_digest(content)
+        if digest in excluded:
             continue
         try:
-            full_height, full_width = image_size(path)
+            full_height, full_width = image_size(path, content)
         except ImageError as error:
             unreadable.append(str(error))
             continue
@@ -106,14 +107,7 @@ def plan_corpus(
                     skipped += 1
                     continue
                 pairs.append(
-                    Pair(
-                        content=content,
-                        downsize=factor,
-                        scale=scale,
-                        height=height,
-                        width=width,
-                        path=str(path),
-                    )
+                    Pair(content=digest, downsize=factor, scale=scale, height=height, width=width, path=str(path))
                 )
     if unreadable:
         raise ImageError("\n".join(unreadable))

@@ -4,9 +4,10 @@ The same lines run in one process and on every worker of a cluster; who holds wh
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.importance import HISTOGRAM_BINS, histogram, summary
+from ail_ray.learning.importance import HISTOGRAM_BINS, histogram, spread
 from ail_ray.learning.inference import error_map, evaluate_all
 from ail_ray.learning.precision import Precision
-from ail_ray.learning.theta import EpochLog, TrainState, silent_layers, train_epoch
+from ail_ray.learning.records import EpochLog, Measured
+from ail_ray.learning.theta import TrainState, silent_layers, train_epoch
 
 DRAWS = 10
 """How often a student is drawn again; if the last one dies too, it is kept and said to be dead."""
@@ -40,8 +42,8 @@ class Importance(Protocol):
 class Journal(Protocol):
     """The run's memory: what is committed is never done again."""
 
-    def resume(self, state: TrainState) -> tuple[int, int, int]:
-        """Bring the state to the last commit; return its round, the epochs done of it, and the steps of the next."""
+    def resume(self, state: TrainState) -> tuple[int, int]:
+        """Bring the state to the last commit; return the round that is to be done, and how many of its epochs are."""
 
     def attempts(self) -> int:
         """How many students have died in their first training so far."""
@@ -49,14 +51,11 @@ class Journal(Protocol):
     def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
         """Remember that the student died in an epoch of its first training, and forget the epochs of that round."""
 
-    def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
-        """Called where the run may end if its process has been asked to; a given state is remembered before that."""
-
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         """Remember an epoch."""
 
-    def commit_round(self, record: dict[str, Any], state: TrainState) -> None:
-        """Remember a round, on every worker before any goes on."""
+    def commit_round(self, measured: Measured, seconds: dict[str, float], state: TrainState) -> None:
+        """Remember a round, and how many seconds its parts took, on every worker before any goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,75 +78,65 @@ def adaptive_importance_learning(run: Run) -> None:
     """Rounds 0..T: solve for W, then for θ; each round measured and committed before the next begins."""
     for shard, pixels in run.bank.shards.items():
         run.importance.initialise(shard, pixels.pixels)
-    first, epochs, steps = run.journal.resume(run.state)
+    first, epochs_done = run.journal.resume(run.state)
     for t in range(first, run.config.rounds + 1):
-        seconds = {}
-        if t > 0 and epochs == steps == 0:
-            seconds["importance"] = w_subproblem(run, t)
+        seconds = dict[str, float]()
+        if t > 0 and not epochs_done:
+            with timed(seconds, "importance"):
+                w_subproblem(run, t)
             if run.config.restart == "round":
                 run.state.restart()
-        counts = weigh(run, t)
-        seconds["theta"] = theta_subproblem(run, t, epochs, steps)
-        run.journal.commit_round(measure(run, t, counts, seconds), run.state)
-        epochs = steps = 0
+        weigh(run, t)
+        with timed(seconds, "theta"):
+            theta_subproblem(run, t, epochs_done)
+        with timed(seconds, "evaluation"):
+            measured = measure(run, t)
+        run.journal.commit_round(measured, seconds, run.state)
+        epochs_done = 0
 
 
-def w_subproblem(run: Run, t: int) -> float:
+def w_subproblem(run: Run, t: int) -> None:
     """Raise the importance of every pixel by the error of the student of the round before (Eq. 7).
 
-    Returns:
-        Seconds taken. That student is committed, so a restart repeats exactly these updates.
+    That student is committed, so a restart repeats exactly these updates.
     """
-    started = time.perf_counter()
     for shard, pixels in run.bank.shards.items():
-        run.journal.may_leave()
         if run.config.error_passes:
             error = error_map(run.state.student, pixels, run.precision)
         else:
             error = np.zeros(pixels.pixels, np.float16)
         run.importance.update(t, shard, error)
-    return time.perf_counter() - started
 
 
-def weigh(run: Run, t: int) -> np.ndarray:
-    """Let the bank's crops carry `W_t`; return the histogram of the whole of it, all workers' shards together."""
-    counts = np.zeros(HISTOGRAM_BINS, np.int64)
+def weigh(run: Run, t: int) -> None:
+    """Let the bank's crops carry `W_t`."""
     for shard in run.bank.shards:
-        importance = run.importance.read(t, shard)
-        run.bank.weigh(shard, importance)
-        counts += histogram(importance)
-    return run.group.sum(torch.from_numpy(counts)).numpy()
+        run.bank.weigh(shard, run.importance.read(t, shard))
 
 
-def theta_subproblem(run: Run, t: int, epochs: int = 0, steps: int = 0) -> float:
-    """Train the student under the weighted loss (Eq. 4), and commit each epoch; returns the seconds taken.
-
-    `epochs` epochs, and `steps` steps of the next one, have been done already.
+def theta_subproblem(run: Run, t: int, epochs_done: int = 0) -> None:
+    """Train the student under the weighted loss (Eq. 4), and commit each epoch.
 
     With all importance zero there is nothing to learn, and not even weight decay touches the student. One that dies in
     the first round that trains is drawn again, where the configuration allows that, and the round begins anew.
     """
-    started, e = time.perf_counter(), epochs
     if t < run.config.first_trained:
-        return 0.0
+        return
     attempt = run.journal.attempts() if t == run.config.first_trained else 0
-    if attempt and e == steps == 0:
+    if attempt and not epochs_done:
         run.state.begin(run.config.drawn(attempt))
-    while e < run.config.epochs:
+    while epochs_done < run.config.epochs:
         log = train_epoch(
-            run.state, run.bank, round=t, epoch=e, crops=run.crops, group=run.group, precision=run.precision,
-            done=steps,
-            after_step=lambda done, e=e: run.journal.may_leave(run.state, round=t, epoch=e, steps=done),  # type: ignore[misc]
-        )  # fmt: skip
-        steps = 0
-        if t == run.config.first_trained and attempt < DRAWS and run.config.redraws and (silent := dead(run, t, e)):
-            run.journal.commit_death(t, e, silent)
-            attempt, e = attempt + 1, 0
+            run.state, run.bank, round=t, epoch=epochs_done, crops=run.crops, group=run.group, precision=run.precision
+        )
+        may_redraw = t == run.config.first_trained and attempt < DRAWS and run.config.redraws
+        if may_redraw and (silent := dead(run, t, epochs_done)):
+            run.journal.commit_death(t, epochs_done, silent)
+            attempt, epochs_done = attempt + 1, 0
             run.state.begin(run.config.drawn(attempt))
             continue
         run.journal.commit_epoch(log, run.state)
-        e += 1
-    return time.perf_counter() - started
+        epochs_done += 1
 
 
 def dead(run: Run, t: int, epoch: int) -> list[str]:
@@ -155,15 +144,25 @@ def dead(run: Run, t: int, epoch: int) -> list[str]:
     return silent_layers(run.state, run.bank, round=t, epoch=epoch, group=run.group, precision=run.precision)
 
 
-def measure(run: Run, t: int, counts: np.ndarray, seconds: dict[str, float]) -> dict[str, Any]:
-    """The record of a round: importance, seconds, validation and test rows (in float32, or the run's float64), and
-    the layers that keep the student from ever learning again."""
-    started = time.perf_counter()
+def measure(run: Run, t: int) -> Measured:
+    """What the round has made of the student, in float32 or the run's float64, and of the importance."""
     precision: Precision = "fp64" if run.precision == "fp64" else "fp32"
-    rows = {
-        name: evaluate_all(run.state.student, sets, precision=precision, group=run.group)
-        for name, sets in (("validation", run.validation), ("test", run.test))
-    }
-    seconds["evaluation"] = time.perf_counter() - started
-    silent = dead(run, t, run.config.epochs)
-    return {"round": t, "importance": summary(counts), "seconds": seconds, "dead": silent, **rows}
+    validation, test = (
+        evaluate_all(run.state.student, sets, precision=precision, group=run.group)
+        for sets in (run.validation, run.test)
+    )
+    counts = np.zeros(HISTOGRAM_BINS, np.int64)
+    for shard in run.bank.shards:
+        counts += histogram(run.importance.read(t, shard))
+    whole = run.group.sum(torch.from_numpy(counts)).numpy()  # all workers' shards together
+    return Measured(
+        round=t, importance=spread(whole), dead=tuple(dead(run, t, run.config.epochs)), validation=validation, test=test
+    )
+
+
+@contextmanager
+def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Write down how many seconds this block has taken, under the name of a part of the round."""
+    started = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - started

@@ -1,14 +1,15 @@
-"""One AIL run and one sweep, as frozen dataclasses that refuse bad values when they are made.
+"""One AIL run, and a sweep over several, as frozen dataclasses that refuse bad values when they are made.
 
-`Protocol` holds what all trials of a sweep share, `RunConfig` adds the searched values of one run, `SweepConfig`
-their lists. The defaults are the paper's (section 5.3 with its slips mended).
+`RunConfig` has a value for everything that a run depends on; its defaults are the paper's (section 5.3 with its slips
+mended). `SweepConfig` is such a configuration with several values for some of its fields.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 import torch
@@ -16,17 +17,21 @@ import torch
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
-from ail_ray.learning.networks import NETWORKS, Network, build_model, depth_rule, network_defaults, resolved_width
+from ail_ray.learning.networks import NETWORKS, Network, build_model, depth_rule, resolved_width
 from ail_ray.learning.precision import Precision
 
-SEARCHED = ("rho", "width", "lam", "teacher", "rule", "seed")
-OFF: dict[str, Any] = {"restart": "round", "beta": 0.0, "start": None, "init": "he", "init_noise": 0.25}
+Value = str | int | float | None
+"""A value of a run's configuration as people compare it; a tuple of words is one text."""
+
+PARAMETERS = ("rho", "width", "lam", "teacher", "rule", "seed")
+"""The fields that runs are compared by, whatever else a sweep varies."""
+OFF: dict[str, Value] = {"restart": "round", "beta": 0.0, "start": None, "init": "he", "init_noise": 0.25}
 """Fields that were added later, with the value that runs had before: a digest names only what differs from it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """Data, budget and optimisation: what every trial of a sweep has in common."""
+class RunConfig:
+    """One AIL run: its data, budget, student, importance and optimisation."""
 
     train: tuple[str, ...] = ("T91", "BSDS200")
     """Sets to train on: folders in $AIL_DATA_DIR, paths, addresses; `sample` is bundled, 'clips/**' enters folders."""
@@ -86,6 +91,22 @@ class Protocol:
     start: str | None = None
     """Weights (.safetensors) from which the student starts, instead of fresh ones."""
 
+    rho: float = 0.8
+    """Share of the filters, in [0, 1), that every layer of the student lacks: at 0.8 it has 13 of VDSR's 64."""
+    width: int | None = None
+    """Number of feature maps in every layer, instead of --rho."""
+    lam: float = 0.15
+    """Lambda of Eq. 7: the most by which the importance of a pixel rises in one round."""
+    teacher: str = "vdsr"
+    """Network whose errors decide the importance of round 0: `vdsr` (comes with the program), the name of a file in
+    $AIL_TEACHER_DIR, or a path. `none` starts with importance 0 everywhere, `random` with random importance."""
+    rule: Rule = "eq7"
+    """How the importance changes from round to round: `eq7` as in the paper, `reference` as in the authors' code,
+    `exact` by the exact minimum for the squared loss, `hard-first` in the opposite order. `fixed` keeps the importance
+    of round 0. `uniform` keeps importance 1 everywhere: plain training, the control."""
+    seed: int = 0
+    """Seed for the draws of weights, crops and random importance."""
+
     def __post_init__(self) -> None:
         found = self.problems()
         if found:
@@ -118,29 +139,14 @@ class Protocol:
             ("init-noise", self.init_noise, 0 < self.init_noise < math.inf, "be positive"),
             ("beta", self.beta, 0 <= self.beta < math.inf, "be 0 or more"),
             ("shards", self.shards, 1 <= self.shards <= 100_000, "lie in 1..100000"),
+            ("rho", self.rho, 0 <= self.rho < 1, "be in [0, 1)"),
+            ("width", self.width, self.width is None or self.width >= 1, "be at least 1"),
+            ("lam", self.lam, 0 < self.lam < math.inf, "be positive"),
+            ("rule", self.rule, self.rule in RULES, f"be one of {', '.join(RULES)}"),
+            ("seed", self.seed, 0 <= self.seed < 2**63, "be 0 or more"),
         ]  # fmt: skip
         found = [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
-        return found + _network_problems(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig(Protocol):
-    """One AIL run: a protocol and one value for everything that a sweep searches over."""
-
-    rho: float = 0.8
-    width: int | None = None
-    lam: float = 0.15
-    teacher: str = "vdsr"
-    rule: Rule = "eq7"
-    seed: int = 0
-
-    def problems(self) -> list[str]:
-        return [
-            *super().problems(),
-            *_searched_problems(self.rho, self.width, self.lam, self.rule, self.seed),
-            *_distillation_problems(self.beta, (self.rule,), (self.teacher,)),
-            *_unlearning_problems((self.rule,), (self.teacher,)),
-        ]
+        return found + _network_problems(self) + _combination_problems(self)
 
     @property
     def student_width(self) -> int:
@@ -198,44 +204,52 @@ class RunConfig(Protocol):
         """How often the student runs over the corpus: before every round but the first, if its rule needs errors."""
         return self.rounds if RULES[self.rule].needs_error else 0
 
-    def digest(self, *, corpus: str, evaluation: Sequence[str], teacher: str | None, start: str | None = None) -> str:
-        """Name of the run: all that changes its result, with data, teacher and start by content, and nothing else.
+    @property
+    def content(self) -> dict[str, Any]:
+        """All that makes the run what it is, except for images and weights, which are known by what is in them.
 
         The number of rounds is left out, so that a finished run can be extended, unless one schedule spans them all;
         so are λ, teacher and the constants of Eqs. 6 to 8 where the run does not read them.
         """
         content = described(self) | {
-            "corpus": corpus, "evaluation": list(evaluation), "teacher": teacher, "initialisation": self.initialisation,
-            "width": self.student_width, "depth": self.student_depth,
+            "initialisation": self.initialisation, "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
-        if self.start is not None:  # then no weights are drawn
-            content = {k: v for k, v in content.items() if k not in ("init", "init_noise")} | {"start": start}
-        if self.restart == "round":
-            del content["rounds"]
-        for name in ("rho", "train", "validation", "test", *(READABLE - self.reads)):
-            del content[name]
-        return digest_of(content)
+        left_out = {"rho", "train", "validation", "test", *(READABLE - self.reads)}
+        left_out |= {"init", "init_noise"} if self.start is not None else set()  # then no weights are drawn
+        left_out |= {"rounds"} if self.restart == "round" else set()
+        return {name: value for name, value in content.items() if name not in left_out}
+
+    def digest(self, *, corpus: str, evaluation: list[str], teacher: str | None, start: str | None = None) -> str:
+        """Name of the run: its `content`, with digests of the corpus, of evaluation images, of the weights read."""
+        read = {"corpus": corpus, "evaluation": evaluation}
+        read |= {"teacher": teacher} if "teacher" in self.reads else {}  # type: ignore[dict-item]
+        read |= {"start": start} if self.start is not None else {}  # type: ignore[dict-item]
+        return digest_of(self.content | read)
+
+
+def described(config: RunConfig) -> dict[str, Any]:
+    """A configuration as plain data, without the conditions that are off."""
+    return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
+
+
+def parameters(config: RunConfig, also: Mapping[str, object] | None = None) -> dict[str, Value]:
+    """The values of a run that people compare; what it does not read is None.
+
+    Args:
+        also: further fields by name, such as what a sweep varies.
+    """
+    values = {name: getattr(config, name) for name in dict.fromkeys((*PARAMETERS, *(also or ())))}
+    values |= {"width": config.student_width} | ({"rho": None} if config.width is not None else {})
+    values |= dict.fromkeys((READABLE - config.reads) & values.keys())
+    return {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(Protocol):
-    """A search: several values for each of ρ, λ, teacher, rule and seed, every combination a trial."""
+class SweepConfig:
+    """A search: the configuration of a run, and several values for some of its fields; see `SweepConfig.of`."""
 
-    rho: tuple[float, ...] = (0.8,)
-    """Share of the filters, in [0, 1), that every layer of the student lacks: at 0.8 it has 13 of VDSR's 64."""
-    width: tuple[int, ...] = ()
-    """Number of feature maps in every layer, instead of --rho."""
-    lam: tuple[float, ...] = (0.15,)
-    """Lambda of Eq. 7: the most by which the importance of a pixel rises in one round."""
-    teacher: tuple[str, ...] = ("vdsr",)
-    """Network whose errors decide the importance of round 0: `vdsr` (comes with the program), the name of a file in
-    $AIL_TEACHER_DIR, or a path. `none` starts with importance 0 everywhere, `random` with random importance."""
-    rule: tuple[Rule, ...] = ("eq7",)
-    """How the importance changes from round to round: `eq7` as in the paper, `reference` as in the authors' code,
-    `exact` by the exact minimum for the squared loss, `hard-first` in the opposite order. `fixed` keeps the importance
-    of round 0. `uniform` keeps importance 1 everywhere: plain training, the control."""
-    seed: tuple[int, ...] = (0,)
-    """Seeds for the draws of weights, crops and random importance."""
+    base: RunConfig = field(default_factory=RunConfig)  # has the first value of every axis
+    axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # in the order of the fields
     search: Literal["grid", "random", "optuna"] = "grid"
     """`grid` trains every combination of values; `random` and `optuna` draw some, with rho, width and lam as ranges."""
     samples: int = 8
@@ -243,84 +257,104 @@ class SweepConfig(Protocol):
     asha: bool = False
     """Stop trials that are behind others after the same number of rounds (asynchronous successive halving)."""
 
-    def problems(self) -> list[str]:
-        found = super().problems()
-        for name in ("lam", "teacher", "rule", "seed", *(() if self.width else ("rho",))):
-            if not getattr(self, name):
-                found.append(f"{name} must have at least one value")
-        if self.width and self.rho not in ((), SweepConfig.rho, network_defaults(self.network).get("rho")):
-            found.append(
-                f"width is instead of rho: give one, got width {_shown(self.width)} and rho {_shown(self.rho)}"
-            )
-        for rho, width in itertools.product(self.rho or (0.0,), self.width or (None,)):
-            found += _searched_problems(rho, width, 1.0, "eq7", 0)
-        for lam in self.lam:
-            found += _searched_problems(0.0, None, lam, "eq7", 0)
-        for seed in self.seed:
-            found += _searched_problems(0.0, None, 1.0, "eq7", seed)
-        found += _distillation_problems(self.beta, self.rule, self.teacher)
-        found += _unlearning_problems(self.rule, self.teacher)
-        if self.samples < 1:
-            found.append(f"samples must be at least 1, got {self.samples}")
-        if self.asha and not self.validation:
-            found.append("asha compares trials on validation images: name a set with --validation")
-        if self.search == "optuna" and not self.validation:
-            found.append("search optuna compares trials on validation images: name a set with --validation")
-        return list(dict.fromkeys(found))
+    def __post_init__(self) -> None:
+        found = [] if self.samples >= 1 else [f"samples must be at least 1, got {self.samples}"]
+        for name, asked in (("asha", self.asha), ("search optuna", self.search == "optuna")):
+            if asked and not self.base.validation:
+                found.append(f"{name} compares trials on validation images: name a set with --validation")
+        if found:
+            raise ConfigError(found)
+
+    @classmethod
+    def of(cls, **values: Any) -> "SweepConfig":
+        """A sweep by the fields of `RunConfig`, any of which may be given several values, and by its own fields.
+
+        A field with a list or a tuple for its value has several; one that is a tuple itself, such as `scales`, has
+        several if it is given several tuples. For a field that may be None an empty tuple means that.
+
+        Raises:
+            ConfigError: with a line for everything that is wrong in any combination.
+        """
+        kinds = {each.name: each for each in fields(RunConfig)}
+        own = {name: values.pop(name) for name in ("search", "samples", "asha") if name in values}
+        if unknown := values.keys() - kinds.keys():
+            raise TypeError(f"no such field: {', '.join(sorted(unknown))}")
+        single, axes, problems = dict[str, Any](), dict[str, tuple[Any, ...]](), list[str]()
+        for name in (name for name in kinds if name in values):
+            given, whole = values[name], get_origin(kinds[name].type) is tuple
+            several = whole and bool(given) and all(isinstance(each, tuple | list) for each in given)
+            if whole and not several:
+                single[name] = tuple(given)
+                continue
+            each = tuple(tuple(v) if whole else v for v in given) if isinstance(given, list | tuple) else (given,)
+            if each:
+                single[name] = each[0]
+                axes |= {name: each} if len(dict.fromkeys(each)) > 1 else {}
+            elif type(None) not in get_args(kinds[name].type):
+                problems.append(f"{name} must have at least one value")
+        base = RunConfig()
+        try:
+            base = RunConfig(**single)
+        except ConfigError as error:
+            problems += error.problems
+        for combination in itertools.product(*axes.values()):
+            try:
+                RunConfig(**single | dict(zip(axes, combination, strict=True)))
+            except ConfigError as error:
+                problems += error.problems
+        try:
+            sweep = cls(base=base, axes=axes, **own)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(list(dict.fromkeys(problems)))
+        return sweep
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The sweep as `of` takes it: every field of a run with its value, or with the values of its axis."""
+        return {each.name: getattr(self.base, each.name) for each in fields(RunConfig)} | dict(self.axes)
+
+    def where(self, **values: Any) -> "SweepConfig":
+        """The same sweep with other values."""
+        own = {name: getattr(self, name) for name in ("search", "samples", "asha")}
+        return SweepConfig.of(**{**self.values, **own, **values})
 
     def grid(self) -> Iterator[RunConfig]:
         """Every combination once; a run that reads no λ or no teacher, as the control, once for all of them."""
-        sizes: list[dict[str, Any]] = [{"width": w} for w in self.width] or [{"rho": r} for r in self.rho]
         seen = set()
-        for size, lam, teacher, rule, seed in itertools.product(sizes, self.lam, self.teacher, self.rule, self.seed):
-            run = self.run(lam=lam, teacher=teacher, rule=rule, seed=seed, **size)
+        for combination in itertools.product(*self.axes.values()):
+            run = self.run(dict(zip(self.axes, combination, strict=True)))
             if (key := identity(run)) not in seen:
                 seen.add(key)
                 yield run
 
-    def run(self, **searched: Any) -> RunConfig:
-        """The run with these values of what is searched and this sweep's protocol."""
-        return RunConfig(**{field.name: getattr(self, field.name) for field in fields(Protocol)}, **searched)
+    def run(self, searched: Mapping[str, Any] | None = None, **more: Any) -> RunConfig:
+        """The run with these values of what is searched, and the first value of everything else."""
+        return replace(self.base, **(searched or {}), **more)
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The sweep as plain data: a list for each of `PARAMETERS` and for every axis, and one value for all else."""
+        values = {name: value for name, value in self.values.items() if name not in OFF or value != OFF[name]}
+        listed = {name: list(self.axes.get(name, [values[name]])) for name in (*PARAMETERS, *self.axes)}
+        listed["width"] = [] if listed["width"] == [None] else listed["width"]
+        return values | listed | {"search": self.search, "samples": self.samples, "asha": self.asha}
 
 
-def parameters(config: RunConfig) -> dict[str, Any]:
-    """The searched values of a run as people compare them; what it does not read is None."""
-    values = {name: getattr(config, name) for name in SEARCHED} | {"width": config.student_width}
-    if config.width is not None:
-        values["rho"] = None
-    return values | dict.fromkeys({"lam", "teacher"} - config.reads)
+def identity(config: RunConfig) -> str:
+    """What makes two trials of a sweep the same one: all that makes them what they are, ρ by the width it gives."""
+    sets = [config.train, config.validation, config.test, config.rounds]
+    return digest_of([config.content, sets])
 
 
-def identity(config: RunConfig) -> tuple[Any, ...]:
-    """What makes two trials of a sweep the same run: the searched values, of ρ only the width that it gives."""
-    return tuple((parameters(config) | {"rho": None}).values())
-
-
-def described(config: Protocol) -> dict[str, Any]:
-    """A configuration as plain data, without the conditions that are off."""
-    return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
-
-
-def _searched_problems(rho: float, width: int | None, lam: float, rule: str, seed: int) -> list[str]:
-    found = []
-    if not 0 <= rho < 1:
-        found.append(f"rho must be in [0, 1), got {rho}")
-    if width is not None and width < 1:
-        found.append(f"width must be at least 1, got {width}")
-    if not 0 < lam < math.inf:
-        found.append(f"lam must be positive, got {lam}")
-    if rule not in get_args(Rule):
-        found.append(f"rule must be one of {', '.join(get_args(Rule))}, got {rule!r}")
-    if not 0 <= seed < 2**63:
-        found.append(f"seed must be 0 or more, got {seed}")
-    return found
-
-
-def _network_problems(config: Protocol) -> list[str]:
+def _network_problems(config: RunConfig) -> list[str]:
     if config.network not in NETWORKS:
         return []
     found = []
-    if config.init != "identity" and config.init_noise != Protocol.init_noise:
+    if config.width is not None and config.rho not in (RunConfig.rho, NETWORKS[config.network].defaults.get("rho")):
+        found.append(f"width is instead of rho: give one, got width {config.width} and rho {config.rho}")
+    if config.init != "identity" and config.init_noise != RunConfig.init_noise:
         found.append(f"init-noise goes with init identity, got init {config.init}")
     if config.depth is not None and config.depth not in NETWORKS[config.network].depths:
         found.append(f"depth must {depth_rule(config.network)}, got {config.depth}")
@@ -332,18 +366,15 @@ def _network_problems(config: Protocol) -> list[str]:
     return found
 
 
-def _distillation_problems(beta: float, rules: Sequence[str], teachers: Sequence[str]) -> list[str]:
-    if not beta > 0:
-        return []
-    found = [f"beta goes with rule uniform only, got rule {rule}" for rule in rules if rule != "uniform"]
-    without = [teacher for teacher in teachers if teacher in ("none", "random")]
-    return found + [f"beta needs a teacher with weights, got teacher {teacher}" for teacher in without]
-
-
-def _unlearning_problems(rules: Sequence[str], teachers: Sequence[str]) -> list[str]:
-    if "fixed" in rules and "none" in teachers:
-        return ["rule fixed keeps the importance of round 0, which teacher none makes 0: it would train nothing"]
-    return []
+def _combination_problems(config: RunConfig) -> list[str]:
+    found = []
+    if config.beta > 0 and config.rule != "uniform":
+        found.append(f"beta goes with rule uniform only, got rule {config.rule}")
+    if config.beta > 0 and config.teacher in ("none", "random"):
+        found.append(f"beta needs a teacher with weights, got teacher {config.teacher}")
+    if config.rule == "fixed" and config.teacher == "none":
+        found.append("rule fixed keeps the importance of round 0, which teacher none makes 0: it would train nothing")
+    return found
 
 
 def _shown(value: Any) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ail_ray.files import as_tensor
+from ail_ray.learning.records import Spread
 
 Rule = Literal["eq7", "reference", "exact", "uniform", "fixed", "hard-first"]
 ErrorUnit = Literal["squared", "absolute"]
@@ -238,10 +239,10 @@ def histogram(importance: Array) -> Array:
     return counts
 
 
-def summary(counts: Array) -> dict[str, float]:
+def spread(counts: Array) -> Spread:
     """Mean, quantiles and saturated share (pixels at 1, to three decimals) of importance from its histogram."""
     values = np.arange(HISTOGRAM_BINS) / 1000
     total = counts.sum()
     cumulative = np.cumsum(counts)
     quantiles = {f"p{q:02d}": float(values[np.searchsorted(cumulative, total * q / 100)]) for q in (5, 25, 50, 75, 95)}
-    return {"mean": float(counts @ values / total), "saturated": float(counts[-1] / total), **quantiles}
+    return Spread(mean=float(counts @ values / total), saturated=float(counts[-1] / total), **quantiles)

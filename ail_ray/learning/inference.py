@@ -1,9 +1,7 @@
 """Running a network over whole images: for the error maps of a shard, for benchmarks, and for single images."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,21 +13,7 @@ from ail_ray.imaging.shards import Shard
 from ail_ray.learning.group import Group
 from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import Precision, autocast, dtype_of
-
-
-@dataclass(frozen=True)
-class Row:
-    """PSNR (dB) and SSIM on one set at one scale, means over its images."""
-
-    set: str
-    scale: int
-    psnr: float
-    ssim: float
-    images: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
+from ail_ray.learning.records import Row
 
 STRIP = 360_000  # pixels: the feature maps of a small student stay in the cache, and below the 32 MB that malloc keeps
 
@@ -101,7 +85,7 @@ def evaluate(
         sums += torch.tensor([decibels, ssim(images.hr[i], sr, images.scale)])
         advance()
     means = group.sum(sums) / len(images)
-    return Row(images.set, images.scale, float(means[0]), float(means[1]), len(images))
+    return Row(set=images.set, scale=images.scale, psnr=float(means[0]), ssim=float(means[1]), images=len(images))
 
 
 def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "fp32") -> np.ndarray:
@@ -113,16 +97,6 @@ def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "f
 
 def evaluate_all(
     model: Network | None, benchmarks: Sequence[EvaluationImages], *, precision: Precision, group: Group
-) -> list[dict[str, Any]]:
-    """Evaluate a model on several sets: a row for each set and scale, as plain data."""
-    return [evaluate(model, images, precision=precision, group=group).as_dict() for images in benchmarks]
-
-
-def mean_psnr(rows: Sequence[Mapping[str, Any]]) -> float:
-    """Mean PSNR (dB) over a record's rows; 0 where there are none."""
-    return sum(row["psnr"] for row in rows) / len(rows) if rows else 0.0
-
-
-def compared_by(rows: Mapping[str, Any]) -> float:
-    """The PSNR that trials are compared by, in dB: the mean over validation sets, or over test sets without any."""
-    return mean_psnr(rows["validation"] or rows["test"])
+) -> tuple[Row, ...]:
+    """Evaluate a model on several sets: a row for each set and scale."""
+    return tuple(evaluate(model, images, precision=precision, group=group) for images in benchmarks)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ class Network(nn.Module):
     full_width: ClassVar[int]
     full_depth: ClassVar[int]
     depths: ClassVar[range]
-    defaults: ClassVar[dict[str, Any]] = {}
-    """Fields of a sweep's configuration in which this network needs other values than the presets have."""
+    defaults: ClassVar[dict[str, float]] = {}
+    """Fields of a run's configuration in which this network needs other values than the presets have."""
 
     def __init__(self, width: int, depth: int, upsampling: int = 1) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class FSRCNN(Network):
 
     name, full_width, full_depth, depths = "fsrcnn", 56, 8, range(5, 1000)
     # Small by design: with 0.8 of its filters removed it would end below bicubic. 48 is a multiple of every scale.
-    defaults: ClassVar[dict[str, Any]] = {"rho": (0.0,), "crop": 48}
+    defaults: ClassVar[dict[str, float]] = {"rho": 0.0, "crop": 48}
 
     def __init__(self, width: int = 56, depth: int = 8, scale: int = 2) -> None:
         super().__init__(width, depth, upsampling=scale)
@@ -232,11 +232,6 @@ def build_model(
     if scale is None:
         raise ValueError("fsrcnn upsamples by itself: name the scale, 2, 3 or 4")
     return FSRCNN(width, depth, scale)
-
-
-def network_defaults(network: str) -> dict[str, Any]:
-    """The name and the `defaults` of a network, as fields of a configuration; nothing for a name that is none."""
-    return {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
 
 
 def depth_rule(name: str) -> str:

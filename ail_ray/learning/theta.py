@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from torch import nn
 
 from ail_ray.files import as_tensor
 from ail_ray.imaging.bank import Bank, Crops
-from ail_ray.learning.config import Protocol
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.networks import Network, parameter_count
 from ail_ray.learning.precision import Precision, autocast, dtype_of
+from ail_ray.learning.records import EpochLog
 from ail_ray.learning.weights import model_tensors
 
 PROBE = 64
@@ -25,33 +26,11 @@ class NonFiniteLossError(RuntimeError):
     """The loss or its gradient is no longer finite; the weights of the step before are untouched."""
 
 
-AfterStep = Callable[[int], None]
-"""A function that is called after each step with how many steps of the epoch are done; it may raise to end the run."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochLog:
-    """What happened in one epoch. Losses are means over the pixels of its crops, on luma in [0, 1]."""
-
-    round: int
-    epoch: int
-    loss: float  # w² (y - s)², and β (T(x) - s)² under distillation
-    squared_error: float  # (y - s)²
-    crops: int
-    seconds: float
-    workers: int = 1
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
-
-
 class TrainState:
-    """A student, its optimizer, and the sums over the epoch so far, all available as flat named arrays."""
+    """A student and its optimizer, available as flat named arrays."""
 
-    def __init__(self, student: Network, config: Protocol) -> None:
+    def __init__(self, student: Network, config: RunConfig) -> None:
         self.student, self.config = student, config
-        self.sums = torch.zeros(2, dtype=torch.float64)  # over the epoch's steps so far: loss, squared error
-        self.seconds = 0.0  # that they took; 0 between epochs
         self.restart()
 
     def begin(self, student: Network) -> None:
@@ -69,25 +48,21 @@ class TrainState:
         )
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """`student.<name>`, `optimizer.<parameter>.<name>`, `epoch.sums`, and within an epoch `epoch.seconds`."""
+        """The arrays `student.<name>` and `optimizer.<parameter>.<name>`."""
         arrays = {f"student.{name}": array for name, array in model_tensors(self.student).items()}
         for i, slots in self.optimizer.state_dict()["state"].items():
             arrays |= {f"optimizer.{i}.{slot}": value.cpu().contiguous().numpy() for slot, value in slots.items()}
-        arrays["epoch.sums"] = self.sums.cpu().numpy()
-        return arrays | ({"epoch.seconds": np.array(self.seconds)} if self.seconds else {})
+        return arrays
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Continue, bit for bit, from what `tensors` returned; from a student's arrays alone with a fresh optimizer."""
         weights: dict[str, torch.Tensor] = {}
         slots: dict[int, dict[str, torch.Tensor]] = {}
-        self.seconds = float(arrays.get("epoch.seconds", 0.0))
         for name, array in arrays.items():
             kind, rest = name.split(".", 1)
             value = as_tensor(array).clone()
             if kind == "student":
                 weights[rest] = value
-            elif name == "epoch.sums":
-                self.sums = value
             elif kind == "optimizer":
                 parameter, slot = rest.split(".", 1)
                 slots.setdefault(int(parameter), {})[slot] = value
@@ -96,7 +71,7 @@ class TrainState:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
 
 
-def schedule_progress(config: Protocol, round: int, epochs: float) -> float:
+def schedule_progress(config: RunConfig, round: int, epochs: float) -> float:
     """How far the schedule is after so many epochs of a round, in [0, 1): the round's, or the one over rounds 0..T.
 
     One schedule over all rounds counts round 0 even where that has nothing to train on.
@@ -105,7 +80,7 @@ def schedule_progress(config: Protocol, round: int, epochs: float) -> float:
     return progress if config.restart == "round" else (round + progress) / (config.rounds + 1)
 
 
-def learning_rate(config: Protocol, progress: float) -> float:
+def learning_rate(config: RunConfig, progress: float) -> float:
     """The learning rate at a point of a schedule, `progress` in [0, 1).
 
     `step`: a tenth after each fifth (every 10 of the paper's 50 epochs). `cosine`: a linear warm-up over the first
@@ -145,28 +120,23 @@ def train_epoch(
     crops: int,
     group: Group,
     precision: Precision,
-    done: int = 0,
-    after_step: AfterStep = lambda done: None,
 ) -> EpochLog:
     """Train for one epoch: `ceil(crops / batch)` steps on the global batches of this round and epoch.
 
     Every worker contributes the crops on its own shards; gradients are summed, then clipped, as one flat vector.
 
-    Args:
-        done: steps of this epoch that the state has taken already.
-
     Raises:
         NonFiniteLossError: before the optimizer's step; names shard and record of the first crop to blame.
     """
-    config, started = state.config, time.perf_counter() - (state.seconds if done else 0.0)
+    config, started = state.config, time.perf_counter()
     steps = math.ceil(crops / config.batch)
     parameters = list(state.student.parameters())
     device = parameters[0].device
     flat = torch.zeros(parameter_count(state.student) + 2, dtype=dtype_of(precision), device=device)
     gradients = flat[:-2].split([parameter.numel() for parameter in parameters])
-    state.sums = state.sums.to(device) if done else torch.zeros(2, dtype=torch.float64, device=device)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, squared error
     state.student.train()
-    for step in range(done, steps):
+    for step in range(steps):
         batch = bank.crops(round=round, epoch=epoch, step=step, batch=config.batch)
         flat.zero_()
         if len(batch.hr):
@@ -188,15 +158,12 @@ def train_epoch(
         for options in state.optimizer.param_groups:
             options["lr"] = learning_rate(config, schedule_progress(config, round, epoch + step / steps))
         state.optimizer.step()
-        state.sums += flat[-2:]
-        state.seconds = time.perf_counter() - started
-        after_step(step + 1)
+        sums += flat[-2:]
     pixels = steps * config.batch * config.crop**2
-    loss_mean, error_mean = (state.sums / pixels).tolist()
-    seconds, state.seconds = time.perf_counter() - started, 0.0
+    loss_mean, error_mean = (sums / pixels).tolist()
     return EpochLog(
         round=round, epoch=epoch, loss=loss_mean, squared_error=error_mean,
-        crops=steps * config.batch, seconds=seconds, workers=group.size,
+        crops=steps * config.batch, seconds=time.perf_counter() - started, workers=group.size,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from upath import UPath
 
 from ail_ray.learning.config import RunConfig
 from ail_ray.runs.importance_store import ImportanceStore
+from ail_ray.runs.teacher_maps import TeacherMaps
 
 ON_THEIR_WAY = 2  # updates: one that is solved, one that is sent
 
@@ -21,12 +22,12 @@ class ActorStore:
     an actor of its own.
     """
 
-    def __init__(self, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> None:
+    def __init__(self, directory: UPath, config: RunConfig, maps: TeacherMaps | None) -> None:
         """Start the actor; the arguments are those of `ImportanceStore`."""
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ImportanceStore)
-        self.actor: Any = remote.options(scheduling_strategy=node).remote(directory, config, teacher_errors)
-        self._snapshots = ImportanceStore(directory, config, teacher_errors)
+        self.actor: Any = remote.options(scheduling_strategy=node).remote(directory, config, maps)
+        self._snapshots = ImportanceStore(directory, config, maps)
         self._pending: dict[int, Any] = {}
 
     def stop(self) -> None:

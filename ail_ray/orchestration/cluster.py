@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import grpc
 import ray
-import torch
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -21,7 +20,7 @@ from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.machine import cores, memory, whole_memory
 from ail_ray.orchestration import NO_CLUSTER
 from ail_ray.runs.placement import Placement
-from ail_ray.sweeps.sweep import NO_GPU
+from ail_ray.sweeps.sweep import no_gpu
 
 T = TypeVar("T")
 ANSWER = 5.0  # seconds in which a head that is there has answered
@@ -60,7 +59,7 @@ def cannot_start(placement: Placement) -> list[str]:
     if ray.is_initialized():
         return []
     if own_ray():
-        return [NO_GPU] if placement.gpu and not torch.cuda.is_available() else []
+        return no_gpu(placement)
     try:
         _check_answers(os.environ["RAY_ADDRESS"])
     except (ValueError, ConnectionError) as error:

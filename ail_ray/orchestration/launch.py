@@ -31,8 +31,8 @@ class OnRay:
         check_shared(job.storage_path)
         concurrency(job.placement, job.max_workers)
 
-    def precision(self, job: SweepJob, say: Callable[[str], None]) -> Precision:
-        found = first_answer(resolve_precision, (job.sweep.precision, job.placement.device), job.placement, say)
+    def precision(self, asked: str, job: SweepJob, say: Callable[[str], None]) -> Precision:
+        found = first_answer(resolve_precision, (asked, job.placement.device), job.placement, say)
         check_shared(job.storage_path)  # again: a node may just have come
         return found
 
@@ -49,12 +49,12 @@ class OnRay:
 def _begun(placement: Placement, sweeps: Sequence[Sweep]) -> Placement:
     """The placement of the largest trial; one that was begun goes on with its own workers and threads."""
     for sweep in sweeps:
-        for searched in proposals(sweep.job.sweep) if sweep.job.sweep.search != "optuna" else ():
-            plan = sweep.plan(searched)
-            directory = RunDirectory(plan.directory)
+        for config in proposals(sweep.job.sweep) if sweep.job.sweep.search != "optuna" else ():
+            directory = RunDirectory(sweep.plan(config).directory)
             with suppress(FileError):  # not begun
-                there = placement.of(directory.manifest())
+                manifest = directory.manifest()
+                there = placement.of(manifest)
                 larger = placement.most * placement.threads < there.most * there.threads
-                if larger and directory.last_round < plan.config.rounds:
+                if larger and manifest.last_round < config.rounds:
                     placement = there
     return placement

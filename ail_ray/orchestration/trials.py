@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from contextlib import suppress
 
 import ray.train
 from ray import train
@@ -12,14 +12,15 @@ from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
 
 from ail_ray.errors import one_line
-from ail_ray.files import FileError, read_json
+from ail_ray.files import FileError
 from ail_ray.learning.group import Group
-from ail_ray.learning.inference import mean_psnr
+from ail_ray.learning.records import Measured, mean_psnr
 from ail_ray.learning.theta import NonFiniteLossError
 from ail_ray.orchestration.actors import ActorStore
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import NODE_TIMEOUT, Placement
-from ail_ray.runs.run import RunError, TrialPlan, _held
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.run import RunError, TrialPlan, held
 from ail_ray.runs.work import Assignment, work
 
 
@@ -28,9 +29,9 @@ def train_worker(job: dict[str, Assignment]) -> None:
     assignment = job["assignment"]
     context, device = ray.train.get_context(), get_device()
     group = Group(context.get_world_rank(), context.get_world_size(), str(device))
-    store = ActorStore(assignment.directory, assignment.config, assignment.teacher_errors)
+    store = ActorStore(assignment.directory, assignment.config, assignment.maps)
     try:
-        work(assignment, store, group, device, lambda record: ray.train.report(reported(record, assignment.directory)))
+        work(assignment, store, group, device, lambda found: ray.train.report(reported(found, assignment.directory)))
     except NonFiniteLossError as error:  # on every worker at once; the same numbers would fail again
         if group.rank == 0:
             RunDirectory(assignment.directory, assignment.holder).fail(str(error))
@@ -38,14 +39,14 @@ def train_worker(job: dict[str, Assignment]) -> None:
         store.stop()
 
 
-def reported(record: dict[str, Any], directory: UPath) -> dict[str, Any]:
+def reported(measured: Measured, directory: UPath) -> dict[str, float | str]:
     """What Ray Tune's searchers and schedulers get of a round: plain numbers and the name of the run."""
     return {
         "run": directory.name,
-        "round": record["round"],
-        "training_iteration": record["round"] + 1,
-        "validation_psnr": mean_psnr(record["validation"]),
-        "importance_mean": record["importance"]["mean"],
+        "round": measured.round,
+        "training_iteration": measured.round + 1,
+        "validation_psnr": mean_psnr(measured.validation),
+        "importance_mean": measured.importance.mean,
     }
 
 
@@ -64,7 +65,7 @@ LOOK = 1.0  # seconds between looks for rounds that were committed
 def run_on_ray(
     plan: TrialPlan,
     placement: Placement,
-    report: Callable[[dict[str, Any]], None],
+    report: Callable[[RoundRecord], None],
     complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
 ) -> RunDirectory:
     """Run on the cluster that this process is connected to, from where the run directory stands.
@@ -84,16 +85,13 @@ def run_on_ray(
 
     def tell() -> None:
         nonlocal told
-        while told <= min(directory.last_round, plan.config.rounds - 1):
-            try:
-                record = read_json(directory.record_path(told))
-            except FileError:  # damaged; it is told when the run has made it again
-                return
-            told += 1
-            report(record)
+        with suppress(FileError):  # damaged; it is told when the run has made it again
+            for record in directory.follow(told - 1, plan.config.rounds - 1):
+                told += 1
+                report(record)
 
     tell()
-    with _held(directory) as lease:
+    with held(directory) as lease:
         manifest = plan.open(directory, placement)
         placement = placement.of(manifest)
         attempts = 0
@@ -102,12 +100,12 @@ def run_on_ray(
             trainer = _trainer(plan, placement, plan.assignment(manifest, lease.holder))
             reason = _fit(trainer, tell)
             lease.check(lease.holder)
-            mended = directory.mend(len(plan.prepared.corpus.shards))
+            mended = directory.mend(plan.data.shards)
             attempts = attempts + 1 if directory.place == before and not mended else 0
             if (failure := directory.failure()) or attempts == ATTEMPTS:
                 raise RunError(failure or reason or "its workers ended without a word")
         complete(directory)
-    report(read_json(directory.record_path(plan.config.rounds)))
+    report(directory.record(plan.config.rounds))
     return directory
 
 
@@ -128,7 +126,7 @@ def _trainer(plan: TrialPlan, placement: Placement, assignment: Assignment) -> T
         ),
         run_config=train.RunConfig(
             name=plan.directory.name,
-            storage_path=str(plan.prepared.storage / "ray"),
+            storage_path=str(plan.data.storage / "ray"),
             # Not retried there: a controller that is killed while it starts a group leaves the group's resources held.
             # The second limit is for groups that cannot start; by default Ray tries for ever.
             failure_config=train.FailureConfig(max_failures=0, controller_failure_limit=3),  # type: ignore[call-arg]

@@ -17,7 +17,7 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.run import RunError, TrialPlan, complete_with_onnx
 from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep import Sweep
-from ail_ray.sweeps.trials import axes, is_range, proposals
+from ail_ray.sweeps.trials import is_range, proposals
 
 
 def run_on_tune(
@@ -37,31 +37,30 @@ def run_on_tune(
     Raises:
         ValueError: Optuna or ASHA with several sweeps: they compare all trials with each other.
     """
-    config, storage = sweeps[0].job.sweep, sweeps[0].prepared.storage
+    config, storage = sweeps[0].job.sweep, sweeps[0].job.storage_path
     if len(sweeps) > 1 and any(s.job.sweep.asha or s.job.sweep.search == "optuna" for s in sweeps):
         raise ValueError("a sweep by Optuna or with ASHA wants Tune for itself")
     recorded = storage / "sweeps" / f"{name}.json"
-    callback = _Callback(sweeps, monitors, recorded, ended)
-    grid = [{"sweep": i, "searched": searched} for i, s in enumerate(sweeps) for searched in proposals(s.job.sweep)]
-    space: dict[str, Any] = {"trial": tune.grid_search(grid)}
+    plans = _Plans(tuple(sweeps))
+    space: dict[str, Any] = {"trial": tune.grid_search(plans.numbers)}
     searcher = None
     if config.search == "optuna":
         from ray.tune.search.optuna import OptunaSearch  # a second that other searches need not wait for
 
         space = {}
         searcher = OptunaSearch(
-            search_space(config), metric="validation_psnr", mode="max", seed=config.seed[0],
-            points_to_evaluate=read_json(recorded) if recorded.exists() else None,
+            search_space(config), metric="validation_psnr", mode="max", seed=config.base.seed,
+            points_to_evaluate=_repeated(recorded, config),
         )  # fmt: skip
     scheduler = None
     if config.asha:
         scheduler = ASHAScheduler(
             time_attr="training_iteration", metric="validation_psnr", mode="max",
-            max_t=config.rounds + 10, grace_period=min(2, config.rounds + 1), reduction_factor=2,
+            max_t=config.base.rounds + 10, grace_period=min(2, config.base.rounds + 1), reduction_factor=2,
         )  # fmt: skip
     tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(_trial, sweeps=list(sweeps)), {"node:__internal_head__": 0.001}
+            tune.with_parameters(_trial, plans=plans), {"node:__internal_head__": 0.001}
         ),
         param_space=space,
         tune_config=tune.TuneConfig(
@@ -70,38 +69,61 @@ def run_on_tune(
             reuse_actors=not config.asha,  # a trial that is stopped in the middle still works when the next would begin
         ),
         run_config=tune.RunConfig(
-            name=f"tune-{name}", storage_path=str(storage / "ray"), callbacks=[callback],
-            verbose=0,
+            name=f"tune-{name}", storage_path=str(storage / "ray"), verbose=0,
+            callbacks=[_Callback(plans, monitors, recorded, ended)],
             failure_config=tune.FailureConfig(max_failures=5),  # of a trial's own process; its workers' are its affair
         ),
     ).fit()  # fmt: skip
 
 
-def _trial(tuned: dict[str, Any], sweeps: Sequence[Sweep]) -> None:
+def _repeated(recorded: UPath, sweep: SweepConfig) -> list[dict[str, Any]] | None:
+    """What Optuna has proposed for this sweep before, and proposes again."""
+    if not recorded.exists():
+        return None
+    return [{name: values[name] for name in sweep.axes if name in values} for values in read_json(recorded)]
+
+
+class _Plans:
+    """The trials of several sweeps, by what Tune gives each of them; it is sent to every trial."""
+
+    def __init__(self, sweeps: tuple[Sweep, ...]) -> None:
+        self.sweeps = sweeps
+        self.made = [
+            [] if sweep.job.sweep.search == "optuna" else [sweep.plan(config) for config in proposals(sweep.job.sweep)]
+            for sweep in sweeps
+        ]
+
+    @property
+    def numbers(self) -> list[tuple[int, int]]:
+        """What a trial is known by that nobody proposes: its sweep's number and its own."""
+        return [(i, n) for i, plans in enumerate(self.made) for n in range(len(plans))]
+
+    def of(self, tuned: dict[str, Any]) -> tuple[int, TrialPlan]:
+        """The sweep and the plan of a trial, from its numbers or from a proposal of Optuna's."""
+        if "trial" in tuned:
+            sweep, number = tuned["trial"]
+            return sweep, self.made[sweep][number]
+        return 0, self.sweeps[0].plan(self.sweeps[0].job.sweep.run(tuned))
+
+
+def _trial(tuned: dict[str, Any], plans: _Plans) -> None:
     """The function of one Tune trial: rounds that are committed already are only reported."""
     torch.set_num_threads(1)
-    number, searched = _asked(tuned)
-    sweep, plan = sweeps[number], sweeps[number].plan(searched)
+    sweep, plan = plans.of(tuned)
+    placement = plans.sweeps[sweep].job.placement
     with suppress(RunError, FileError):  # again would fail again; it is recorded, and the sweep's callback reads it
-        run_on_ray(
-            plan, sweep.job.placement, lambda record: tune.report(reported(record, plan.directory)), complete_with_onnx
-        )
-
-
-def _asked(tuned: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The sweep of a trial and its searched values, from what Tune gives it: ours, or a proposal of Optuna's."""
-    trial = tuned.get("trial", {"sweep": 0, "searched": tuned})
-    return trial["sweep"], trial["searched"]
+        run_on_ray(plan, placement, lambda record: tune.report(reported(record, plan.directory)), complete_with_onnx)
 
 
 class _Callback(tune.Callback):
     """Passes on Tune's events to the monitors."""
 
     def __init__(
-        self, sweeps: Sequence[Sweep], monitors: Sequence[Monitor], recorded: UPath, ended: Callable[[int], None]
+        self, plans: _Plans, monitors: Sequence[Monitor], recorded: UPath, ended: Callable[[int], None]
     ) -> None:
-        self.sweeps, self.monitors, self.recorded, self.ended = sweeps, monitors, recorded, ended
+        self.plans, self.monitors, self.recorded, self.ended = plans, monitors, recorded, ended
         self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
+        self.known: dict[str, tuple[int, TrialPlan]] = {}  # by Tune's name of the trial
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave MLflow's address out of the pickle that Tune makes of its callbacks, and that nobody reads."""
@@ -132,19 +154,19 @@ class _Callback(tune.Callback):
     def _end(self, trial: Any, failure: str | None) -> None:
         monitor, plan = self._of(trial)
         monitor.ended(plan, failure)
-        self.ended(_asked(trial.config)[0])
+        self.ended(self.known[trial.trial_id][0])
 
     def _of(self, trial: Any) -> tuple[Monitor, TrialPlan]:
-        number, searched = _asked(trial.config)
-        return self.monitors[number], self.sweeps[number].plan(searched)
+        if trial.trial_id not in self.known:
+            self.known[trial.trial_id] = self.plans.of(trial.config)
+        sweep, plan = self.known[trial.trial_id]
+        return self.monitors[sweep], plan
 
 
-def search_space(config: SweepConfig) -> dict[str, Any]:
+def search_space(sweep: SweepConfig) -> dict[str, Any]:
     """The search space for Optuna: two or more numbers are the ends of a range, and anything else is a choice."""
-    from ray import tune  # here: it takes a second to load, which a command's --help need not wait for
-
     space: dict[str, Any] = {}
-    for name, options in axes(config).items():
+    for name, options in (sweep.axes or {"seed": (sweep.base.seed,)}).items():
         if not is_range(name, options):
             space[name] = tune.choice(list(options))
         elif name == "width":

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,6 +15,7 @@ from ail_ray.learning.importance import ErrorUnit, Rule, first_importance, initi
 from ail_ray.learning.inference import predict, super_resolve
 from ail_ray.learning.networks import Network
 from ail_ray.learning.weights import load_model
+from ail_ray.runs.records import RoundRecord
 
 ROUNDS = (0, 1, 3, 7)
 PANELS: tuple[tuple[str, Rule, ErrorUnit, float], ...] = (
@@ -89,23 +89,23 @@ def initialisation_figure(teacher: Network, images: EvaluationImages) -> Figure:
     return figure
 
 
-def curves_figure(records: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) -> Figure:
+def curves_figure(records: Mapping[str, Sequence[Sequence[RoundRecord]]]) -> Figure:
     """Figure 3: PSNR and SSIM on every test set against the round, by method; means over the runs of each.
 
     Args:
         records: the rounds' records of every run of each method.
     """
-    first = next(iter(records.values()))[0][0]["test"]
+    first = next(iter(records.values()))[0][0].test
     figure = Figure(figsize=(1 + 4.5 * len(first), 6.4), layout="constrained")
     axes = figure.subplots(2, len(first), squeeze=False, sharex=True)
     for (i, row), (measure, unit) in product(enumerate(first), (("psnr", "PSNR, dB"), ("ssim", "SSIM"))):
         axis = axes[int(measure == "ssim"), i]
         for name, trials in records.items():
-            curve = np.mean([[record["test"][i][measure] for record in trial] for trial in trials], axis=0)
+            curve = np.mean([[getattr(record.test[i], measure) for record in trial] for trial in trials], axis=0)
             shown = slice(1, None) if name.endswith("init_0") else slice(None)  # its round 0 trains nothing
             label = name if len(trials) == 1 else f"{name}, mean of {len(trials)}"
             axis.plot(np.arange(len(curve))[shown], curve[shown], marker=".", label=label)
-        axis.set(ylabel=unit, title=f"{row['set']} ×{row['scale']}")
+        axis.set(ylabel=unit, title=row.where)
     for axis in axes[-1]:
         axis.set_xlabel("round")
     axes[0, 0].legend(fontsize="small")

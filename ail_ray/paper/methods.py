@@ -4,7 +4,11 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+
+from ail_ray.learning.config import Value
+from ail_ray.sweeps.controls import from_zeros, is_control
+
+Values = dict[str, Value]
 
 SETS = ("Set5", "Set14", "BSD100", "Urban100")
 JOINT = (2, 3, 4)
@@ -16,8 +20,8 @@ class Method:
     """A row of a table: a student and a condition it is trained under."""
 
     name: str  # as the paper prints it; those it lacks named alike
-    student: dict[str, Any]  # values of the configuration
-    condition: dict[str, Any]
+    student: Values  # of the configuration
+    condition: Values
     control: str | None = None  # the method with w = 1 that trains as many rounds
     together: bool = False  # on the joint scales at once
     every_seed: bool = False  # else only the first
@@ -25,54 +29,60 @@ class Method:
     @property
     def from_zeros(self) -> bool:
         """Whether round 0 trains nothing, so that one more round is needed to train as much as the control."""
-        return self.condition.get("teacher") == ("none",)
+        return from_zeros({"teacher": self.condition.get("teacher")})
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is plain training itself, as under one schedule too."""
+        return is_control({"teacher": None, **self.condition}) and "beta" not in self.condition
 
     def seeds(self, all: tuple[int, ...]) -> tuple[int, ...]:
         """The seeds, out of those of a study, that the method is run with."""
         return all if self.every_seed else all[:1]
 
 
-AIL: dict[str, Any] = {"rule": ("eq7",)}
-PLAIN: dict[str, Any] = {"rule": ("uniform",)}
+AIL: Values = {"rule": "eq7"}
+PLAIN: Values = {"rule": "uniform"}
 
 
-def _methods(student: str, **values: Any) -> Iterator[Method]:
+def _methods(student: str, **values: Value) -> Iterator[Method]:
     """The baseline (Eq. 1), AIL, and the control that the paper lacks."""
     control = f"{student}, w = 1"
     together = values["network"] != "fsrcnn"
-    yield Method(name=student, student=values, condition=PLAIN | {"rounds": 0}, together=together)
+    yield Method(name=student, student=values, condition={**PLAIN, "rounds": 0}, together=together)
     yield Method(name=f"{student}+AIL", student=values, condition=AIL, control=control, every_seed=True)
     yield Method(name=control, student=values, condition=PLAIN, every_seed=True)
 
 
-def _ablations(student: str, **values: Any) -> Iterator[Method]:
+def _ablations(student: str, **values: Value) -> Iterator[Method]:
     """The conditions of section 5.4, the rule of the authors' code, and two more controls: one keeps the importance of
     round 0, one keeps to a single schedule of the learning rate."""
     control = f"{student}, w = 1"
-    for name, condition, every_seed in (
-        ("+AIL+init_0", AIL | {"teacher": ("none",)}, False),
-        ("+AIL+init_r", AIL | {"teacher": ("random",)}, False),
-        ("+AIL, reference rule", {"rule": ("reference",)}, True),
-        (", w = w_0", {"rule": ("fixed",)}, True),
-        ("+Distil", PLAIN | {"beta": 0.1}, False),
-        (", w = 1, one schedule", PLAIN | {"restart": "never"}, True),
-    ):
+    conditions: tuple[tuple[str, Values, bool], ...] = (
+        ("+AIL+init_0", {**AIL, "teacher": "none"}, False),
+        ("+AIL+init_r", {**AIL, "teacher": "random"}, False),
+        ("+AIL, reference rule", {"rule": "reference"}, True),
+        (", w = w_0", {"rule": "fixed"}, True),
+        ("+Distil", {**PLAIN, "beta": 0.1}, False),
+        (", w = 1, one schedule", {**PLAIN, "restart": "never"}, True),
+    )
+    for name, condition, every_seed in conditions:
         yield Method(
             name=f"{student}{name}", student=values, condition=condition, control=control, every_seed=every_seed
         )
 
 
-VDSR13 = {"network": "vdsr", "width": (13,)}
+VDSR13: Values = {"network": "vdsr", "width": 13}
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         *_methods("VDSR-f13", **VDSR13),
         *_ablations("VDSR-f13", **VDSR13),
-        *_methods("VDSR-f16", network="vdsr", width=(16,)),
-        *_methods("VDSR-f22", network="vdsr", width=(22,)),
-        *_methods("VDSR-f32", network="vdsr", width=(32,)),
-        *_methods("DRRN-f25", network="drrn", width=(25,)),
-        *_methods("FSRCNN", network="fsrcnn", width=(56,)),
+        *_methods("VDSR-f16", network="vdsr", width=16),
+        *_methods("VDSR-f22", network="vdsr", width=22),
+        *_methods("VDSR-f32", network="vdsr", width=32),
+        *_methods("DRRN-f25", network="drrn", width=25),
+        *_methods("FSRCNN", network="fsrcnn", width=56),
     )
 }
 

@@ -3,32 +3,33 @@
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from markupsafe import Markup
 from PIL import Image
 from upath import UPath
 
 from ail_ray.errors import counted
-from ail_ray.files import read_json
+from ail_ray.files import read_record
 from ail_ray.imaging.panels import UNREADABLE
 from ail_ray.paper.methods import METHODS, TABLES
+from ail_ray.paper.tables import RunRow, RunTable, SizeTable
 from ail_ray.reporting import sentences
-from ail_ray.reporting.films import frame
+from ail_ray.reporting.films import Frame, frame
+from ail_ray.reporting.page import Content
 from ail_ray.reporting.svg import differences
 
 ROWS = 200  # of a table
-NUMBERS = (
-    "psnr", "psnr_interval", "ssim", "gain", "gain_interval", "paper_psnr", "paper_ssim", "parameters",
-    "multiply_accumulates", "seconds",
-)  # fmt: skip
 TITLES = {str(n): table.title for n, table in TABLES.items()} | {"3": "size, work and time of the networks"}
 
 
-def tables_page(out: UPath) -> dict[str, Any]:
-    """The values that `page.html` shows of a table run."""
+def tables_page(out: UPath) -> Content:
+    """The values that `page.html` shows of a table run.
+
+    Raises:
+        FileError: a table is damaged, or is something else.
+    """
     tables = [_table(path) for path in sorted(out.glob("table_*.json"), key=lambda path: path.name)]
-    rows = [row for table in tables for row in table["rows"]]
+    rows = [row for table in tables for row in table["rows"] if isinstance(row, RunRow)]
     notes = [line for table in tables for line in re.findall(r"`([^`]+)`", table["note"])]
     return {
         "kind": "tables", "title": f"The paper's tables, budget {out.name}", "answers": list(_compared(out.name, rows)),
@@ -37,38 +38,30 @@ def tables_page(out: UPath) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(path: UPath) -> dict[str, Any]:
+def _table(path: UPath) -> Content:
     """A table, a chart of its rows against their controls, and its note in pieces, of which every second is code."""
-    content, number = read_json(path), path.stem.partition("_")[2]
-    rows, note = content["rows"], str(content["note"])
-    sizes = bool(rows) and "multiply_accumulates" in rows[0]
-    for row in rows:  # numbers are numbers, whoever wrote the file
-        row |= {name: float(row[name]) for name in NUMBERS if row.get(name) is not None}
+    number = path.stem.partition("_")[2]
+    sizes = number == "3"
+    table: SizeTable | RunTable = read_record(path, SizeTable) if sizes else read_record(path, RunTable)
     gains = [
-        (f"{r['method']}, {r['set']} ×{r['scale']}", r["gain"], r["gain_interval"], _is_control(r["method"]))
-        for r in rows
-        if "gain" in r
+        (f"{r.method}, {r.where}", r.gain, r.gain_interval, r.method in METHODS and METHODS[r.method].is_control)
+        for r in (table.rows if isinstance(table, RunTable) else ())
+        if r.gain is not None
     ]
     chart = differences(f"Table {number}: PSNR against the control", "dB against w = 1", gains) if gains else ""
     return {
-        "number": number, "title": TITLES.get(number, ""), "rows": rows[:ROWS], "sizes": sizes, "note": note,
-        "pieces": note.split("`"),
-        "missing": [str(line) for line in content["missing"]], "chart": Markup(chart), "any_gain": bool(gains),
+        "number": number, "title": TITLES.get(number, ""), "rows": table.rows[:ROWS], "sizes": sizes,
+        "note": table.note, "pieces": table.note.split("`"), "missing": table.missing, "chart": Markup(chart),
+        "any_gain": bool(gains),
     }  # fmt: skip
 
 
-def _is_control(name: str) -> bool:
-    """Whether a method is plain training itself, as under one schedule, and so another kind of control."""
-    condition = METHODS[name].condition if name in METHODS else {}
-    return condition.get("rule") == ("uniform",) and "beta" not in condition
-
-
-def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _compared(budget: str, rows: Sequence[RunRow]) -> Iterator[str]:
     """A sentence about the rows that have a control."""
-    gains = {(r["method"], r["set"], r["scale"]): r for r in rows if "gain" in r}
-    judged = [r for r in gains.values() if r["gain_interval"] is not None]
-    better = [r for r in judged if r["gain"] - r["gain_interval"] > 0]
-    worse = [r for r in judged if r["gain"] + r["gain_interval"] < 0]
+    gains = {(r.method, r.where): (r, r.gain, r.gain_interval) for r in rows if r.gain is not None}
+    judged = [(r, gain, half) for r, gain, half in gains.values() if half is not None]
+    better = [each for each in judged if each[1] - each[2] > 0]
+    worse = [each for each in judged if each[1] + each[2] < 0]
     if not gains:
         yield "No row here has a matched control: nothing can be said about whether importance helped."
     elif not judged:
@@ -83,8 +76,8 @@ def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     for kind, found in (("Better", better), ("Worse", worse)):
         if found:
             listed = (
-                f"{r['method']} on {r['set']} ×{r['scale']} by {sentences.number(r['gain'], sentences.SIGNED)} ± "
-                f"{sentences.number(r['gain_interval'])} dB ({len(r['gain_seeds'])} seeds)" for r in found[:ROWS]
+                f"{r.method} on {r.where} by {sentences.number(gain, sentences.SIGNED)} ± "
+                f"{sentences.number(half)} dB ({len(r.gain_seeds)} seeds)" for r, gain, half in found[:ROWS]
             )  # fmt: skip
             yield f"{kind}: {'; '.join(listed)}."
     if len(gains) > len(judged) > 0:
@@ -94,7 +87,7 @@ def _compared(budget: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield "One of twenty such intervals misses its truth by chance; none here is corrected for their number."
 
 
-def _figures(out: UPath) -> Iterator[tuple[str, Any]]:
+def _figures(out: UPath) -> Iterator[tuple[str, Frame]]:
     for path in sorted(out.glob("figure_*.png"), key=lambda path: path.name):
         try:
             with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as image:

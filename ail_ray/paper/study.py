@@ -12,7 +12,7 @@ from typing import Any
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, as_path, digest_of
+from ail_ray.files import as_path, digest_of
 from ail_ray.imaging import image_sets
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.networks import NETWORKS
@@ -21,7 +21,8 @@ from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.paper.methods import FIGURES, JOINT, METHODS, SETS, TABLES, Method
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import run_path
+from ail_ray.runs.preparation import data_key, run_path
+from ail_ray.runs.trial import Trial, read_trial
 from ail_ray.sweeps.sweep_job import IN_JOB, SweepJob, check, costs, relative_in_job
 
 MEASURED = {"smoke": SETS[:1], "mini": SETS[:2], "paper": SETS}
@@ -36,7 +37,7 @@ PAPER: dict[str, Any] = {
     "network": "vdsr", "depth": None, "mu0": 0.01, "alpha0": 100.0, "error_unit": "squared", "error_factor": 1.0,
     "rounds": 10, "epochs": 50, "crops": None, "crop": 41, "batch": 128, "optimizer": "sgd", "learning_rate": 0.1,
     "schedule": "step", "restart": "round", "weight_decay": 1e-4, "clip": 0.4, "shards": 16, "precision": "auto",
-    "init": "he", "init_noise": 0.25, "beta": 0.0, "start": None, "rho": (), "lam": (0.15,), "rule": ("eq7",),
+    "init": "he", "init_noise": 0.25, "beta": 0.0, "start": None, "lam": 0.15, "rule": "eq7",
 }  # fmt: skip
 """The paper's budget with all its values, so that recorded runs are found whatever becomes of the presets."""
 
@@ -147,7 +148,7 @@ class Study:
             values["rounds"] = base["rounds"] + 1
         if method.student["network"] == "fsrcnn":
             values["crop"] = -(-base["crop"] // scales[0]) * scales[0]
-        return SweepConfig(**base | {"teacher": (self.teacher,), **values} | {
+        return SweepConfig.of(**base | {"teacher": self.teacher, **values} | {
             "scales": scales, "test": measured, "seed": method.seeds(self.all_seeds),
             "crops": base["crops"] and base["crops"] * len(scales),
         })  # fmt: skip
@@ -168,13 +169,17 @@ class Study:
             ConfigError: for what a sweep refuses before it starts.
         """
         job = self.job(sweep)
-        prepared, weights, start = check(replace(job, out=job.storage) if self.collect else job)  # makes its folders
-        teachers = {name: weights_digest(path) if path else None for name, path in weights.items()}
+        inputs = check(replace(job, out=job.storage) if self.collect else job)  # makes its folders
+        teachers = {name: weights_digest(path) if path else None for name, path in inputs.teachers.items()}
         runs = {
-            config.seed: RunDirectory(run_path(config, prepared, teachers.get(config.teacher), start))
+            config.seed: RunDirectory(
+                run_path(config, inputs.prepared[data_key(config)].data, teachers.get(config.teacher), None)
+            )
             for config in sweep.grid()
         }
-        return self.job(sweep, f"paper/{digest_of([sweep.rounds, *(run.path.name for run in runs.values())])}"), runs
+        return self.job(
+            sweep, f"paper/{digest_of([sweep.base.rounds, *(run.path.name for run in runs.values())])}"
+        ), runs
 
 
 @dataclass(frozen=True)
@@ -185,22 +190,8 @@ class Experiment:
     sweep: SweepConfig
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A finished run, up to the last round of a method; another method may have extended the same run."""
-
-    directory: str
-    records: list[dict[str, Any]]  # of every round
-    weights: str
-
-    @property
-    def test(self) -> list[dict[str, Any]]:
-        """The rows of the last round."""
-        return list(self.records[-1]["test"])
-
-
-Results = dict[tuple[str, int], dict[int, Outcome]]
-"""The outcomes of each method and scale, by seed."""
+Results = dict[tuple[str, int], dict[int, Trial]]
+"""The finished trials of each method and scale, by seed; of a run that another method has extended the rounds asked."""
 
 
 def available(sets: Iterable[str]) -> tuple[str, ...]:
@@ -234,23 +225,18 @@ def run(study: Study, command: str, say: Callable[[str], None], run_sweeps: Call
     results: Results = {}
     for title, experiment in wanted.items():
         finished = _finished(checked[title][1], experiment)
-        for scale in experiment.sweep.scales:
+        for scale in experiment.sweep.base.scales:
             results.setdefault((experiment.method.name, scale), {}).update(finished)
     return results
 
 
-def _finished(runs: Mapping[int, RunDirectory], experiment: Experiment) -> dict[int, Outcome]:
-    """The outcomes of the runs that have finished all their rounds."""
-    rounds = experiment.sweep.rounds
-    finished = {}
-    for seed, run in runs.items():
-        if run.last_round >= rounds:
-            with suppress(FileError):  # a damaged record: the run mends itself when it is run again
-                finished[seed] = Outcome(str(run.path), run.records()[: rounds + 1], str(run.student_path(rounds)))
-    return finished
+def _finished(runs: Mapping[int, RunDirectory], experiment: Experiment) -> dict[int, Trial]:
+    """The runs that have finished all their rounds; a damaged one mends itself when it is run again."""
+    found = {seed: read_trial(run.path, experiment.sweep.base.rounds) for seed, run in runs.items()}
+    return {seed: trial for seed, trial in found.items() if trial.status == "finished"}
 
 
-def _state(title: str, runs: Mapping[int, RunDirectory], finished: Mapping[int, Outcome]) -> str:
+def _state(title: str, runs: Mapping[int, RunDirectory], finished: Mapping[int, Trial]) -> str:
     asked, there = (" ".join(map(str, seeds)) for seeds in (runs, finished))
     return f"{title}, seeds {asked}" + (": there" if asked == there else f": there for {there}" if there else "")
 
@@ -262,7 +248,7 @@ def plan(study: Study, say: Callable[[str], None]) -> None:
         finished = _finished(runs, experiment)
         say(f"--- {_state(_title(experiment), runs, finished)}")
         if lacking := tuple(seed for seed in runs if seed not in finished):
-            say("\n".join(costs(replace(job, sweep=replace(job.sweep, seed=lacking)))))
+            say("\n".join(costs(replace(job, sweep=job.sweep.where(seed=lacking)))))
 
 
 def teacher_weights(study: Study, name: str) -> UPath | None:
@@ -276,4 +262,4 @@ def teacher_weights(study: Study, name: str) -> UPath | None:
 
 
 def _title(experiment: Experiment) -> str:
-    return f"{experiment.method.name} ×{','.join(map(str, experiment.sweep.scales))}"
+    return f"{experiment.method.name} ×{','.join(map(str, experiment.sweep.base.scales))}"

@@ -1,9 +1,9 @@
 """Recorded runs as tables: a sweep's trials, and the paper's tables with our numbers beside its own."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,11 @@ from ail_ray.delivery.evaluate import benchmark
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import predict
-from ail_ray.learning.networks import build_model, multiply_accumulates, parameter_count
+from ail_ray.learning.networks import Network, build_model, multiply_accumulates, parameter_count
+from ail_ray.learning.records import Row
 from ail_ray.paper.methods import METHODS, SETS, TABLES, Method, printed
-from ail_ray.paper.study import Outcome, Results, Study, available, teacher_weights
+from ail_ray.paper.study import Results, Study, available, teacher_weights
+from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.controls import interval
 
 COMPLEXITY: dict[str, tuple[str, int, str, str, float | None]] = {
@@ -30,10 +32,71 @@ COMPLEXITY: dict[str, tuple[str, int, str, str, float | None]] = {
 """Table 3: network, width, and what the paper prints: parameters, complexity, seconds an image of Set5 x3."""
 
 
-def comparison(number: int, study: Study, results: Results) -> tuple[list[dict[str, Any]], list[str]]:
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """A method on a test set: means over seeds, and half the width of their 95 % interval."""
+
+    method: str
+    set: str
+    scale: int
+    psnr: float  # dB
+    psnr_interval: float | None = None
+    ssim: float
+    ssim_interval: float | None = None
+    paper_psnr: float | None = None
+    paper_ssim: float | None = None
+    difference: float | None = None  # dB, to the paper's number
+    seeds: tuple[int, ...] = ()  # none for a row that only needed weights
+    control: str | None = None
+    gain: float | None = None  # dB, against the control of the same seed
+    gain_interval: float | None = None
+    gain_seeds: tuple[int, ...] = ()
+
+    @property
+    def where(self) -> str:
+        return f"{self.set} ×{self.scale}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRow:
+    """A network in Table 3."""
+
+    method: str
+    parameters: int
+    paper_parameters: str
+    multiply_accumulates: int
+    paper_complexity: str
+    seconds: float  # an image
+    paper_seconds: float | None
+    set: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunTable:
+    """One of Tables 1, 2 and 4 to 8 as a file has it: its rows, where they come from, what is missing."""
+
+    note: str
+    rows: tuple[RunRow, ...]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeTable:
+    """Table 3 as a file has it."""
+
+    note: str
+    rows: tuple[SizeRow, ...]
+    missing: tuple[str, ...] = ()
+
+
+Printed = Mapping[tuple[str, str, int], tuple[float, float]]
+"""The paper's PSNR in dB and SSIM, by method, set and scale."""
+
+
+def comparison(number: int, study: Study, results: Results) -> tuple[list[RunRow], list[str]]:
     """The rows of one of Tables 1, 2 and 4 to 8, and a line for everything that is missing."""
     table, paper = TABLES[number], printed()
-    rows, missing = [], []
+    rows, missing = list[RunRow](), list[str]()
     for name in table.methods:
         for scale in study.scales:
             trials = results.get((name, scale), {})
@@ -48,78 +111,55 @@ def comparison(number: int, study: Study, results: Results) -> tuple[list[dict[s
         if weights is None:
             missing.append(f"{table.teacher}: the teacher of these runs is {study.teacher}, there are no such weights")
         else:
-            sets = tuple(dict.fromkeys(row["set"] for row in rows))
-            rows += _measured(table.teacher, str(weights), sets, study.scales, paper)
-    measured = {name for experiment in study.experiments() for name in experiment.sweep.test}
-    left_out = [name for name in SETS if name not in measured]
+            measured = _benchmark(str(weights), tuple(dict.fromkeys(row.set for row in rows)), tuple(study.scales))
+            rows += [_row(table.teacher, row.set, row.scale, [row], paper) for row in measured]
+    sets = {name for experiment in study.experiments() for name in experiment.sweep.base.test}
+    left_out = [name for name in SETS if name not in sets]
     missing += [f"{', '.join(left_out)}: not measured at this budget"] * bool(left_out)
     return rows, missing
 
 
 def _rows(
-    method: Method,
-    scale: int,
-    trials: Mapping[int, Outcome],
-    results: Results,
-    paper: Mapping[tuple[str, str, int], tuple[float, float]],
-) -> list[dict[str, Any]]:
-    """A row for each test set, with means over seeds and half the width of their 95 % interval."""
+    method: Method, scale: int, trials: Mapping[int, Trial], results: Results, paper: Printed
+) -> Iterator[RunRow]:
+    """A row for each test set."""
     control = results.get((method.control or "", scale), {})
-    rows = []
-    for name in dict.fromkeys(row["set"] for trial in trials.values() for row in trial.test):
+    for name in dict.fromkeys(row.set for trial in trials.values() for row in trial.test):
         values = {seed: _of(trial, name, scale) for seed, trial in sorted(trials.items())}
-        row = _row(method.name, name, scale, list(values.values()), paper) | {"seeds": list(values)}
-        paired = [values[seed][0] - _of(control[seed], name, scale)[0] for seed in values if seed in control]
+        row = replace(_row(method.name, name, scale, list(values.values()), paper), seeds=tuple(values))
+        paired = {seed: values[seed].psnr - _of(control[seed], name, scale).psnr for seed in values if seed in control}
         if paired:
-            row |= {
-                "control": method.control, "gain": float(np.mean(paired)), "gain_interval": interval(paired),
-                "gain_seeds": [seed for seed in values if seed in control],
-            }  # fmt: skip
-        rows.append(row)
-    return rows
+            gains = list(paired.values())
+            row = replace(
+                row, control=method.control, gain=float(np.mean(gains)), gain_interval=interval(gains),
+                gain_seeds=tuple(paired),
+            )  # fmt: skip
+        yield row
 
 
-def _of(trial: Outcome, name: str, scale: int) -> tuple[float, float]:
-    (row,) = (row for row in trial.test if (row["set"], row["scale"]) == (name, scale))
-    return row["psnr"], row["ssim"]
-
-
-def _row(
-    method: str,
-    name: str,
-    scale: int,
-    values: Sequence[tuple[float, float]],
-    paper: Mapping[tuple[str, str, int], tuple[float, float]],
-) -> dict[str, Any]:
-    decibels, similarity = ([value[i] for value in values] for i in (0, 1))
-    row: dict[str, Any] = {
-        "method": method, "set": name, "scale": scale,
-        "psnr": float(np.mean(decibels)), "psnr_interval": interval(decibels),
-        "ssim": float(np.mean(similarity)), "ssim_interval": interval(similarity),
-    }  # fmt: skip
-    if there := paper.get((method, name, scale)):
-        row |= {"paper_psnr": there[0], "paper_ssim": there[1], "difference": row["psnr"] - there[0]}
+def _of(trial: Trial, name: str, scale: int) -> Row:
+    (row,) = (row for row in trial.test if (row.set, row.scale) == (name, scale))
     return row
 
 
-def _measured(
-    method: str,
-    weights: str,
-    sets: Sequence[str],
-    scales: Sequence[int],
-    paper: Mapping[tuple[str, str, int], tuple[float, float]],
-) -> list[dict[str, Any]]:
-    rows = _benchmark(weights, tuple(sets), tuple(scales))
-    return [_row(method, row["set"], row["scale"], [(row["psnr"], row["ssim"])], paper) for row in rows]
+def _row(method: str, name: str, scale: int, values: Sequence[Row], paper: Printed) -> RunRow:
+    decibels, similarity = [row.psnr for row in values], [row.ssim for row in values]
+    psnr, there = float(np.mean(decibels)), paper.get((method, name, scale))
+    return RunRow(
+        method=method, set=name, scale=scale, psnr=psnr, psnr_interval=interval(decibels),
+        ssim=float(np.mean(similarity)), ssim_interval=interval(similarity),
+        paper_psnr=there[0] if there else None, paper_ssim=there[1] if there else None,
+        difference=psnr - there[0] if there else None,
+    )  # fmt: skip
 
 
 @cache
-def _benchmark(weights: str, sets: tuple[str, ...], scales: tuple[int, ...]) -> list[dict[str, Any]]:
+def _benchmark(weights: str, sets: tuple[str, ...], scales: tuple[int, ...]) -> list[Row]:
     """The rows of a teacher, which is measured once for all tables that have it."""
     return benchmark(weights, sets, scales, precision="fp32", device="cpu", say=lambda line: None)
 
 
-def complexity(say: Callable[[str], None]) -> list[dict[str, Any]]:
+def complexity(say: Callable[[str], None]) -> list[SizeRow]:
     """Table 3: parameters, multiply-accumulates at 256x256, and seconds an image on one thread of this CPU.
 
     The seconds are the median of three passes, or those of one pass that takes longer than 20 s, over Set5 at scale 3;
@@ -127,24 +167,24 @@ def complexity(say: Callable[[str], None]) -> list[dict[str, Any]]:
     """
     name = "Set5" if available(["Set5"]) else "sample-val"
     images = EvaluationImages.read(name, 3, image_sets.find(name).paths)
-    threads, rows = torch.get_num_threads(), []
+    threads, rows = torch.get_num_threads(), list[SizeRow]()
     torch.set_num_threads(1)
     try:
         for method, (network, width, parameters, macs, seconds) in COMPLEXITY.items():
             model = build_model(network, width=width, scale=3).eval()
-            row = {
-                "method": method, "parameters": parameter_count(model), "paper_parameters": parameters,
-                "multiply_accumulates": multiply_accumulates(model), "paper_complexity": macs,
-                "seconds": _seconds(model, images), "paper_seconds": seconds, "set": name,
-            }  # fmt: skip
+            row = SizeRow(
+                method=method, parameters=parameter_count(model), paper_parameters=parameters,
+                multiply_accumulates=multiply_accumulates(model), paper_complexity=macs,
+                seconds=_seconds(model, images), paper_seconds=seconds, set=name,
+            )  # fmt: skip
             rows.append(row)
-            say(f"table 3: {method}, {row['seconds']:.3f} s an image of {name} ×3")
+            say(f"table 3: {method}, {row.seconds:.3f} s an image of {name} ×3")
     finally:
         torch.set_num_threads(threads)
     return rows
 
 
-def _seconds(model: Any, images: EvaluationImages) -> float:
+def _seconds(model: Network, images: EvaluationImages) -> float:
     inputs, passes = images.inputs(model.upsampling), list[float]()
     while len(passes) < 3 and sum(passes) < 20:
         started = time.perf_counter()
@@ -154,7 +194,7 @@ def _seconds(model: Any, images: EvaluationImages) -> float:
     return float(np.median(passes)) / len(inputs)
 
 
-def comparison_markdown(number: int, rows: Sequence[dict[str, Any]], missing: Sequence[str], note: str) -> str:
+def comparison_markdown(number: int, rows: Sequence[RunRow], missing: Sequence[str], note: str) -> str:
     """One of the tables that compare runs (all except Table 3), as Markdown."""
     lines = [
         f"# Table {number}: {TABLES[number].title}", "", note, "",
@@ -163,11 +203,11 @@ def comparison_markdown(number: int, rows: Sequence[dict[str, Any]], missing: Se
     ]  # fmt: skip
     for row in rows:
         cells = [
-            row["method"], f"{row['set']} ×{row['scale']}", _with(row["psnr"], row["psnr_interval"], "{:.2f}"),
-            _cell(row.get("paper_psnr"), "{:.2f}"), _cell(row.get("difference"), "{:+.2f}"),
-            _with(row.get("gain"), row.get("gain_interval"), "{:+.2f}") + _pairs(row),
-            _with(row["ssim"], row["ssim_interval"], "{:.4f}"), _cell(row.get("paper_ssim"), "{:.4f}"),
-            str(len(row["seeds"])) if "seeds" in row else "",
+            row.method, row.where, _with(row.psnr, row.psnr_interval, "{:.2f}"),
+            _cell(row.paper_psnr, "{:.2f}"), _cell(row.difference, "{:+.2f}"),
+            _with(row.gain, row.gain_interval, "{:+.2f}") + _pairs(row),
+            _with(row.ssim, row.ssim_interval, "{:.4f}"), _cell(row.paper_ssim, "{:.4f}"),
+            str(len(row.seeds) or ""),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -177,19 +217,18 @@ def comparison_markdown(number: int, rows: Sequence[dict[str, Any]], missing: Se
     return "\n".join([*lines, *(f"Missing: {line}." for line in missing)]).rstrip() + "\n"
 
 
-def complexity_markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
+def complexity_markdown(rows: Sequence[SizeRow], note: str) -> str:
     """Table 3 as Markdown."""
     lines = [
         "# Table 3: size, work and time of the networks", "", note, "",
-        f"| network | parameters | paper | multiply-accumulates at 256×256 | paper | s an image of {rows[0]['set']} ×3 "
+        f"| network | parameters | paper | multiply-accumulates at 256×256 | paper | s an image of {rows[0].set} ×3 "
         "| paper |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
         cells = [
-            row["method"], f"{row['parameters']:,}", row["paper_parameters"],
-            f"{row['multiply_accumulates'] / 1e6:,.0f} M", row["paper_complexity"], f"{row['seconds']:.3f}",
-            _cell(row["paper_seconds"], "{:.2f}"),
+            row.method, f"{row.parameters:,}", row.paper_parameters, f"{row.multiply_accumulates / 1e6:,.0f} M",
+            row.paper_complexity, f"{row.seconds:.3f}", _cell(row.paper_seconds, "{:.2f}"),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -199,10 +238,10 @@ def complexity_markdown(rows: Sequence[dict[str, Any]], note: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pairs(row: dict[str, Any]) -> str:
+def _pairs(row: RunRow) -> str:
     """A remark on how many seeds the interval of a gain is over, if these are not all seeds of the method."""
-    pairs = len(row.get("gain_seeds", ()))
-    return f" ({pairs} seeds)" if 1 < pairs < len(row["seeds"]) else ""
+    pairs = len(row.gain_seeds)
+    return f" ({pairs} seeds)" if 1 < pairs < len(row.seeds) else ""
 
 
 def _cell(value: float | None, form: str) -> str:

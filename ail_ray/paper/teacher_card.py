@@ -1,8 +1,7 @@
 """A teacher to give to others: weights in half precision, and a card that says where they come from."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from upath import UPath
 
@@ -17,6 +16,7 @@ from ail_ray.paper.methods import SETS
 from ail_ray.paper.study import available
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
+from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.sweep_job import SweepJob, relative_in_job
 
 
@@ -88,48 +88,47 @@ class Teacher:
     def job(self) -> SweepJob:
         """The sweep of one trial that trains the teacher."""
         names = ("network", "scales", "train", "epochs", "crops", "crop", "batch", "learning_rate", "start")
-        values = {name: getattr(self, name) for name in names} | {"seed": (self.seed,)}
-        values |= {"width": (self.width,)} if self.width is not None else {"rho": (0.0,)}
+        values = {name: getattr(self, name) for name in names} | {"seed": self.seed}
+        values |= {"width": self.width} if self.width is not None else {"rho": 0.0}
         if self.teacher is not None:
-            values |= {"rule": ("fixed",), "teacher": (self.teacher,), "mu0": self.mu0, "alpha0": self.alpha0}
+            values |= {"rule": "fixed", "teacher": self.teacher, "mu0": self.mu0, "alpha0": self.alpha0}
         else:
-            values["rule"] = ("uniform",)
+            values["rule"] = "uniform"
         # The commands of the shipped teacher's card are older than the other start.
-        sweep = replace(mini(), **values, validation=(), test=(), rounds=0, init="he")
+        sweep = mini().where(**values, validation=(), test=(), rounds=0, init="he")
         return SweepJob(
             sweep=sweep, placement=self.placement, max_workers=self.max_workers, local=self.local, out=self.out
         )
 
 
-def publish(trial: dict[str, Any], to: AnyPath, command: str) -> str:
+def publish(trial: Trial, to: AnyPath, command: str) -> str:
     """Write the student of a finished trial of `summary.json` in float16, and its card; returns the card.
 
     PSNR and SSIM on the card are those of the rounded weights, computed in float32.
     """
-    to, directory = as_path(to), as_path(trial["directory"])
-    model = load_model(trial["weights"])
-    save_model(to, model.half(), {"run": directory.name})
-    config = RunDirectory(directory).manifest()["config"]
-    here, start = machine(), config["start"] and f", going on from {as_path(config['start']).name}"
+    to, model = as_path(to), load_model(trial.weights or "")
+    save_model(to, model.half(), {"run": trial.run})
+    config, here = RunDirectory(trial.path).manifest().config, machine()
+    start = f", going on from {as_path(config.start).name}" if config.start else ""
     weights = "plainly (w = 1)"
-    if config["rule"] == "fixed":
-        names = as_path(config["teacher"]).name, config["mu0"], config["alpha0"]
+    if config.rule == "fixed":
+        names = as_path(config.teacher).name, config.mu0, config.alpha0
         weights = "with the importance of {}'s errors (Eq. 8, μ0 = {:g}, α0 = {:g})".format(*names)
     lines = [
         f"# {to.stem}", "",
         f"A {model.name} of width {model.width} and depth {model.depth}, trained {weights} on scales "
-        f"{', '.join(map(str, config['scales']))} of {', '.join(config['train'])}, seed {config['seed']}{start or ''}: "
-        f"{counted(config['epochs'], 'epoch')} of {config['crops']} crops of {config['crop']}×{config['crop']}, "
-        f"{config['optimizer']} {config['learning_rate']:g}, batch {config['batch']}.", "",
+        f"{', '.join(map(str, config.scales))} of {', '.join(config.train)}, seed {config.seed}{start}: "
+        f"{counted(config.epochs, 'epoch')} of {config.crops} crops of {config.crop}×{config.crop}, "
+        f"{config.optimizer} {config.learning_rate:g}, batch {config.batch}.", "",
         f"`{command}`, commit {here['commit']}, {datetime.now(UTC):%Y-%m-%d}, {here['processor']}. "
         f"{to.stat().st_size / 1e6:.2f} MB in half precision.", "",
         "| set | PSNR, dB | SSIM |", "|---|---|---|",
     ]  # fmt: skip
-    scales = [model.upsampling] if model.upsampling > 1 else config["scales"]
+    scales = [model.upsampling] if model.upsampling > 1 else config.scales
     for row in benchmark(
         str(to), available(SETS) or ["sample-val"], scales, precision="fp32", device="cpu", say=lambda line: None
     ):
-        lines.append(f"| {row['set']} ×{row['scale']} | {row['psnr']:.2f} | {row['ssim']:.4f} |")
+        lines.append(f"| {row.where} | {row.psnr:.2f} | {row.ssim:.4f} |")
     card = "\n".join(lines) + "\n"
     write_bytes(to.with_suffix(".md"), card.encode())
     return card

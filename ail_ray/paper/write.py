@@ -3,18 +3,24 @@
 import io
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 from ail_ray.errors import counted
-from ail_ray.files import as_path, write_bytes, write_json
+from ail_ray.files import as_path, write_bytes, write_record
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.weights import load_model
 from ail_ray.machine import machine
 from ail_ray.paper.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
 from ail_ray.paper.methods import FIGURES, TABLES
 from ail_ray.paper.study import Results, Study
-from ail_ray.paper.tables import comparison, comparison_markdown, complexity, complexity_markdown
-from ail_ray.runs.directory import RunDirectory
+from ail_ray.paper.tables import (
+    RunTable,
+    SizeTable,
+    comparison,
+    comparison_markdown,
+    complexity,
+    complexity_markdown,
+)
+from ail_ray.runs.records import Manifest
 
 
 def write(study: Study, results: Results, command: str, say: Callable[[str], None]) -> None:
@@ -25,17 +31,19 @@ def write(study: Study, results: Results, command: str, say: Callable[[str], Non
             say("table 3: not timed, others may be training")
             continue
         if number == 3:
-            rows, missing = complexity(say), list[str]()
+            sizes = complexity(say)
             note = f"`{command}`, commit {here['commit']}, {today}, {here['processor']}, one thread."
-            text = complexity_markdown(rows, note)
+            table: RunTable | SizeTable = SizeTable(note=note, rows=tuple(sizes))
+            text = complexity_markdown(sizes, note)
         else:
             rows, missing = comparison(number, study, results)
-            if not any("seeds" in row for row in rows):
+            if not any(row.seeds for row in rows):
                 say(f"table {number}: not written, no run has finished")
                 continue
             note = f"`{command}`, {_origin(TABLES[number].methods, study, results)}."
+            table = RunTable(note=note, rows=tuple(rows), missing=tuple(missing))
             text = comparison_markdown(number, rows, missing, note)
-        write_json(folder / f"table_{number}.json", {"note": note, "rows": rows, "missing": missing})
+        write_record(folder / f"table_{number}.json", table)
         write_bytes(folder / f"table_{number}.md", text.encode())
         say(f"wrote {folder / f'table_{number}.md'}")
     for number in study.figures:
@@ -50,28 +58,28 @@ def write(study: Study, results: Results, command: str, say: Callable[[str], Non
 def _origin(methods: Iterable[str], study: Study, results: Results) -> str:
     """The runs that a table rests on: how many, how long, in which precision, and when, where and by which code."""
     used: dict[tuple[str, int], float] = {}  # seconds of each round of each run
+    manifests: dict[str, Manifest] = {}
     for name in methods:
         for scale in study.scales:
             for trial in results.get((name, scale), {}).values():
-                used |= {(trial.directory, r["round"]): sum(r["seconds"].values()) for r in trial.records}
-    runs = list(dict.fromkeys(directory for directory, _ in used))
-    manifests = [RunDirectory(as_path(run)).manifest() for run in runs]
+                used |= {(trial.directory, r.round): sum(r.seconds.values()) for r in trial.records}
+                manifests |= {trial.directory: trial.manifest} if trial.manifest else {}
 
-    def each(what: Callable[[dict[str, Any]], object]) -> str:
-        return ", ".join(sorted({str(what(manifest)) for manifest in manifests}))
+    def each(what: Callable[[Manifest], object]) -> str:
+        return ", ".join(sorted({str(what(manifest)) for manifest in manifests.values()}))
 
     return (
-        f"{counted(len(runs), 'run')}, {sum(used.values()) / 3600:.2f} hours of them together, "
+        f"{counted(len(manifests), 'run')}, {sum(used.values()) / 3600:.2f} hours of them together, "
         f"teacher {study.teacher}; students from random weights, trained on {each(_images)}; "
-        f"begun {each(lambda m: datetime.fromtimestamp(m['created'], UTC).date())}, "
-        f"commit {each(lambda m: m['machine']['commit'])}, {each(lambda m: m['machine']['processor'])}, "
-        f"{each(lambda m: m['precision'])}, workers {each(lambda m: m['workers'])}"
+        f"begun {each(lambda m: datetime.fromtimestamp(m.created, UTC).date())}, "
+        f"commit {each(lambda m: m.machine['commit'])}, {each(lambda m: m.machine['processor'])}, "
+        f"{each(lambda m: m.precision)}, workers {each(lambda m: m.workers)}"
     )
 
 
-def _images(manifest: dict[str, Any]) -> str:
+def _images(manifest: Manifest) -> str:
     """The images that a run was trained on, in words."""
-    train, held_back = (" and ".join(manifest["config"][role]) for role in ("train", "validation"))
+    train, held_back = (" and ".join(getattr(manifest.config, role)) for role in ("train", "validation"))
     return train + (f" without {held_back}" if held_back else "")
 
 
@@ -84,7 +92,7 @@ def _picture(number: int, study: Study, results: Results) -> bytes | str:
     teacher = find_teacher(study.teacher)
     assert teacher is not None, "a study refuses teachers without weights"
     if number in (4, 9):
-        weights = {f"teacher {study.teacher}": teacher} | {n: as_path(t[seed].weights) for n, t in runs.items()}
+        weights = {f"teacher {study.teacher}": teacher} | {n: as_path(t[seed].weights or "") for n, t in runs.items()}
         return students_picture(weights, pictured(scale))
     if number == 2:
         figure = initialisation_figure(load_model(teacher), pictured(scale))

@@ -11,8 +11,8 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.imaging.panels import UNREADABLE, panels
-from ail_ray.reporting.findings import Trial
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.trial import Trial
 
 MOST_PICTURES, MOST_ROUNDS, LONGEST = 3, 12, 480  # pictures of a kind, rounds of each, pixels of a side
 
@@ -47,7 +47,7 @@ class Comparison:
 
 def films(trial: Trial) -> Iterator[Film]:
     """The pictures of a run that compare nothing, importance first; of one with several panels the importance."""
-    run, last = RunDirectory(trial.directory), len(trial.records) - 1
+    run, last = RunDirectory(trial.path), len(trial.records) - 1
     names = [path.name for path in run.pictures(last)]
     shown = [name for name in names if not _compares(_panels(run, last, name))]
     rounds = np.unique(np.linspace(0, last, min(MOST_ROUNDS, last + 1)).round().astype(int)).tolist()
@@ -61,11 +61,11 @@ def films(trial: Trial) -> Iterator[Film]:
 
 def comparisons(trial: Trial, control: Trial | None) -> Iterator[Comparison]:
     """Crops of the last round that show a student, together with the control's student if it drew the same crop."""
-    run, last = RunDirectory(trial.directory), len(trial.records) - 1
+    run, last = RunDirectory(trial.path), len(trial.records) - 1
     chosen = [(path.name, parts) for path in run.pictures(last) if _compares(parts := _panels(run, last, path.name))]
     for name, parts in chosen[:MOST_PICTURES]:
         if control is not None and control.records:
-            plain = _called(_panels(RunDirectory(control.directory), len(control.records) - 1, name), "student")
+            plain = _called(_panels(RunDirectory(control.path), len(control.records) - 1, name), "student")
             at = next(i for i, (caption, _) in enumerate(parts) if caption.startswith("student"))
             if plain is not None:
                 parts = [*parts[:at], (plain[0].replace("student", "plain training", 1), plain[1]), *parts[at:]]

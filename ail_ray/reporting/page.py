@@ -19,7 +19,6 @@ from upath import UPath
 from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, write_bytes
 from ail_ray.reporting import sentences
-from ail_ray.reporting.findings import MALFORMED
 
 Content = dict[str, Any]
 
@@ -48,15 +47,11 @@ def write_page(out: UPath, to: UPath, command: str, kinds: Mapping[str, Callable
         raise ConfigError([str(error)]) from None
     except OSError as error:
         raise ConfigError([f"{out}: cannot be read ({error})"]) from error
-    except (*MALFORMED, jinja2.UndefinedError) as error:  # JSON, but not what we have written
-        raise ConfigError(
-            [f"{out}: damaged, or written by another version ({type(error).__name__}: {error})"]
-        ) from error
     write_bytes(to, text.encode("utf-8", "replace"))  # names of files need not be Unicode
     return str(content["answers"][0])
 
 
-def render(content: dict[str, Any]) -> str:
+def render(content: Content) -> str:
     """Render the page as text, in which every value is escaped, and only our own style and script may act."""
     part = {
         name: (files("ail_ray.reporting") / f"page.{name}").read_text(encoding="utf-8")

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ail_ray.errors import counted
-from ail_ray.learning.inference import mean_psnr
-from ail_ray.reporting.findings import Condition, Estimate, Findings
+from ail_ray.reporting.findings import Condition, Findings
+from ail_ray.sweeps.controls import Estimate
 
 SIGNED, PLAIN = "{:+.2f}", "{:.2f}"
 
@@ -34,7 +34,7 @@ def date(seconds: float) -> str:
 
 def state(sweep: Findings) -> str:
     """How far the sweep is, in one line."""
-    counts = Counter(trial.state for trial in sweep.trials)
+    counts = Counter(trial.status for trial in sweep.trials)
     parts = [
         f"{counts[name]} {name}" for name in ("finished", "working", "stopped", "failed", "unreadable") if counts[name]
     ]
@@ -54,13 +54,13 @@ def state(sweep: Findings) -> str:
 
 def question(sweep: Findings) -> str:
     """The question that the sweep was asked, from its configuration."""
-    c: dict[str, Any] = sweep.config
+    c = sweep.config
     if not c:
         return "No configuration is left: every run directory is gone."
     manifest = sweep.manifest
     pairs = (
-        f" ({counted(manifest['pairs'], 'pair')}, {manifest['pixels'] / 1e6:.1f} M pixels)"
-        if "pairs" in manifest
+        f" ({counted(manifest.pairs, 'pair')}, {manifest.pixels / 1e6:.1f} M pixels)"
+        if manifest and manifest.pairs
         else ""
     )
     crops = f"{c['crops']:,}" if c["crops"] else "as many crops as cover the corpus"
@@ -141,8 +141,7 @@ def _alone(what: str, gain: Estimate) -> str:
 def references(sweep: Findings) -> list[tuple[str, dict[str, float]]]:
     """Bicubic interpolation and teachers: name, and PSNR in dB by set, with `compared` for what trials go by."""
     return [
-        (name, {"compared": mean_psnr(rows["validation"] or rows["test"])}
-         | {f"{row['set']} ×{row['scale']}": row["psnr"] for row in (*rows["validation"], *rows["test"])})
+        (name, {"compared": rows.psnr} | {row.where: row.psnr for row in rows.all})
         for name, rows in sweep.references.items()
     ]  # fmt: skip
 

@@ -13,9 +13,12 @@ from upath import UPath
 from ail_ray.errors import counted
 from ail_ray.reporting import sentences
 from ail_ray.reporting.films import comparisons, films
-from ail_ray.reporting.findings import Findings, Trial, findings
+from ail_ray.reporting.findings import Findings, findings
+from ail_ray.reporting.page import Content
 from ail_ray.reporting.svg import Series, curves, scatter
-from ail_ray.sweeps.controls import pareto_front
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.trial import Trial
+from ail_ray.sweeps.controls import is_control, pareto_front
 
 MARKED, ROWS, CHARTS = 8, 200, 6  # conditions with a colour, rows of a table, charts of PSNR
 DASHES = 4  # ways of drawing a control
@@ -23,7 +26,7 @@ LOG = "log scale"  # in place of a unit
 Chart = tuple[str, Markup]
 
 
-def sweep_page(out: UPath) -> dict[str, Any]:
+def sweep_page(out: UPath) -> Content:
     """The values that `page.html` shows of the sweep in a folder."""
     sweep = findings(out)
     marks = _marks(sweep)
@@ -39,8 +42,9 @@ def sweep_page(out: UPath) -> dict[str, Any]:
         "charts": _curves(sweep, marks), "front": _front(sweep, marks),
         "films": list(films(shown)) if shown else [], "comparisons": list(comparisons(shown, beside)) if shown else [],
         "shown": shown.name if shown else "",
-        "troubles": [trial for trial in sweep.trials if trial.reason or trial.gone or trial.useless][:ROWS],
-        "incidents": [(t.name, line) for t in sweep.trials for line in t.manifest.get("incidents", [])][:ROWS],
+        "troubles": [t for t in sweep.trials if t.reason or t.useless or t.directory in sweep.gone][:ROWS],
+        "gone": sweep.gone,
+        "incidents": [(t.name, line) for t in sweep.trials if t.manifest for line in t.manifest.incidents][:ROWS],
         "trials": sweep.trials[:ROWS], "left_out": max(0, len(sweep.trials) - ROWS),
         "origin": _origin(sweep), "commands": _commands(sweep, shown),
     }  # fmt: skip
@@ -63,7 +67,9 @@ def _asked(sweep: Findings) -> dict[str, str]:
     names = {"teacher": "Teacher", "rule": "Rules", "lam": "λ", "rho": "ρ", "width": "Width", "seed": "Seeds",
              "train": "Training images", "validation": "Validation", "test": "Test sets"}  # fmt: skip
     shown = {
-        label: _plain(sweep.config[name]) for name, label in names.items() if sweep.config.get(name) not in (None, [])
+        label: _plain(sweep.config[name])
+        for name, label in names.items()
+        if sweep.config.get(name) not in (None, [], ())
     }
     if "Width" in shown:
         shown.pop("ρ", None)
@@ -73,15 +79,14 @@ def _asked(sweep: Findings) -> dict[str, str]:
 def _origin(sweep: Findings) -> str:
     """On which machine and by which code the runs were made."""
     manifest = sweep.manifest
-    if not manifest:
+    if manifest is None:
         return ""
-    begun = sentences.date(manifest["created"] if sweep.started is None else sweep.started)
+    begun = sentences.date(manifest.created if sweep.started is None else sweep.started)
     where, with_what = (
-        ", ".join(f"{name} {value}" for name, value in manifest[kind].items()) for kind in ("machine", "versions")
+        ", ".join(f"{name} {value}" for name, value in several.items())
+        for several in (manifest.machine, manifest.versions)
     )
-    shape = (
-        f"{manifest['precision']}, {counted(manifest['workers'], 'worker')} × {counted(manifest['threads'], 'thread')}"
-    )
+    shape = f"{manifest.precision}, {counted(manifest.workers, 'worker')} × {counted(manifest.threads, 'thread')}"
     return f"Begun {begun}; {shape}; {where}; {with_what}."
 
 
@@ -91,7 +96,7 @@ def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
     Controls have no colour, and each its own dashes; those of one schedule are told from those with restarts.
     """
     labels = dict.fromkeys([*(c.label for c in sweep.conditions), *(t.label for t in sweep.trials)])
-    plain = {t.label: " once" if t.one_schedule else "" for t in sweep.trials if t.is_control}
+    plain = {t.label: " once" if "one schedule" in t.name else "" for t in sweep.trials if is_control(t.parameters)}
     controls = {label: f"control k{n % DASHES}{once}" for n, (label, once) in enumerate(plain.items())}
     marks: dict[str, tuple[str, str]] = {}
     colours = iter(range(MARKED))
@@ -104,39 +109,34 @@ def _marks(sweep: Findings) -> dict[str, tuple[str, str]]:
 def _curves(sweep: Findings, marks: dict[str, tuple[str, str]]) -> list[Chart]:
     """Charts of what every round measured: means over seeds for each condition, and thin lines for each seed."""
     trials = [trial for trial in sweep.trials if trial.records]
-    sets = dict.fromkeys(
-        (group, row["set"], row["scale"])
-        for t in trials
-        for group in ("validation", "test")
-        for row in t.records[0][group]
-    )
-    wanted: list[tuple[str, str, Callable[[dict[str, Any]], float | None]]] = []
-    for group, name, scale in list(sets)[:CHARTS]:
-        wanted.append((f"PSNR on {name} ×{scale}", "dB", partial(_psnr, key=(group, name, scale))))
+    sets = dict.fromkeys(row.where for trial in trials for row in trial.records[0].all)
+    wanted: list[tuple[str, str, Callable[[RoundRecord], float | None]]] = []
+    for where in list(sets)[:CHARTS]:
+        wanted.append((f"PSNR on {where}", "dB", partial(_psnr, where=where)))
     wanted += [
-        ("Mean importance", "", lambda r: r["importance"]["mean"]),
-        ("Pixels of importance 1", "%", lambda r: 100 * r["importance"]["saturated"]),
-        ("Weighted training loss", LOG, lambda r: r["loss"]),
-        ("Squared error of training crops", LOG, lambda r: r["squared_error"]),
+        ("Mean importance", "", lambda r: r.importance.mean),
+        ("Pixels of importance 1", "%", lambda r: 100 * r.importance.saturated),
+        ("Weighted training loss", LOG, lambda r: r.loss),
+        ("Squared error of training crops", LOG, lambda r: r.squared_error),
     ]
     return [chart for what, unit, of in wanted if (chart := _curve(what, unit, of, trials, marks))]
 
 
-def _psnr(record: dict[str, Any], key: tuple[str, str, int]) -> float | None:
+def _psnr(record: RoundRecord, where: str) -> float | None:
     """The PSNR of a round; None before anything was trained, since random weights would only stretch the axis."""
-    if record["loss"] is None:
-        return None
-    rows = (r["psnr"] for r in record[key[0]] if (r["set"], r["scale"]) == key[1:])
-    return next(rows, None)
+    rows = (row.psnr for row in record.all if row.where == where)
+    return None if record.loss is None else next(rows, None)
 
 
 def _curve(
-    what: str, unit: str, of: Callable[[dict[str, Any]], float | None], trials: Sequence[Trial],
+    what: str, unit: str, of: Callable[[RoundRecord], float | None], trials: Sequence[Trial],
     marks: dict[str, tuple[str, str]],
 ) -> Chart | None:  # fmt: skip
     lines: dict[str, list[list[tuple[float, float]]]] = {}
     for trial in trials:
-        points = [(r["round"], value) for r in trial.records if (value := of(r)) is not None and math.isfinite(value)]
+        points = [
+            (float(r.round), value) for r in trial.records if (value := of(r)) is not None and math.isfinite(value)
+        ]
         if points := [(x, y) for x, y in points if unit != LOG or y > 0]:
             lines.setdefault(trial.label, []).append(points)
     if not lines:
@@ -157,7 +157,7 @@ def _curve(
     return caption, Markup(svg)
 
 
-def _front(sweep: Findings, marks: dict[str, tuple[str, str]]) -> dict[str, Any] | None:
+def _front(sweep: Findings, marks: dict[str, tuple[str, str]]) -> Content | None:
     """A chart of PSNR against parameters; None unless there are students of two sizes."""
     sized = [(c, float(c.size)) for c in sweep.conditions if c.size is not None]
     if len({size for _, size in sized}) < 2:
@@ -182,19 +182,18 @@ def _others(sweep: Findings) -> list[str]:
 
 def _commands(sweep: Findings, shown: Trial | None) -> list[tuple[str, str]]:
     commands = [("The sweep; goes on where it stands", sweep.command)] if sweep.command else []
-    if shown is not None and not shown.gone:
-        rows = [*shown.test, *shown.validation]
-        weights = shown.directory / "students" / f"round-{len(shown.records) - 1:03d}.safetensors"
+    if shown is not None and shown.weights and shown.directory not in sweep.gone:
+        weights = shown.path / "students" / f"round-{shown.rounds:03d}.safetensors"
         named = dict.fromkeys([*sweep.config["test"], *sweep.config["validation"]])
         if named:
             measure = ["python", "jobs/evaluate.py", "--model", str(weights), "--sets", *named,
-                       "--scales", *dict.fromkeys(str(row["scale"]) for row in rows)]  # fmt: skip
+                       "--scales", *dict.fromkeys(str(row.scale) for row in shown.all)]  # fmt: skip
             commands.append(("PSNR and SSIM of the best student", shlex.join(measure)))
-        storage, run = str(shown.directory.parent.parent), shown.directory.name
+        storage, run = str(shown.path.parent.parent), shown.run
         show = shlex.join(["python", "jobs/runs.py", "--storage", storage, "--show", run])
         commands.append(("Its run, round by round", show))
     return commands
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

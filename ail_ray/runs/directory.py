@@ -13,12 +13,14 @@ failure.json                         why the last attempt cannot go on
 """
 
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from upath import UPath
 
@@ -27,22 +29,31 @@ from ail_ray.files import (
     digest_of,
     is_local,
     read_json,
+    read_record,
     read_tensors,
     remove_tree,
     write_bytes,
     write_json,
+    write_record,
     write_tensors,
 )
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import RULES
-from ail_ray.learning.inference import mean_psnr
-from ail_ray.learning.theta import EpochLog, TrainState
+from ail_ray.learning.records import EpochLog, Measured, mean_psnr
+from ail_ray.learning.theta import TrainState
 from ail_ray.learning.weights import save_model
 from ail_ray.machine import machine, versions
 from ail_ray.runs.lease import Lease
-from ail_ray.runs.manifest import Place, check
+from ail_ray.runs.records import Death, Manifest, Place, RoundRecord, as_manifest
 
 FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the last attempt at a run cannot go on."""
+
+    reason: str
 
 
 class OtherFormatError(FileError):
@@ -58,34 +69,34 @@ class RunDirectory:
             holder: holds the lease that this process works under; once another has it, commits raise `LeaseLostError`.
         """
         self.path, self.holder = path, holder
+        self._best: RoundRecord | None = None  # of all rounds, once this process has committed one
 
-    def create(self, config: RunConfig, **resolved: Any) -> dict[str, Any]:
+    def create(self, config: RunConfig, **resolved: Any) -> Manifest:
         """Return the manifest: the recorded one if the run exists, else a new one with what was resolved for this run.
 
         Args:
             config: the configuration; its `rounds` may exceed the recorded ones, which extends the run.
-            resolved: plain data: corpus and teacher digests, precision, threads, workers, references.
+            resolved: fields of the manifest: corpus, pairs, pixels, precision, threads, workers, references.
 
         Raises:
             FileError: the directory was written by another format, or its manifest is damaged.
         """
         if (self.path / "manifest.json").exists():
-            manifest = self.manifest()
-            rounds = max(manifest["config"]["rounds"], config.rounds)
-            references = manifest.get("references") or resolved.get("references", {})  # older runs have none
-            if (manifest["config"]["rounds"], manifest.get("references", {})) != (rounds, references):
-                manifest["config"]["rounds"], manifest["references"] = rounds, references
+            there = self.manifest()
+            rounds = max(there.config.rounds, config.rounds)
+            references = there.references or resolved.get("references", {})  # older runs have none
+            manifest = replace(there, config=replace(there.config, rounds=rounds), references=references)
+            if manifest != there:
                 self.write_manifest(manifest)
             return manifest
-        manifest = {
-            "format": FORMAT, "run": self.path.name, "config": asdict(config), **resolved,
-            "versions": versions(), "machine": machine(),
-            "created": time.time(), "last_round": -1, "places": [], "epochs": [], "incidents": [],
-        }  # fmt: skip
+        manifest = Manifest(
+            format=FORMAT, run=self.path.name, config=config, **resolved, versions=versions(), machine=machine(),
+            created=time.time(), last_round=-1,
+        )  # fmt: skip
         self.write_manifest(manifest)
         return manifest
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """Read the manifest, or the one before it if it is damaged.
 
         Raises:
@@ -100,37 +111,42 @@ class RunDirectory:
                 return self._manifest("manifest-previous.json")
             raise damage from None
 
-    def _manifest(self, name: str) -> dict[str, Any]:
-        manifest = read_json(self.path / name)
-        if not isinstance(manifest, dict):
+    def _manifest(self, name: str) -> Manifest:
+        content = read_json(self.path / name)
+        if not isinstance(content, dict):
             raise FileError(f"{self.path / name}: damaged, not a manifest")
-        if manifest.get("format") != FORMAT:
-            raise OtherFormatError(f"{self.path}: format {manifest.get('format')}, this version reads {FORMAT}")
-        if manifest.pop("sha256", None) != digest_of(manifest, length=64):
+        if content.get("format") != FORMAT:
+            raise OtherFormatError(f"{self.path}: format {content.get('format')}, this version reads {FORMAT}")
+        if content.pop("sha256", None) != digest_of(content, length=64):
             raise FileError(f"{self.path / name}: damaged, its content differs from its checksum")
-        try:
-            check(manifest)
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileError(f"{self.path / name}: damaged, not a manifest ({type(error).__name__}: {error})") from None
-        return manifest
+        return as_manifest(content, self.path / name)
 
     @property
     def last_round(self) -> int:
         """The last committed round; -1 if there is none."""
         try:
-            return int(self.manifest()["last_round"])
+            return self.manifest().last_round
         except FileError:
             return -1
 
     @property
     def place(self) -> Place | None:
         """How far the run was at its last commit."""
-        places = self.manifest()["places"]
-        return Place(*places[-1]) if places else None
+        places = self.manifest().places
+        return places[-1] if places else None
 
-    def records(self, until: int = 10**9) -> list[dict[str, Any]]:
-        """The records of all committed rounds until that one, in order."""
-        return [read_json(self.record_path(t)) for t in range(min(self.last_round, until) + 1)]
+    def follow(self, after: int = -1, until: int = 10**9) -> Iterator[RoundRecord]:
+        """The records of the rounds that are committed, behind one round and up to another; each is read once.
+
+        Raises:
+            FileError: one is damaged.
+        """
+        for t in range(after + 1, min(self.last_round, until) + 1):
+            yield self.record(t)
+
+    def record(self, round: int) -> RoundRecord:
+        """The record of a committed round; FileError if it is damaged."""
+        return read_record(self.record_path(round), RoundRecord)
 
     def record_path(self, round: int) -> UPath:
         return self.path / "rounds" / f"round-{round:03d}.json"
@@ -146,77 +162,77 @@ class RunDirectory:
     def student_path(self, round: int) -> UPath:
         return self.path / "students" / f"round-{round:03d}.safetensors"
 
-    def _end(self, manifest: dict[str, Any], t: int) -> UPath:
+    def _end(self, manifest: Manifest, t: int) -> UPath:
         """What goes on after round t begins with: its student, or the whole state where the optimizer is kept."""
-        if manifest["config"].get("restart") == "never":  # older manifests do not say
-            return self.path / "state" / Place(t, manifest["config"]["epochs"]).file
+        if manifest.config.restart == "never":
+            return self.path / "state" / Place(t, manifest.config.epochs).file
         return self.student_path(t)
 
     def load_state(self) -> tuple[dict[str, np.ndarray], Place] | None:
-        """Student and optimizer of the last commit, and where it stands."""
+        """Student and optimizer of the last commit at the end of an epoch, and where that is."""
         manifest = self.manifest()
-        if manifest["places"]:
-            place = Place(*manifest["places"][-1])
+        for place in reversed([place for place in manifest.places if not place.steps]):
             return read_tensors(self.path / "state" / place.file)[0], place
-        if (t := manifest["last_round"]) < 0:
+        if (t := manifest.last_round) < 0:
             return None
         arrays, _ = read_tensors(end := self._end(manifest, t))
         if end == self.student_path(t):  # a round begins with a fresh optimizer: nothing is missing
             arrays = {f"student.{name}": array for name, array in arrays.items()}
-        return arrays, Place(t, manifest["config"]["epochs"])
-
-    def commit_steps(self, place: Place, arrays: dict[str, np.ndarray]) -> None:
-        """Write the state within an epoch, then the manifest that points to it."""
-        self._commit_state(self.manifest(), place, arrays)
+        return arrays, Place(t, manifest.config.epochs)
 
     def commit_epoch(self, log: EpochLog, arrays: dict[str, np.ndarray]) -> None:
         """Write the state after an epoch, then the manifest that points to it."""
         manifest = self.manifest()
-        logs = [entry for entry in manifest["epochs"] if entry["round"] == log.round and entry["epoch"] < log.epoch]
-        manifest["epochs"] = [*logs, log.as_dict()]
-        self._commit_state(manifest, Place(log.round, log.epoch + 1), arrays)
+        before = [each for each in manifest.epochs if each.round == log.round and each.epoch < log.epoch]
+        self._commit_state(replace(manifest, epochs=(*before, log)), Place(log.round, log.epoch + 1), arrays)
 
-    def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
+    def commit_death(self, round: int, epoch: int, silent: Sequence[str]) -> None:
         """Write that the student died in its first training; the round begins anew, with another draw."""
         Lease(self.path).check(self.holder)
         manifest = self.manifest()
-        manifest["draws"] = [*manifest.get("draws", []), {"round": round, "epoch": epoch, "silent": silent}]
-        manifest["places"] = [place for place in manifest["places"] if place[0] < round]
-        manifest["epochs"] = [entry for entry in manifest["epochs"] if entry["round"] < round]
-        manifest["incidents"].append(
-            f"draw {len(manifest['draws'])} of the student died in round {round}, epoch {epoch} "
+        line = (
+            f"draw {len(manifest.draws) + 1} of the student died in round {round}, epoch {epoch} "
             f"({', '.join(silent)} lets nothing through); drawn again"
         )
-        self.write_manifest(manifest)
+        self.write_manifest(
+            replace(
+                manifest,
+                draws=(*manifest.draws, Death(round=round, epoch=epoch, silent=tuple(silent))),
+                places=tuple(place for place in manifest.places if place.round < round),
+                epochs=tuple(log for log in manifest.epochs if log.round < round),
+                incidents=(*manifest.incidents, line),
+            )
+        )
 
-    def commit_round(self, record: dict[str, Any], state: TrainState) -> dict[str, Any]:
-        """Write record, student and state of a finished round, then the manifest; returns the whole record."""
+    def commit_round(
+        self, measured: Measured, seconds: dict[str, float], system: dict[str, float], state: TrainState
+    ) -> RoundRecord:
+        """Write record, student and state of a finished round, then the manifest; returns the record."""
         Lease(self.path).check(self.holder)
-        manifest, t = self.manifest(), record["round"]
-        logs = [entry for entry in manifest["epochs"] if entry["round"] == t]
-        seconds = sum(log["seconds"] for log in logs)
-        record = {
-            **record, "time": time.time(), "epochs": logs,
-            "loss": logs[-1]["loss"] if logs else None,
-            "squared_error": logs[-1]["squared_error"] if logs else None,
-            "patches_per_second": sum(log["crops"] for log in logs) / seconds if seconds else None,
-        }  # fmt: skip
-        record["seconds"]["theta"] = seconds  # those of an interrupted attempt included
+        manifest, t = self.manifest(), measured.round
+        logs = tuple(log for log in manifest.epochs if log.round == t)
+        trained = sum(log.seconds for log in logs)  # those of an interrupted attempt included
+        record = RoundRecord(
+            **vars(measured), seconds=seconds | {"theta": trained}, time=time.time(), epochs=logs,
+            loss=logs[-1].loss if logs else None,
+            squared_error=logs[-1].squared_error if logs else None,
+            patches_per_second=sum(log.crops for log in logs) / trained if trained else None, system=system,
+        )  # fmt: skip
         save_model(self.student_path(t), state.student, {"round": str(t), "run": self.path.name})
-        write_json(self.record_path(t), record)
-        manifest["last_round"] = t
-        self._commit_state(manifest, Place(t, manifest["config"]["epochs"]), state.tensors())
-        self._prune()
+        write_record(self.record_path(t), record)
+        self._commit_state(replace(manifest, last_round=t), Place(t, manifest.config.epochs), state.tensors())
+        self._prune(record)
         return record
 
     def finalise(self) -> UPath:
         """Write the result, the last round's student and the resolved configuration; safe to repeat."""
         manifest, result = self.manifest(), self.path / "student.safetensors"
-        student = self.student_path(manifest["last_round"]).read_bytes()
+        student = self.student_path(manifest.last_round).read_bytes()
         if not (result.exists() and result.read_bytes() == student):
             (self.path / "student.onnx").unlink(missing_ok=True)  # that of fewer rounds
             write_bytes(result, student)
-        write_json(self.path / "config.json", {k: manifest[k] for k in manifest if k not in ("places", "epochs")})
+        content = msgspec.to_builtins(manifest)
+        write_json(self.path / "config.json", {k: content[k] for k in content if k not in ("places", "epochs")})
         return result
 
     def mend(self, shards: int) -> list[str]:
@@ -242,10 +258,10 @@ class RunDirectory:
                 path.unlink()
             return all(path.exists() for path in paths)
 
-        if RULES[manifest["config"]["rule"]].needs_first:  # a damaged one is made again when the run goes on
+        if RULES[manifest.config.rule].needs_first:  # a damaged one is made again when the run goes on
             importance(0)
-        last = committed = manifest["last_round"]
-        finished = last >= manifest["config"]["rounds"]
+        last = committed = manifest.last_round
+        finished = last >= manifest.config.rounds
         first_bad = next((t for t in range(last + 1) if not self._sound(self.record_path(t), lines)), last + 1)
         while last >= 0 and not (
             last < first_bad
@@ -256,84 +272,73 @@ class RunDirectory:
         if last < committed:
             lines.append(f"round {committed} is not whole; going on after round {last}")
         going_on = not finished and importance(last + 1)
-        end = Place(last, manifest["config"]["epochs"]) if last >= 0 else None
-        places = [Place(*numbers) for numbers in manifest["places"]]
+        end = Place(last, manifest.config.epochs) if last >= 0 else None
+        places = list(manifest.places)
         if not finished:  # then none is needed
             places = [p for p in places if p == end or (going_on and p.round == last + 1)]
             places = [p for p in places if self._sound(self.path / "state" / p.file, lines)]
         if lines:
-            manifest["last_round"], manifest["places"] = last, [[p.round, p.epochs, p.steps] for p in places]
-            manifest["incidents"] += lines
-            self.write_manifest(manifest)
+            incidents = (*manifest.incidents, *lines)
+            self.write_manifest(replace(manifest, last_round=last, places=tuple(places), incidents=incidents))
         return lines
 
     def _sound(self, path: UPath, lines: list[str]) -> bool:
         """Whether a file is whole; if it is not, a line about it is added."""
         try:
-            read_json(path) if path.suffix == ".json" else read_tensors(path)
+            read_record(path, RoundRecord) if path.suffix == ".json" else read_tensors(path)
         except FileError as error:
             lines.append(str(error))
             return False
         return True
 
-    def incidents(self) -> list[str]:
-        """A line for everything that was found damaged so far, or could not be written."""
-        with suppress(FileError):
-            return list(self.manifest()["incidents"])
-        return []
-
-    def draws(self) -> int:
-        """How often the student was drawn again because it had died in its first training."""
-        with suppress(FileError):
-            return len(self.manifest().get("draws", []))
-        return 0
-
     def note(self, incident: str) -> None:
-        """Add a line to `incidents`, if it is not there yet."""
-        if incident not in (manifest := self.manifest())["incidents"]:
-            self.write_manifest(manifest | {"incidents": [*manifest["incidents"], incident]})
+        """Add a line to the manifest's `incidents`, if it is not there yet."""
+        if incident not in (manifest := self.manifest()).incidents:
+            self.write_manifest(replace(manifest, incidents=(*manifest.incidents, incident)))
 
     def fail(self, reason: str) -> None:
         """Record why this attempt cannot go on, since trying again would only fail again."""
         Lease(self.path).check(self.holder)
-        write_json(self.path / "failure.json", {"reason": reason})
+        write_record(self.path / "failure.json", Failure(reason))
 
     def failure(self) -> str | None:
         """Why the last attempt could not go on, if it could not."""
         path = self.path / "failure.json"
-        with suppress(FileError, KeyError, TypeError):
-            return str(read_json(path)["reason"]) if path.exists() else None
-        return f"{path}: damaged"
+        try:
+            return read_record(path, Failure).reason if path.exists() else None
+        except FileError:
+            return f"{path}: damaged"
 
     def forget_failure(self) -> None:
         """Forget why the last attempt failed, since a new one begins."""
         (self.path / "failure.json").unlink(missing_ok=True)
 
-    def _commit_state(self, manifest: dict[str, Any], place: Place, arrays: dict[str, np.ndarray]) -> None:
+    def _commit_state(self, manifest: Manifest, place: Place, arrays: dict[str, np.ndarray]) -> None:
         Lease(self.path).check(self.holder)
-        numbers = [place.round, place.epochs, place.steps]
-        if manifest["places"][-1:] != [numbers]:  # the last epoch's state is the round's too
+        if manifest.places[-1:] != (place,):  # the last epoch's state is the round's too
             write_tensors(self.path / "state" / place.file, arrays)
-            manifest["places"] = [*manifest["places"][-1:], numbers]
+            manifest = replace(manifest, places=(*manifest.places[-1:], place))
         self.write_manifest(manifest)
-        kept = {Place(*numbers).file for numbers in manifest["places"]}
-        kept |= {self._end(manifest, t).name for t in range(manifest["last_round"] + 1)}
+        kept = {each.file for each in manifest.places}
+        kept |= {self._end(manifest, t).name for t in range(manifest.last_round + 1)}
         for path in (self.path / "state").glob("*.safetensors"):
             if path.name not in kept:
                 path.unlink(missing_ok=True)
 
-    def write_manifest(self, manifest: dict[str, Any]) -> None:
+    def write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest with its checksum, and keep the one that is there as the previous one."""
+        current = self.path / "manifest.json"
         with suppress(FileError):
-            previous = self._manifest("manifest.json")
-            write_json(self.path / "manifest-previous.json", previous | {"sha256": digest_of(previous, length=64)})
-        write_json(self.path / "manifest.json", manifest | {"sha256": digest_of(manifest, length=64)})
+            self._manifest(current.name)
+            write_bytes(self.path / "manifest-previous.json", current.read_bytes())
+        content = msgspec.to_builtins(manifest)
+        write_json(current, content | {"sha256": digest_of(content, length=64)})
 
-    def _prune(self) -> None:
+    def _prune(self, record: RoundRecord) -> None:
         """Keep the importance of round 0, of the last two rounds and of the best one."""
-        records = self.records()
-        best = max(records, key=lambda record: mean_psnr(record["validation"]))["round"]
-        kept = {f"round-{t:03d}" for t in (0, len(records) - 2, len(records) - 1, best)}
+        earlier = [self._best] if self._best else self.follow(until=record.round - 1)
+        self._best = max((*earlier, record), key=lambda each: mean_psnr(each.validation))
+        kept = {f"round-{t:03d}" for t in (0, record.round - 1, record.round, self._best.round)}
         for folder in (self.path / "importance").iterdir():
             if folder.name not in kept:
                 remove_tree(folder)

@@ -12,6 +12,7 @@ from ail_ray.files import read_tensors, write_tensors
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import RULES, first_importance, next_importance, random_importance
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.teacher_maps import TeacherMaps
 
 
 class StoreError(RuntimeError):
@@ -21,14 +22,14 @@ class StoreError(RuntimeError):
 class ImportanceStore:
     """The importance of some or all shards of a run; a plain class, of which Ray makes an actor."""
 
-    def __init__(self, directory: UPath, config: RunConfig, teacher_errors: UPath | None) -> None:
+    def __init__(self, directory: UPath, config: RunConfig, maps: TeacherMaps | None) -> None:
         """
         Args:
             directory: the run directory, where snapshots lie.
             config: names the rule and all that it reads.
-            teacher_errors: folder with `shard-0000.safetensors`...; needed if the importance starts from a teacher.
+            maps: the teacher's errors; needed if the importance starts from a teacher.
         """
-        self.directory, self.config, self.teacher_errors = RunDirectory(directory), config, teacher_errors
+        self.directory, self.config, self.maps = RunDirectory(directory), config, maps
         self._held: dict[int, tuple[int, np.ndarray]] = {}  # round and W of a shard, as read last
 
     def initialise(self, shard: int, pixels: int) -> None:
@@ -88,7 +89,7 @@ class ImportanceStore:
             return np.zeros(pixels, np.float16)
         if kind == "random":
             return random_importance(self.config.seed, shard, pixels)
-        if self.teacher_errors is None:
+        if self.maps is None:
             raise StoreError(f"shard {shard}: the importance starts from a teacher, but there are no teacher errors")
-        tensors, _ = read_tensors(self.teacher_errors / f"shard-{shard:04d}.safetensors")
-        return first_importance(tensors["error"], mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule)
+        errors = self.maps.of(f"shard-{shard:04d}.safetensors")
+        return first_importance(errors, mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule)

@@ -1,8 +1,8 @@
 """How many workers a run has, and what each of them needs."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+
+from ail_ray.runs.records import Manifest
 
 NODE_TIMEOUT = 1800  # seconds that workers wait for their nodes: a GPU node may have to boot first
 
@@ -33,10 +33,10 @@ class Placement:
         first, dots, last = str(self.workers).partition("..")
         return int(last if dots else first)
 
-    def of(self, manifest: Mapping[str, Any]) -> "Placement":
+    def of(self, manifest: Manifest) -> "Placement":
         """The placement of a run begun before: with its threads and, unless this one is elastic, its workers."""
         elastic = self.fewest < self.most
-        return replace(self, threads=manifest["threads"], workers=self.workers if elastic else manifest["workers"])
+        return replace(self, threads=manifest.threads, workers=self.workers if elastic else manifest.workers)
 
     @property
     def device(self) -> str:

@@ -12,7 +12,8 @@ runs/<digest>/                                       the run directories
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from upath import UPath
@@ -21,13 +22,14 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import write_evaluation
-from ail_ray.imaging.images import each_read, image_size
+from ail_ray.imaging.images import content_digest, each_read, image_size
 from ail_ray.imaging.metrics import measurable
 from ail_ray.imaging.pairs import Corpus, plan_corpus
 from ail_ray.imaging.shards import write_shard
-from ail_ray.learning.config import Protocol, RunConfig
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.networks import Network
 from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.runs.records import Weights
 
 T = TypeVar("T")
 Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
@@ -53,6 +55,15 @@ def said(work: Iterator[T], what: str, count: int, say: Callable[[str], None]) -
     return results
 
 
+DataKey = tuple[Any, ...]
+
+
+def data_key(config: RunConfig) -> DataKey:
+    """What decides on the data of a run: runs with the same key share shards and evaluation files."""
+    c = config
+    return c.train, c.validation, c.test, c.scales, c.downsizes, c.crop, c.shards
+
+
 @dataclass(frozen=True)
 class EvaluationFile:
     """The file in which the images of one set at one scale are, or will be."""
@@ -60,11 +71,33 @@ class EvaluationFile:
     path: UPath
     images: image_sets.ImageSet
     scale: int
+    digests: tuple[str, ...] = field(compare=False)  # of the images' contents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a trial reads, as a few paths and numbers, however many images there are."""
+
+    storage: UPath
+    corpus: str  # digest
+    pairs: int
+    pixels: int
+    shards: int
+    validation: tuple[UPath, ...]  # files of evaluation images
+    test: tuple[UPath, ...]
+
+    @property
+    def shard_paths(self) -> list[UPath]:
+        return [self.storage / "corpora" / self.corpus / f"shard-{s:04d}.safetensors" for s in range(self.shards)]
+
+    def crops_per_epoch(self, config: RunConfig) -> int:
+        """How many crops an epoch has: as configured, or as many as have the pixels of the corpus."""
+        return config.crops or -(-self.pixels // config.crop**2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """The data of a protocol on the storage path, as plain paths and numbers that can be sent to any process."""
+    """The data of a protocol on the storage path: all training pairs, and all sets that are measured."""
 
     storage: UPath
     corpus: Corpus
@@ -73,24 +106,26 @@ class Prepared:
     passed_over: str = ""
     """A line about what is in the folders of the images and is no image."""
 
-    @property
-    def shard_paths(self) -> list[UPath]:
-        return [self.folder / f"shard-{s:04d}.safetensors" for s in range(len(self.corpus.shards))]
+    @cached_property
+    def data(self) -> Data:
+        """What the trials read of it."""
+        return Data(
+            storage=self.storage, corpus=self.corpus.digest, pairs=len(self.corpus.pairs), pixels=self.corpus.pixels,
+            shards=len(self.corpus.shards), validation=tuple(file.path for file in self.validation),
+            test=tuple(file.path for file in self.test),
+        )  # fmt: skip
 
     @property
-    def folder(self) -> UPath:
-        return self.storage / "corpora" / self.corpus.digest
+    def evaluation(self) -> list[EvaluationFile]:
+        """The files of both kinds, each once."""
+        return list(dict.fromkeys((*self.validation, *self.test)))
 
     @property
     def shard_pixels(self) -> list[int]:
         return [sum(pair.pixels for pair in self.corpus.shard_pairs(s)) for s in range(len(self.corpus.shards))]
 
-    def crops_per_epoch(self, protocol: Protocol) -> int:
-        """How many crops an epoch has: as configured, or as many as have the pixels of the corpus."""
-        return protocol.crops or -(-self.corpus.pixels // protocol.crop**2)
 
-
-def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
+def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     """Find all images and decide on pairs and shards, without writing anything.
 
     Raises:
@@ -99,7 +134,7 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
     problems: list[str] = []
     sets: dict[str, list[image_sets.ImageSet]] = {"train": [], "validation": [], "test": []}
     for role, found in sets.items():
-        for name in getattr(protocol, role):
+        for name in getattr(config, role):
             try:
                 found.append(image_sets.find(name))
             except image_sets.DatasetError as error:
@@ -110,14 +145,14 @@ def plan_data(protocol: Protocol, storage: UPath) -> Prepared:
     try:
         corpus = plan_corpus(
             [path for found in sets["train"] for path in found.paths],
-            downsizes=protocol.downsizes, scales=protocol.scales, crop=protocol.crop, shards=protocol.shards,
+            downsizes=config.downsizes, scales=config.scales, crop=config.crop, shards=config.shards,
             exclude=[path for found in sets["validation"] for path in found.paths],
         )  # fmt: skip
     except (ValueError, OSError) as error:
         problems += str(error).splitlines()
     evaluation: dict[str, list[EvaluationFile]] = {"validation": [], "test": []}
     for role, files in evaluation.items():
-        for images, scale in itertools.product(sets[role], protocol.scales):
+        for images, scale in itertools.product(sets[role], config.scales):
             try:
                 files.append(_evaluation_file(images, scale, storage))
             except (ValueError, OSError) as error:
@@ -146,15 +181,21 @@ def _resolved(path: UPath) -> UPath:
 
 
 def _evaluation_file(images: image_sets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:
-    sizes, problems = each_read(image_size, images.paths)
+    looked, problems = each_read(_looked_at, images.paths)
     if problems:
         raise ValueError("\n".join(problems))
-    small = [path for path, size in zip(images.paths, sizes, strict=True) if not measurable(*size, scale)]
+    small = [path for path, (_, size) in zip(images.paths, looked, strict=True) if not measurable(*size, scale)]
     if small:
         raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
-    contents = [image_sets.content_digest(path) for path in images.paths]
-    path = storage / "evaluation" / f"{digest_of([images.name, scale, contents])}.safetensors"
-    return EvaluationFile(path, images, scale)
+    digests = [digest for digest, _ in looked]
+    path = storage / "evaluation" / f"{digest_of([images.name, scale, digests])}.safetensors"
+    return EvaluationFile(path, images, scale, tuple(digests))
+
+
+def _looked_at(path: UPath) -> tuple[str, tuple[int, int]]:
+    """The digest of an image file, and its height and width."""
+    content = path.read_bytes()
+    return content_digest(content), image_size(path, content)
 
 
 def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[[str], None] = print) -> None:
@@ -163,13 +204,12 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
     Raises:
         ConfigError: with a line for every image whose header could be read, and whose pixels cannot.
     """
-    shards = [
-        (path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(prepared.shard_paths) if not path.exists()
-    ]
+    paths = prepared.data.shard_paths
+    shards = [(path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(paths) if not path.exists()]
     unreadable = said(everywhere(write_shard, shards), "shards of training pairs", len(shards), say)
     evaluation = [
-        (file.path, file.images.name, file.images.paths, file.scale)
-        for file in dict.fromkeys((*prepared.validation, *prepared.test))
+        (file.path, file.images.name, file.images.paths, file.scale, file.digests)
+        for file in prepared.evaluation
         if not file.path.exists()
     ]
     unreadable += said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
@@ -177,8 +217,8 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
         raise ConfigError(problems)
 
 
-def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UPath] | None:
-    """Digest and path of the weights that the students of some runs start from; None if those are random.
+def find_start(start: str | None, configs: Iterable[RunConfig]) -> Weights | None:
+    """The weights that the students of some runs start from; None if those are random.
 
     Raises:
         ConfigError: they are not there, or are not the student's, with a line for each size of student.
@@ -187,18 +227,14 @@ def find_start(start: str | None, configs: Iterable[RunConfig]) -> tuple[str, UP
         return None
     path = as_path(start)
     try:
-        given = _size(load_model(path))
-        digest = weights_digest(path)
+        given, digest = _size(load_model(path)), weights_digest(path)
     except ValueError as error:
         raise ConfigError([f"start {start}: {error}"]) from None
-    problems = dict.fromkeys(
-        f"start {start}: weights of {given}, the student is {_size(config.student())}"
-        for config in configs
-        if _size(config.student()) != given
-    )
+    students = dict.fromkeys(_size(config.student()) for config in configs)
+    problems = [f"start {start}: weights of {given}, the student is {size}" for size in students if size != given]
     if problems:
-        raise ConfigError(list(problems))
-    return digest, path
+        raise ConfigError(problems)
+    return Weights(digest=digest, path=path)
 
 
 def _size(model: Network) -> str:
@@ -206,20 +242,18 @@ def _size(model: Network) -> str:
     return f"a {model.name} of width {model.width}, depth {model.depth}{scale}"
 
 
-def shared_weights(path: UPath, storage: UPath) -> UPath:
-    """Copy weights to the storage path, where every worker can read them, and return the copy's path."""
-    copy = storage / "weights" / f"{weights_digest(path)}.safetensors"
+def shared_weights(weights: Weights, storage: UPath) -> Weights:
+    """Copy weights to the storage path, where every worker can read them."""
+    copy = storage / "weights" / f"{weights.digest}.safetensors"
     if not copy.exists():
-        write_bytes(copy, path.read_bytes())
-    return copy
+        write_bytes(copy, weights.path.read_bytes())
+    return replace(weights, path=copy)
 
 
-def run_path(config: RunConfig, prepared: Prepared, teacher: str | None, start: tuple[str, UPath] | None) -> UPath:
-    """The directory of a run, begun or not; `teacher` is a digest, and `start` what `find_start` returned."""
+def run_path(config: RunConfig, data: Data, teacher: str | None, start: str | None) -> UPath:
+    """The directory of a run, begun or not; `teacher` and `start` are digests of weights."""
     digest = config.digest(
-        corpus=prepared.corpus.digest,
-        evaluation=[file.path.stem for file in (*prepared.validation, *prepared.test)],
-        teacher=teacher,
-        start=start[0] if start else None,
-    )
-    return prepared.storage / "runs" / digest
+        corpus=data.corpus, evaluation=[path.stem for path in (*data.validation, *data.test)],
+        teacher=teacher, start=start,
+    )  # fmt: skip
+    return data.storage / "runs" / digest

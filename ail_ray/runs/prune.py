@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from upath import UPath
 
 from ail_ray.files import remove_tree
-from ail_ray.runs.status import Status, statuses
+from ail_ray.runs.trial import Trial, trials_in
 
 SETTLED = 86_400.0  # seconds
 
@@ -31,22 +31,21 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
     A run that somebody works on is never included, nor what it needs, nor what changed in the last day, since a sweep
     may be about to use it.
     """
-    found, goes = statuses(storage), []
-    kept = list[Status]()
-    for s in found:
+    goes, kept = list[Rubbish](), list[Trial]()
+    for s in trials_in(storage):
         reasons = {
-            "failed": failed and s.state in ("failed", "unreadable"),
+            "failed": failed and s.status in ("failed", "unreadable"),
             "old": older is not None and older < s.age < float("inf"),
             "named": s.run in names,
         }
-        reason = next((reason for reason, holds in reasons.items() if holds and not s.works), None)
+        reason = next((reason for reason, holds in reasons.items() if holds and s.status != "working"), None)
         if reason is None:
             kept.append(s)
         else:
             goes.append(_rubbish(storage / "runs" / s.run, f"{reason}: {s.name or s.reason}"))
-    if any(not s.corpus for s in kept):
+    if any(s.manifest is None for s in kept):
         return goes  # who knows what these need
-    needed = {s.corpus for s in kept}
+    needed = {s.manifest.corpus for s in kept if s.manifest}
     for path in _children(storage / "corpora"):
         if path.name not in needed and _settled(path):
             goes.append(_rubbish(path, "shards that no run needs; built again from the images"))
@@ -55,7 +54,7 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
             if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed and _settled(path):
                 goes.append(_rubbish(path, f"teacher {kind} that no run needs; computed again"))
     for path in _children(storage / "ray"):
-        if not any(s.works for s in kept) and _settled(path):
+        if all(s.status != "working" for s in kept) and _settled(path):
             goes.append(_rubbish(path, "what Ray wrote about jobs that are over"))
     return goes
 

@@ -2,9 +2,11 @@
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+
+from ail_ray.entry import heed_stop
 
 import torch
 from upath import UPath
@@ -14,17 +16,16 @@ from ail_ray.files import FileError, write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
+from ail_ray.learning.records import Measured, Rows
 from ail_ray.learning.weights import load_model
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
 from ail_ray.runs.lease import Lease, LeaseLostError
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import Prepared, run_path
-from ail_ray.runs.references import Rows
-from ail_ray.runs.teacher_maps import TEACHER
+from ail_ray.runs.preparation import Data, run_path
+from ail_ray.runs.records import Manifest, Weights
+from ail_ray.runs.teacher_maps import TeacherMaps
 from ail_ray.runs.work import Assignment, work
-
-NEVER: AbstractContextManager[Callable[[], int]] = nullcontext(lambda: 0)  # whom no signal asks to leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,46 +33,32 @@ class TrialPlan:
     """A run with everything that it reads and its place on the storage path."""
 
     config: RunConfig
-    prepared: Prepared
-    teacher: str | None  # digest of its weights
-    errors: UPath | None
+    data: Data
+    maps: TeacherMaps | None  # None for a run that reads no teacher, or one without weights
     precision: Precision
-    outputs: UPath | None = None  # the teacher's, for distillation
-    start: tuple[str, UPath] | None = None  # digest and path of the weights that the student starts from
+    start: Weights | None = None  # that the student starts from
     references: dict[str, Rows] = field(default_factory=dict)  # `bicubic`, and `teacher` if there is one
 
-    @property
+    @cached_property
     def directory(self) -> UPath:
-        return run_path(self.config, self.prepared, self.teacher, self.start)
+        teacher = self.maps.teacher if self.maps else None
+        return run_path(self.config, self.data, teacher, self.start.digest if self.start else None)
 
-    @property
-    def student(self) -> UPath:
-        """Weights after the rounds asked for: the run's result, or that round's student if the run has gone further."""
-        directory = RunDirectory(self.directory)
-        longer = directory.last_round > self.config.rounds
-        return directory.student_path(self.config.rounds) if longer else self.directory / "student.safetensors"
-
-    def open(self, directory: RunDirectory, placement: Placement) -> dict[str, Any]:
+    def open(self, directory: RunDirectory, placement: Placement) -> Manifest:
         """Mend the run directory, or make it if the run is new; returns its manifest, by which a run goes on."""
         manifest = directory.create(
-            self.config, corpus=self.prepared.corpus.digest, pairs=len(self.prepared.corpus.pairs),
-            pixels=self.prepared.corpus.pixels, precision=self.precision, threads=placement.threads,
-            workers=placement.most, references=self.references,
+            self.config, corpus=self.data.corpus, pairs=self.data.pairs, pixels=self.data.pixels,
+            precision=self.precision, threads=placement.threads, workers=placement.most, references=self.references,
         )  # fmt: skip
         directory.forget_failure()
-        directory.mend(len(self.prepared.corpus.shards))
+        directory.mend(self.data.shards)
         return manifest
 
-    def assignment(self, manifest: dict[str, Any], holder: str) -> Assignment:
+    def assignment(self, manifest: Manifest, holder: str) -> Assignment:
         """The assignment that all workers get."""
-        maps = self.errors or self.outputs
         return Assignment(
-            config=self.config, directory=self.directory, shards=self.prepared.shard_paths,
-            validation=[file.path for file in self.prepared.validation],
-            test=[file.path for file in self.prepared.test],
-            crops=self.prepared.crops_per_epoch(self.config), precision=manifest["precision"],
-            threads=manifest["threads"], teacher_errors=self.errors, teacher_outputs=self.outputs,
-            teacher=maps / TEACHER if maps else None, start=self.start[1] if self.start else None, holder=holder,
+            config=self.config, directory=self.directory, data=self.data, precision=manifest.precision,
+            threads=manifest.threads, maps=self.maps, start=self.start.path if self.start else None, holder=holder,
         )  # fmt: skip
 
 
@@ -91,12 +78,13 @@ class RunError(RuntimeError):
 
 
 @contextmanager
-def _held(directory: RunDirectory) -> Iterator[Lease]:
+def held(directory: RunDirectory) -> Iterator[Lease]:
     """Hold the run; whatever ends the block too early is recorded as the failure of the run while it is held."""
     with Lease(directory.path) as lease:
         try:
             yield lease
         except Exception as error:
+            heed_stop()
             known = isinstance(error, RunError | FileError | ConfigError)
             with suppress(LeaseLostError):
                 RunDirectory(directory.path, lease.holder).fail(
@@ -109,26 +97,21 @@ def run_local(
     plan: TrialPlan,
     threads: int,
     device: torch.device,
-    report: Callable[[dict[str, Any]], None],
-    *,
-    leaving: AbstractContextManager[Callable[[], int]] = NEVER,
+    report: Callable[[Measured], None],
     complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
 ) -> RunDirectory:
     """Run in this process, without Ray, into the same kind of run directory.
 
     Args:
-        report: is called with every committed round.
+        report: is called with what was measured of every committed round.
         complete: writes the result when all rounds are there.
-        leaving: entered while it trains; yields what tells the signal that asks to leave at the next step (see
-            `asked_to_leave`), 0 for none.
     """
     directory = RunDirectory(plan.directory)
-    with _held(directory) as lease:
+    with held(directory) as lease:
         manifest = plan.open(directory, Placement(threads=threads))
         if directory.last_round < plan.config.rounds:
-            store = ImportanceStore(plan.directory, plan.config, plan.errors)
-            with leaving as asked:
-                work(plan.assignment(manifest, lease.holder), store, Group(), device, report, asked)
+            store = ImportanceStore(plan.directory, plan.config, plan.maps)
+            work(plan.assignment(manifest, lease.holder), store, Group(), device, report)
         complete(directory)
     return directory
 
@@ -143,5 +126,6 @@ def complete_with_onnx(directory: RunDirectory) -> None:
 
             write_bytes(path, to_onnx(load_model(directory.path / "student.safetensors")))
     except Exception as error:  # whatever torch's exporter or a full disk raises
+        heed_stop()
         with suppress(Exception):  # of the same disk
             directory.note(f"no ONNX, the same command tries again: {error}")

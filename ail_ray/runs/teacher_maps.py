@@ -1,18 +1,20 @@
 """A teacher's errors or outputs at every pixel of the corpus, computed once and found by digest."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from upath import UPath
 
-from ail_ray.files import write_bytes, write_tensors
+from ail_ray.files import read_tensors, write_bytes, write_tensors
 from ail_ray.imaging.shards import Shard
-from ail_ray.learning.config import Protocol
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import error_map, output_map
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.weights import load_model, weights_digest
-from ail_ray.runs.preparation import Everywhere, Prepared, here, said
+from ail_ray.runs.preparation import Data, Everywhere, here, said
 
 Kind = Literal["errors", "outputs"]
 
@@ -20,48 +22,53 @@ Kind = Literal["errors", "outputs"]
 MAPS = {"errors": ("error", error_map), "outputs": ("output", output_map)}  # by folder: tensor, and what computes it
 
 
-TEACHER = "teacher.safetensors"
+@dataclass(frozen=True, kw_only=True)
+class TeacherMaps:
+    """What one teacher makes of a corpus: a folder with a file for each shard, and a copy of the teacher."""
+
+    kind: Kind
+    teacher: str  # digest of its weights
+    folder: UPath
+
+    @property
+    def weights(self) -> UPath:
+        """The copy of the teacher, which every worker can read."""
+        return self.folder / "teacher.safetensors"
+
+    def of(self, shard: str) -> np.ndarray:
+        """The map of a shard by the name of its file: (pixels,) float16."""
+        return read_tensors(self.folder / shard)[0][MAPS[self.kind][0]]
 
 
-def map_kind(protocol: Protocol) -> Kind:
-    """What a run reads of its teacher: `outputs` for distillation, and `errors` otherwise."""
-    return "outputs" if protocol.beta > 0 else "errors"
-
-
-def map_paths(kind: Kind, digest: str, prepared: Prepared, precision: Precision) -> list[UPath]:
-    """The files in which the maps of a teacher are, or will be, one for each shard."""
-    folder = prepared.storage / kind / f"{digest}-{prepared.corpus.digest}-{precision}"
-    return [folder / shard.name for shard in prepared.shard_paths]
+def planned_maps(teacher: UPath, config: RunConfig, data: Data, precision: Precision) -> TeacherMaps:
+    """Where the maps of a teacher are, or will be: its outputs for distillation, its errors otherwise."""
+    kind, digest = "outputs" if config.beta > 0 else "errors", weights_digest(teacher)
+    folder = data.storage / kind / f"{digest}-{data.corpus}-{precision}"
+    return TeacherMaps(kind=kind, teacher=digest, folder=folder)  # type: ignore[arg-type]
 
 
 def teacher_maps(
-    kind: Kind,
     teacher: UPath,
-    prepared: Prepared,
+    config: RunConfig,
+    data: Data,
     precision: Precision,
     *,
     device: str,
     threads: int,
     everywhere: Everywhere = here,
     say: Callable[[str], None] = print,
-) -> tuple[str, UPath]:
-    """The digest of a teacher, and the folder with its errors `|T(x) - y|`, or its outputs `T(x)`, for every shard.
-
-    They are computed where they are missing, from a copy of the teacher beside them, which every worker can read.
-    """
-    digest = weights_digest(teacher)
-    paths = map_paths(kind, digest, prepared, precision)
-    folder = paths[0].parent
-    copy = folder / TEACHER
-    if not copy.exists():
-        write_bytes(copy, teacher.read_bytes())
+) -> TeacherMaps:
+    """The errors `|T(x) - y|` of a teacher, or its outputs `T(x)`, for every shard; computed where they are missing."""
+    maps = planned_maps(teacher, config, data, precision)
+    if not maps.weights.exists():
+        write_bytes(maps.weights, teacher.read_bytes())
     missing = [
-        (path, kind, shard, copy, precision, device, threads)
-        for path, shard in zip(paths, prepared.shard_paths, strict=True)
-        if not path.exists()
+        (path, maps.kind, shard, maps.weights, precision, device, threads)
+        for shard in data.shard_paths
+        if not (path := maps.folder / shard.name).exists()
     ]
-    said(everywhere(write_map, missing), f"shards of teacher {kind}", len(missing), say)
-    return digest, folder
+    said(everywhere(write_map, missing), f"shards of teacher {maps.kind}", len(missing), say)
+    return maps
 
 
 def write_map(

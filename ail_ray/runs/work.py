@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from upath import UPath
 
-from ail_ray.files import read_tensors
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.shards import Shard
@@ -15,11 +13,14 @@ from ail_ray.learning.algorithm import Importance, Run, adaptive_importance_lear
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, placed
+from ail_ray.learning.records import Measured
 from ail_ray.learning.theta import TrainState
 from ail_ray.learning.weights import load_model
 from ail_ray.runs.commits import RunJournal
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.preparation import Data
 from ail_ray.runs.round_pictures import Gallery
+from ail_ray.runs.teacher_maps import TeacherMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +29,10 @@ class Assignment:
 
     config: RunConfig
     directory: UPath
-    shards: list[UPath]
-    validation: list[UPath]
-    test: list[UPath]
-    crops: int
+    data: Data
     precision: Precision
     threads: int
-    teacher_errors: UPath | None
-    teacher_outputs: UPath | None
-    teacher: UPath | None  # weights, for pictures
+    maps: TeacherMaps | None
     start: UPath | None  # weights of the student; random ones if None
     holder: str  # of the lease that the run is worked on under
 
@@ -46,32 +42,27 @@ def work(
     importance: Importance,
     group: Group,
     device: torch.device,
-    report: Callable[[dict[str, Any]], None],
-    asked: Callable[[], int] = lambda: 0,
+    report: Callable[[Measured], None],
 ) -> None:
     """Do Algorithm 1 on the shards `s` with `s mod size == rank`."""
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
     student = placed(load_model(a.start) if a.start else config.drawn(), a.precision, device)
-    state = TrainState(student, config)
-    mine = {
-        s: Shard(path, device, student.upsampling) for s, path in enumerate(a.shards) if s % group.size == group.rank
-    }
-    bank = Bank(mine, total_shards=len(a.shards), crop=config.crop, seed=config.seed)
-    if a.teacher_outputs:
+    state, paths = TrainState(student, config), a.data.shard_paths
+    mine = {s: Shard(path, device, student.upsampling) for s, path in enumerate(paths) if s % group.size == group.rank}
+    bank = Bank(mine, total_shards=len(paths), crop=config.crop, seed=config.seed)
+    if a.maps and a.maps.kind == "outputs":
         for s in mine:
-            bank.teach(s, read_tensors(a.teacher_outputs / a.shards[s].name)[0]["output"])
-    validation, test = ([EvaluationImages.load(path) for path in paths] for paths in (a.validation, a.test))
+            bank.teach(s, a.maps.of(paths[s].name))
+    validation, test = ([EvaluationImages.load(path) for path in files] for files in (a.data.validation, a.data.test))
     gallery = Gallery(
-        state, mine, importance, total_shards=len(a.shards), precision=a.precision,
-        evaluation=[*validation, *test] if group.rank == 0 else [], teacher=a.teacher,
+        state, mine, importance, total_shards=len(paths), precision=a.precision,
+        evaluation=[*validation, *test] if group.rank == 0 else [], teacher=a.maps.weights if a.maps else None,
     )  # fmt: skip
+    journal = RunJournal(RunDirectory(a.directory, a.holder), group, draw=gallery.draw, report=report)
     adaptive_importance_learning(
         Run(
-            config=config, state=state, crops=a.crops, precision=a.precision, group=group, bank=bank,
-            importance=importance, validation=validation, test=test,
-            journal=RunJournal(
-                RunDirectory(a.directory, a.holder), group, draw=gallery.draw, report=report, asked=asked
-            ),
+            config=config, state=state, crops=a.data.crops_per_epoch(config), precision=a.precision, group=group,
+            bank=bank, importance=importance, validation=validation, test=test, journal=journal,
         )
     )  # fmt: skip

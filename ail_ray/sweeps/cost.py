@@ -6,7 +6,7 @@ from the multiply-accumulates at an assumed speed, and the plan says so.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,10 @@ from ail_ray.imaging.images import image_size
 from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.networks import parameter_count
 from ail_ray.learning.precision import Precision, fastest
-from ail_ray.learning.weights import weights_digest
 from ail_ray.machine import cores, memory
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import Prepared
-from ail_ray.runs.teacher_maps import map_kind, map_paths
+from ail_ray.runs.preparation import DataKey, EvaluationFile, Prepared, data_key
+from ail_ray.runs.teacher_maps import TeacherMaps, planned_maps
 from ail_ray.sweeps.speed import Speed, assumed_speed, company, measured_speed, teacher_seconds
 from ail_ray.sweeps.trials import proposals
 
@@ -74,7 +73,7 @@ class Plan:
 
 def plan_sweep(
     sweep: SweepConfig,
-    prepared: Prepared,
+    inputs: Mapping[DataKey, Prepared],
     placement: Placement,
     teachers: Mapping[str, UPath | None],
     *,
@@ -92,40 +91,54 @@ def plan_sweep(
     """
     device = torch.device("cuda" if placement.gpu and torch.cuda.is_available() else "cpu")
     assumed = placement.gpu and device.type == "cpu"
-    precision: Precision = fastest(device) if sweep.precision == "auto" else sweep.precision
-    precision = "bf16" if assumed and sweep.precision == "auto" else precision
+    fast: Precision = "bf16" if assumed else fastest(device)
     torch.set_num_threads(placement.threads)
     workers = placement.most
     room = torch.cuda.device_count() if device.type == "cuda" else cores() // placement.threads
-    configs = [sweep.run(**searched) for searched in proposals(sweep)]
+    configs = proposals(sweep)
     at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
     here = max(workers, min(room, at_once * workers))  # on a machine like this one
     beside = min(room, here) - 1 if device.type == "cpu" else 0
     share = SHARE if device.type == "cpu" and not local and at_once * workers >= room else 1.0
-    largest = max(pair.pixels for pair in prepared.corpus.pairs)
-    evaluation = sum(_pixels(file.images.paths) for file in (*prepared.validation, *prepared.test))
-    speeds: dict[tuple[int, int], Speed] = {}
+    of = {config: inputs[data_key(config)] for config in configs}
+    precisions = {c: fast if c.precision == "auto" else c.precision for c in configs}
+    largest = max(pair.pixels for prepared in of.values() for pair in prepared.corpus.pairs)
+    evaluation = {key: sum(_pixels(file) for file in (*p.validation, *p.test)) for key, p in inputs.items()}
+    speeds: dict[tuple[object, ...], Speed] = {}
     trials = []
-    with company(0 if assumed else beside, configs[0], precision):
-        for config in configs:
-            key = (config.student_width, config.student_depth)
+    with company(0 if assumed else beside, configs[0], precisions[configs[0]]):
+        for config, prepared in of.items():
+            key = (
+                config.network,
+                config.student_width,
+                config.student_depth,
+                config.batch,
+                config.crop,
+                precisions[config],
+            )
             if key not in speeds:
                 speeds[key] = (
                     assumed_speed(config, workers)
                     if assumed
-                    else measured_speed(config, workers, precision, device, largest, share)
+                    else measured_speed(config, workers, precisions[config], device, largest, share)
                 )
-            trials.append(_cost(config, prepared, speeds[key], workers, evaluation))
-        passes = {
-            name: teacher_seconds(path, pixels, precision, device, assumed)
-            for name, path in teachers.items()
-            if path and (pixels := _without_map(path, sweep, prepared, precision))
-        }
+            trials.append(_cost(config, prepared, speeds[key], workers, evaluation[data_key(config)]))
+        passes = dict[str, float]()
+        lacking = dict[TeacherMaps, tuple[str, UPath, int]]()
+        for config, prepared in of.items():
+            if (path := teachers.get(config.teacher)) and "teacher" in config.reads:
+                maps = planned_maps(path, config, prepared.data, precisions[config])
+                lacking[maps] = config.teacher, path, _without_map(maps, prepared)
+        for name, path, pixels in lacking.values():
+            if pixels:
+                taken = teacher_seconds(path, pixels, precisions[configs[0]], device, assumed)
+                passes[name] = passes.get(name, 0.0) + taken
+    first = of[configs[0]]
     plan = Plan(
         trials=tuple(trials), teachers=passes, at_once=at_once, workers=workers,
-        pixels=prepared.corpus.pixels, pairs=len(prepared.corpus.pairs), evaluation_pixels=evaluation,
-        shards=sum(3 * pair.pixels + 2 * pair.pixels // pair.scale**2 for pair in prepared.corpus.pairs),
-        store_memory=ACTOR + 3 * 2 * max(prepared.shard_pixels),
+        pixels=first.corpus.pixels, pairs=len(first.corpus.pairs), evaluation_pixels=evaluation[data_key(configs[0])],
+        shards=sum(3 * pair.pixels + 2 * pair.pixels // pair.scale**2 for pair in first.corpus.pairs),
+        store_memory=ACTOR + 3 * 2 * max(pixels for prepared in of.values() for pixels in prepared.shard_pixels),
     )  # fmt: skip
     if not assumed:
         _refuse_what_does_not_fit(plan, device, here if max_workers is None else 1)
@@ -171,7 +184,7 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
 
 
 def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, evaluation: int) -> TrialCost:
-    crops, pixels = prepared.crops_per_epoch(config), prepared.corpus.pixels
+    crops, pixels = prepared.data.crops_per_epoch(config), prepared.corpus.pixels
     steps = config.trained_rounds * config.epochs * math.ceil(crops / config.batch)
     seconds = START + steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
     seconds += (config.rounds + 1) * (evaluation / workers * speed.evaluation + ROUND)
@@ -183,9 +196,9 @@ def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, eva
     )  # fmt: skip
 
 
-def _without_map(teacher: UPath, sweep: SweepConfig, prepared: Prepared, precision: Precision) -> int:
-    """How many pixels are in shards that this teacher has not seen yet."""
-    paths = map_paths(map_kind(sweep), weights_digest(teacher), prepared, precision)
+def _without_map(maps: TeacherMaps, prepared: Prepared) -> int:
+    """How many pixels are in shards that a teacher has not seen yet."""
+    paths = [maps.folder / shard.name for shard in prepared.data.shard_paths]
     return sum(pixels for path, pixels in zip(paths, prepared.shard_pixels, strict=True) if not path.exists())
 
 
@@ -221,8 +234,8 @@ def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) ->
         raise ConfigError(problems)
 
 
-def _pixels(images: Iterable[UPath]) -> int:
-    return sum(height * width for height, width in map(image_size, images))
+def _pixels(file: EvaluationFile) -> int:
+    return sum(height * width for height, width in map(image_size, file.images.paths))
 
 
 def _time(seconds: float) -> str:

@@ -16,13 +16,11 @@ from upath import UPath
 
 from ail_ray.errors import counted
 from ail_ray.files import is_local
-from ail_ray.runs.directory import RunDirectory
-from ail_ray.runs.manifest import Place
-from ail_ray.runs.status import Status, status
+from ail_ray.runs.trial import Trial, read_trial
 from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.terminal import in_words
 
-Trial = tuple[int, str]
+Number = tuple[int, str]
 """A trial: the number of its sweep among the monitors, and its run, which two sweeps may share."""
 COLUMNS = ("trial", "round", "epoch", "crops/s", "best", "left")
 
@@ -50,42 +48,38 @@ class Board:
 
     def __init__(self, monitors: Sequence[Monitor], asked: int) -> None:
         self.monitors, self.asked, self.since = monitors, asked, time.monotonic()
-        self.before: dict[Trial, float] = {}
-        self.best: dict[Trial, float] = {}  # of trials that are over, which need no second look
-        self.seen = Group()
+        self.before: dict[Number, float] = {}
+        self.trials: dict[Number, Trial] = {}  # as they were seen last
+        self.shown = Group()
 
     def look(self) -> Group:
         """The table as it is now; as it was seen last if the look fails, since it must not stop what it looks at."""
         with suppress(Exception):
-            self.seen = self.table()
-        return self.seen
+            self.shown = self.table()
+        return self.shown
 
     def table(self) -> Group:
         """Trials that are worked on, with round, epoch, crops a second, best PSNR and time left; all of them below."""
-        shares, best = dict[Trial, float](), dict(self.best)
+        shares = dict[Number, float]()
         table = Table(*COLUMNS, box=None, pad_edge=False, header_style="dim")
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
         begun = [(i, run, plan) for i, m in enumerate(self.monitors) for run, plan in dict(m.plans).items()]
         for i, run, plan in begun:
-            trial = i, run
-            if trial in self.best:
-                shares[trial] = 1.0
-                continue
+            number, over = (i, run), run in self.monitors[i].over
             with suppress(Exception):  # of one trial; the others have their rows
-                found, over = status(plan.directory), run in self.monitors[i].status
-                best[trial] = found.best
-                shares[trial] = 1.0 if over else (found.round + 1) / (plan.config.rounds + 1)
-                self.before.setdefault(trial, shares[trial])
-                if over:
-                    self.best[trial] = found.best
-                else:
-                    table.add_row(*_row(found, RunDirectory(plan.directory)))
-        done = sum(shares[trial] - self.before[trial] for trial in shares)
+                before = self.trials.get(number)
+                trial = read_trial(plan.directory, plan.config.rounds, before.records if before else ())
+                self.trials[number] = trial
+                shares[number] = 1.0 if over else (trial.rounds + 1) / (trial.asked + 1)
+                self.before.setdefault(number, shares[number])
+                if not over:
+                    table.add_row(*_row(trial))
+        done = sum(shares[number] - self.before[number] for number in shares)
         left = (time.monotonic() - self.since) * (self.asked - sum(shares.values())) / done if done > 0 else 0.0
-        highest = max(best.values(), default=0.0)  # 0: nothing was measured yet
+        highest = max((trial.best for trial in self.trials.values()), default=0.0)  # 0: nothing was measured yet
         caption = ", ".join([
-            f"{sum(len(m.status) for m in self.monitors)} of {counted(self.asked, 'trial')} over",
+            f"{sum(len(m.over) for m in self.monitors)} of {counted(self.asked, 'trial')} over",
             *([f"best {highest:.2f} dB"] if highest else []),
             *([f"{in_words(left)} left"] if left > 0 else []),
         ])  # fmt: skip
@@ -94,14 +88,13 @@ class Board:
         return Group(table, Text(caption, style="dim italic", no_wrap=False, overflow="fold"))
 
 
-def _row(found: Status, directory: RunDirectory) -> tuple[str | Text, ...]:
-    manifest = directory.manifest()
-    now, epochs = found.round + 1, manifest["config"]["epochs"]
-    place = Place(*manifest["places"][-1]) if manifest["places"] else Place(0, 0)
-    epoch = place.epochs + 1 if place.round == now else 1
-    logs = manifest["epochs"][-1:]
+def _row(trial: Trial) -> tuple[str | Text, ...]:
+    now, manifest = trial.rounds + 1, trial.manifest
+    epochs, place = (manifest.config.epochs, manifest.places[-1:]) if manifest else (1, ())
+    epoch = place[0].epochs + 1 if place and place[0].round == now else 1
+    logs = manifest.epochs[-1:] if manifest else ()
     return (
-        Text(found.name), f"{min(now, found.rounds)} of {found.rounds}", f"{min(epoch, epochs)} of {epochs}",
-        f"{logs[0]['crops'] / logs[0]['seconds']:.0f}" if logs else "", f"{found.best:.2f} dB" if found.best else "",
-        in_words(found.seconds_left) if found.seconds_left else "",
+        Text(trial.name), f"{min(now, trial.asked)} of {trial.asked}", f"{min(epoch, epochs)} of {epochs}",
+        f"{logs[0].crops / logs[0].seconds:.0f}" if logs else "", f"{trial.best:.2f} dB" if trial.best else "",
+        in_words(trial.seconds_left) if trial.seconds_left else "",
     )  # fmt: skip

@@ -1,34 +1,34 @@
 """Sweeps from their check to their summary, whoever runs the trials, and wherever they are recorded."""
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from traceback import clear_frames
 from typing import Any, Protocol
 
-import torch
-from upath import UPath
+from ail_ray.entry import heed_stop
 
-from ail_ray.errors import ConfigError, counted
-from ail_ray.files import digest_of, write_json
-from ail_ray.learning.config import RunConfig, described
+import torch
+
+from ail_ray.errors import ConfigError, Interrupted, counted
+from ail_ray.files import digest_of
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.precision import Precision
-from ail_ray.runs.commits import asked_to_leave
+from ail_ray.learning.records import Rows
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import Everywhere, Prepared, build_data, here, shared_weights
-from ail_ray.runs.references import Rows, references
+from ail_ray.runs.preparation import Data, DataKey, Everywhere, Prepared, build_data, data_key, here, shared_weights
+from ail_ray.runs.records import Weights
+from ail_ray.runs.references import BICUBIC, as_reference, references
 from ail_ray.runs.run import TrialPlan, complete_with_onnx, resolve_precision, run_local
-from ail_ray.runs.teacher_maps import map_kind, teacher_maps
+from ail_ray.runs.teacher_maps import TeacherMaps, teacher_maps
 from ail_ray.sweeps.listeners import Monitor, Recorder
 from ail_ray.sweeps.progress import shown
-from ail_ray.sweeps.sweep_file import Ledger
-from ail_ray.sweeps.sweep_job import SweepJob, check
+from ail_ray.sweeps.sweep_file import Ledger, Summary, write_summary
+from ail_ray.sweeps.sweep_job import Inputs, SweepJob, check
 from ail_ray.sweeps.trials import proposals
 
-NO_GPU = "gpu: torch finds none on this machine; leave --gpu out, or send the sweep to a cluster that has some"
 Ended = Callable[[int], None]
 """Is called with the number of a sweep when one of its trials is over."""
 
@@ -45,8 +45,8 @@ class Executor(Protocol):
     def check(self, job: SweepJob) -> None:
         """Make sure, within the block, that the trials of a sweep can run; ConfigError if they cannot."""
 
-    def precision(self, job: SweepJob, say: Callable[[str], None]) -> Precision:
-        """The precision that a sweep's trials have there."""
+    def precision(self, asked: str, job: SweepJob, say: Callable[[str], None]) -> Precision:
+        """The precision that trials have there which are asked for this one."""
 
     def everywhere(self, job: SweepJob, *, heavy: bool) -> Everywhere:
         """Who calls a function with many arguments; a `heavy` one takes what a worker takes."""
@@ -61,39 +61,38 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A sweep whose data and teachers are there, so that any of its trials can start; it is sent to every trial."""
+    """A sweep whose data and teachers are there, so that any of its trials can start."""
 
     job: SweepJob
-    prepared: Prepared
-    precision: Precision
-    teachers: dict[str, tuple[str, UPath]]  # by name: digest of the weights, folder of errors (of outputs if β > 0)
-    start: tuple[str, UPath] | None  # digest and path of the weights that students start from
-    references: dict[str, Rows]  # what students are held against, by name
+    data: dict[DataKey, Data]
+    precisions: dict[str, Precision]  # by what was asked for
+    maps: dict[tuple[object, ...], TeacherMaps]
+    starts: dict[str | None, Weights | None]
+    references: dict[DataKey, dict[str, Rows]]  # what students are held against, by name
 
-    def plan(self, searched: Mapping[str, Any]) -> TrialPlan:
-        """The trial with these searched values."""
-        config = self.job.sweep.run(**searched)
-        teacher, maps = self.teachers.get(config.teacher, (None, None))
-        if "teacher" not in config.reads:
-            teacher = maps = None
-        errors, outputs = (None, maps) if config.beta > 0 else (maps, None)
+    def plan(self, config: RunConfig) -> TrialPlan:
+        """The trial with this configuration."""
+        key, names = data_key(config), {BICUBIC: BICUBIC}
+        if "teacher" in config.reads:
+            names[as_reference(config.teacher)] = "teacher"
+        known = self.references[key]
         return TrialPlan(
-            config=config, prepared=self.prepared, teacher=teacher, errors=errors, precision=self.precision,
-            outputs=outputs, start=self.start, references=self._references(config),
+            config=config, data=self.data[key], maps=self.maps.get(_maps_key(config)),
+            precision=self.precisions[config.precision], start=self.starts[config.start],
+            references={role: known[name] for name, role in names.items() if name in known},
         )  # fmt: skip
 
-    def _references(self, config: RunConfig) -> dict[str, Rows]:
-        """The rows of bicubic interpolation and, if the run has one, of its own teacher."""
-        own = {"bicubic": "bicubic", f"teacher={Path(config.teacher).name}": "teacher"}
-        names = own if "teacher" in config.reads else {"bicubic": "bicubic"}
-        return {name: self.references[key] for key, name in names.items() if key in self.references}
+
+def _maps_key(config: RunConfig) -> tuple[object, ...]:
+    """What decides which maps of a teacher a run reads; nothing has the key of a run that reads none."""
+    return "teacher" in config.reads and config.teacher, config.beta > 0, config.precision, data_key(config)
 
 
 class InThisProcess:
     """Runs one trial after the other, without Ray."""
 
     def problems(self, placement: Placement) -> list[str]:
-        return [NO_GPU] if placement.gpu and not torch.cuda.is_available() else []
+        return no_gpu(placement)
 
     def running(self) -> AbstractContextManager[object]:
         return nullcontext()
@@ -101,28 +100,33 @@ class InThisProcess:
     def check(self, job: SweepJob) -> None:
         pass
 
-    def precision(self, job: SweepJob, say: Callable[[str], None]) -> Precision:
-        return resolve_precision(job.sweep.precision, job.placement.device)
+    def precision(self, asked: str, job: SweepJob, say: Callable[[str], None]) -> Precision:
+        return resolve_precision(asked, job.placement.device)
 
     def everywhere(self, job: SweepJob, *, heavy: bool) -> Everywhere:
         return here
 
     def run(self, sweeps: Sequence[Sweep], monitors: Sequence[Monitor], *, name: str, ended: Ended) -> None:
         for number, sweep in enumerate(sweeps):
-            for searched in proposals(sweep.job.sweep):
-                _run_here(sweep.plan(searched), sweep.job.placement, monitors[number])
+            for config in proposals(sweep.job.sweep):
+                _run_here(sweep.plan(config), sweep.job.placement, monitors[number])
                 ended(number)
+
+
+def no_gpu(placement: Placement) -> list[str]:
+    """A line if workers are to have a GPU, and this machine has none that torch can use."""
+    missing = placement.gpu and not torch.cuda.is_available()
+    line = "gpu: torch finds none on this machine; leave --gpu out, or send the sweep to a cluster that has some"
+    return [line] if missing else []
 
 
 def _run_here(plan: TrialPlan, placement: Placement, monitor: Monitor) -> None:
     monitor.started(plan)
-    failure = None
+    failure, device = None, torch.device(placement.device)
     try:
-        run_local(
-            plan, placement.threads, torch.device(placement.device), lambda record: monitor.heard(plan),
-            leaving=asked_to_leave(monitor.say), complete=complete_with_onnx,
-        )  # fmt: skip
+        run_local(plan, placement.threads, device, lambda measured: monitor.heard(plan), complete_with_onnx)
     except Exception as error:  # as under Ray: one failed trial does not sink the others
+        heed_stop()
         failure = f"{type(error).__name__}: {error}"
     monitor.ended(plan, failure)
 
@@ -134,7 +138,7 @@ def run_sweeps(
     *,
     command: str = "",
     say: Callable[[str], None] = print,
-) -> list[dict[str, Any]]:
+) -> list[Summary]:
     """Run sweeps that share placement and storage path as if they were one, so that their trials fill the cluster.
 
     Each trial goes on from where its run directory stands. Each sweep has its own folder, record and summary
@@ -146,7 +150,7 @@ def run_sweeps(
         say: is called with a line whenever something happens.
 
     Returns:
-        The summaries, in the order of the jobs: `{"trials": [...], ...}`, the trials sorted by validation PSNR.
+        The summaries, in the order of the jobs.
 
     Raises:
         ConfigError: a bad set, image, teacher, storage path, cluster or recorder; nothing has been started then.
@@ -157,25 +161,24 @@ def run_sweeps(
     opened = list[_Opened]()
 
     def ended(number: int) -> None:
-        if len(opened[number].monitor.status) == opened[number].asked:
+        if len(opened[number].monitor.over) == opened[number].asked:
             opened[number].finish()
 
-    tells = {name: say if len(jobs) == 1 else partial(_named, name, say) for name in jobs}
-    for (name, job), (prepared, _, _) in zip(jobs.items(), checked, strict=True):
-        tells[name](f"{_data(prepared)}; storage {job.storage_path}; {recorder.place(job)}")
+    tells = [say if len(jobs) == 1 else partial(_named, name, say) for name in jobs]
+    for job, inputs, tell in zip(jobs.values(), checked, tells, strict=True):
+        for prepared in inputs.prepared.values():
+            tell(f"{_described(prepared)}; storage {job.storage_path}; {recorder.place(job)}")
     with executor.running():
         try:
             executor.check(first)
-            precisions = _data_built(jobs, [prepared for prepared, _, _ in checked], executor, tells)
-            for (name, job), found in zip(jobs.items(), checked, strict=True):  # no record is touched before this
-                opened.append(
-                    _Opened(job, *found, executor, recorder, name=name, command=command, say=say, tell=tells[name])
-                )
+            precisions = _data_built(jobs.values(), checked, executor, tells)
+            for (name, job), inputs, tell in zip(jobs.items(), checked, tells, strict=True):
+                opened.append(_Opened(job, inputs, executor, recorder, name=name, command=command, say=say, tell=tell))
             monitors, digests = [each.monitor for each in opened], [each.digest for each in opened]
-            sweeps = [each.build(precision) for each, precision in zip(opened, precisions, strict=True)]
+            sweeps = [each.build(found) for each, found in zip(opened, precisions, strict=True)]
             with shown(monitors, asked=sum(each.asked for each in opened), storage=first.storage_path):
-                name = digests[0] if len(digests) == 1 else digest_of(digests)
-                executor.run(sweeps, monitors, name=name, ended=ended)
+                whole = digests[0] if len(digests) == 1 else digest_of(digests)
+                executor.run(sweeps, monitors, name=whole, ended=ended)
             return [each.finish() for each in opened]
         except BaseException as error:  # an interrupted sweep is not a running one, and Ray may take its time to end
             _let_go(error)
@@ -190,11 +193,9 @@ def _let_go(error: BaseException) -> None:
     gc.collect()  # a connection of sqlite3 is part of a circle
 
 
-def _checked(
-    jobs: Mapping[str, SweepJob], executor: Executor
-) -> list[tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]]:
-    """What `check` returns for each sweep; ConfigError with everything that keeps any of them from starting."""
-    checked, problems = [], executor.problems(next(iter(jobs.values())).placement)
+def _checked(jobs: Mapping[str, SweepJob], executor: Executor) -> list[Inputs]:
+    """What each sweep reads; ConfigError with everything that keeps any of them from starting."""
+    checked, problems = list[Inputs](), executor.problems(next(iter(jobs.values())).placement)
     for job in jobs.values():
         try:
             checked.append(check(job))
@@ -209,7 +210,7 @@ def _named(name: str, say: Callable[[str], None], line: str) -> None:
     say(f"{name}: {line}")
 
 
-def _data(prepared: Prepared) -> str:
+def _described(prepared: Prepared) -> str:
     return (
         f"{counted(len(prepared.corpus.pairs), 'training pair')}, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
@@ -218,27 +219,26 @@ def _data(prepared: Prepared) -> str:
 
 
 def _data_built(
-    jobs: Mapping[str, SweepJob],
-    data: Sequence[Prepared],
-    executor: Executor,
-    tells: Mapping[str, Callable[[str], None]],
-) -> list[Precision]:
-    """Find the precision of each sweep, and build its shards and evaluation files if they are not there.
+    jobs: Iterable[SweepJob], checked: Sequence[Inputs], executor: Executor, tells: Sequence[Callable[[str], None]]
+) -> list[dict[str, Precision]]:
+    """Find the precisions of each sweep, and build its shards and evaluation files if they are not there.
 
     Raises:
         ConfigError: no node came, one does not share the storage path, or there are images that cannot be read.
     """
-    precisions, problems = [], list[str]()
-    for (name, job), prepared in zip(jobs.items(), data, strict=True):
-        precisions.append(executor.precision(job, tells[name]))
-        tells[name](f"precision {precisions[-1]}")
-        try:
-            build_data(prepared, executor.everywhere(job, heavy=False), tells[name])
-        except ConfigError as error:
-            problems += error.problems
+    found, problems = list[dict[str, Precision]](), list[str]()
+    for job, inputs, tell in zip(jobs, checked, tells, strict=True):
+        asked = job.sweep.axes.get("precision", (job.sweep.base.precision,))
+        found.append({each: executor.precision(each, job, tell) for each in asked})
+        tell(f"precision {', '.join(found[-1].values())}")
+        for prepared in inputs.prepared.values():
+            try:
+                build_data(prepared, executor.everywhere(job, heavy=False), tell)
+            except ConfigError as error:
+                problems += error.problems
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    return precisions
+    return found
 
 
 class _Opened:
@@ -247,9 +247,7 @@ class _Opened:
     def __init__(
         self,
         job: SweepJob,
-        prepared: Prepared,
-        weights: dict[str, UPath | None],
-        start: tuple[str, UPath] | None,
+        inputs: Inputs,
         executor: Executor,
         recorder: Recorder,
         *,
@@ -258,58 +256,64 @@ class _Opened:
         say: Callable[[str], None],
         tell: Callable[[str], None],
     ) -> None:
-        self.job, self.prepared, self.weights, self.start = job, prepared, weights, start
-        self.executor, self.tell = executor, tell
-        protocol = described(job.sweep)
-        del protocol["rounds"]  # more rounds: the same sweep
-        self.digest = digest_of([protocol, prepared.corpus.digest])
-        self.record = recorder.open(job, prepared, digest=self.digest, name=name, command=command, say=say)
-        self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
-        self.ledger = Ledger(
-            job.out_path / "sweep.json", name=name, command=command, config=asdict(job.sweep), asked=self.asked
+        self.job, self.inputs, self.executor, self.tell = job, inputs, executor, tell
+        plain, corpora = job.sweep.plain, [prepared.corpus.digest for prepared in inputs.prepared.values()]
+        asked = {name: value for name, value in plain.items() if name != "rounds"}  # more rounds: the same sweep
+        self.digest = digest_of([asked, corpora[0] if len(corpora) == 1 else corpora])
+        self.record = recorder.open(
+            job, list(inputs.prepared.values()), digest=self.digest, name=name, command=command, say=say
         )
-        self.monitor = Monitor(self.record, self.ledger, say)
-        self.summary: dict[str, Any] | None = None
+        self.asked = job.sweep.samples if job.sweep.search == "optuna" else len(proposals(job.sweep))
+        self.ledger = Ledger(job.out_path / "sweep.json", name=name, command=command, config=plain, asked=self.asked)
+        self.monitor = Monitor(self.record, self.ledger, say, job.sweep.axes)
+        self.references: dict[str, Rows] = {}
+        self.summary: Summary | None = None
         self.over = False
 
-    def build(self, precision: Precision) -> Sweep:
+    def build(self, precisions: dict[str, Precision]) -> Sweep:
         """Compute the maps of the teachers, each once and only if they are not there."""
-        job, everywhere = self.job, self.executor.everywhere(self.job, heavy=True)
+        job, inputs = self.job, self.inputs
         how: dict[str, Any] = {"device": job.placement.device, "threads": job.placement.threads}
-        how |= {"everywhere": everywhere, "say": self.tell}
-        teachers = {
-            name: teacher_maps(map_kind(job.sweep), found, self.prepared, precision, **how)
-            for name, found in self.weights.items()
-            if found is not None
-        }
-        start = self.start and (self.start[0], shared_weights(self.start[1], job.storage_path))
-        self.monitor.references = references(self.prepared, teachers, **how)
-        self.record.compare_with(self.monitor.references)
-        return Sweep(
-            job=job, prepared=self.prepared, precision=precision, teachers=teachers, start=start,
-            references=self.monitor.references,
-        )  # fmt: skip
+        how |= {"everywhere": self.executor.everywhere(job, heavy=True), "say": self.tell}
+        data = {key: prepared.data for key, prepared in inputs.prepared.items()}
+        maps: dict[tuple[object, ...], TeacherMaps] = {}
+        held: dict[DataKey, dict[str, TeacherMaps]] = {key: {} for key in data}
+        for config in job.sweep.grid():
+            key, weights = data_key(config), inputs.teachers.get(config.teacher)
+            if weights is None or "teacher" not in config.reads or _maps_key(config) in maps:
+                continue
+            made = teacher_maps(weights, config, data[key], precisions[config.precision], **how)
+            maps[_maps_key(config)] = held[key][config.teacher] = made
+        measured = {key: references(data[key], teachers, **how) for key, teachers in held.items()}
+        for found in measured.values():
+            for name, rows in found.items():
+                before = self.references.get(name, Rows())
+                both = Rows(validation=before.validation + rows.validation, test=before.test + rows.test)
+                self.references[name] = Rows(
+                    validation=tuple(dict.fromkeys(both.validation)), test=tuple(dict.fromkeys(both.test))
+                )
+        self.record.compare_with(self.references)
+        starts = {name: found and shared_weights(found, job.storage_path) for name, found in inputs.starts.items()}
+        return Sweep(job=job, data=data, precisions=precisions, maps=maps, starts=starts, references=measured)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self) -> Summary:
         """Sum up, once: write `summary.json`, close the record."""
         if self.summary is None:
-            summary = {
-                "trials": self.monitor.trials(), "sweep": self.digest, "references": self.monitor.references,
-                **self.record.facts,
-            }  # fmt: skip
-            write_json(self.job.out_path / "summary.json", summary)
-            self.ledger.close("finished")
+            summary = Summary(
+                trials=self.monitor.trials(), sweep=self.digest, references=self.references, **vars(self.record.facts)
+            )
+            write_summary(self.job.out_path / "summary.json", summary)
             self.summary = summary  # only now: what could not be written is not finished
-            self.record.finish(self.summary, self.prepared)
+            self.ledger.close("finished")
+            self.record.finish(self.summary, self.inputs.prepared.values())
             self.over = True
         return self.summary
 
     def abandon(self) -> None:
         """Record that the sweep was interrupted, unless it is finished: on disk first, since the record may be slow."""
-        if self.summary is None:
-            with suppress(Exception):  # what ended it is what is to be heard of
-                self.ledger.close("stopped")
+        with suppress(Exception):  # what ended it is what is to be heard of
+            self.ledger.close("stopped" if self.summary is None else "finished")
         if not self.over:
-            with suppress(Exception):
+            with suppress(Exception, Interrupted):
                 self.record.stop()
                 self.monitor.abandon()

@@ -2,8 +2,10 @@
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from upath import UPath
 
@@ -12,8 +14,11 @@ from ail_ray.files import as_path, is_local, unwritable
 from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import Prepared, find_start, plan_data
+from ail_ray.runs.preparation import DataKey, Prepared, data_key, find_start, plan_data
+from ail_ray.runs.records import Weights
 from ail_ray.sweeps.cost import describe_plan, plan_sweep
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +53,9 @@ class SweepJob:
             problems.append(f"workers must be a range from fewer to more, got {p.workers}")
         counts = {"workers": fewest, "threads": p.threads}
         problems += [f"{name} must be at least 1, got {count}" for name, count in counts.items() if count < 1]
-        if most > self.sweep.shards:
-            problems.append(f"workers must not exceed the {self.sweep.shards} shards, got {p.workers}")
+        fewest_shards = min(self.sweep.axes.get("shards", (self.sweep.base.shards,)))
+        if most > fewest_shards:
+            problems.append(f"workers must not exceed the {fewest_shards} shards, got {p.workers}")
         if self.max_workers is not None and self.max_workers < fewest:
             problems.append(f"max-workers is {self.max_workers}, but one trial needs {fewest}")
         if self.price is not None and not 0 < self.price < math.inf:
@@ -105,45 +111,55 @@ def relative_in_job(**paths: str | None) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the trials of a sweep read, found and checked, and nothing of it made yet."""
+
+    prepared: dict[DataKey, Prepared]
+    teachers: dict[str, UPath | None]  # weights by name, None without a file
+    starts: dict[str | None, Weights | None]  # that students start from
+
+
 def costs(job: SweepJob) -> list[str]:
     """Say in lines what the sweep would cost, and start nothing.
 
     Raises:
-        ConfigError: what `run_sweep` would refuse, or a sweep that does not fit.
+        ConfigError: what `run_sweeps` would refuse, or a sweep that does not fit.
     """
-    prepared, weights, _ = check(job)
-    plan = plan_sweep(job.sweep, prepared, job.placement, weights, max_workers=job.max_workers, local=job.local)
+    inputs = check(job)
+    plan = plan_sweep(
+        job.sweep, inputs.prepared, job.placement, inputs.teachers, max_workers=job.max_workers, local=job.local
+    )
     return describe_plan(plan, job.placement, job.price)
 
 
-def check(job: SweepJob) -> tuple[Prepared, dict[str, UPath | None], tuple[str, UPath] | None]:
+def check(job: SweepJob) -> Inputs:
     """Look for everything that can be wrong and can be known before anything starts.
 
-    Returns:
-        The data, the weights of each named teacher (None without a file), digest and path of those to start from.
+    Raises:
+        ConfigError: with a line for everything that was found.
     """
-    problems: list[str] = []
-    weights: dict[str, UPath | None] = {}
-    storage = job.storage_path
-    prepared = start = None
-    try:
-        prepared = plan_data(job.sweep, storage)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        start = find_start(job.sweep.start, job.sweep.grid())
-    except ConfigError as error:
-        problems += error.problems
-    for teacher in dict.fromkeys(run.teacher for run in job.sweep.grid() if "teacher" in run.reads):
-        try:
-            weights[teacher] = find_teacher(teacher, job.sweep.scales)
-        except ConfigError as error:
-            problems += error.problems
-    for folder in dict.fromkeys((storage, job.out_path)):
+    problems, inputs = list[str](), Inputs(prepared={}, teachers={}, starts={})
+
+    def find(known: dict[Any, T], key: Any, finder: Callable[..., T], *arguments: Any) -> None:
+        if (key, id(known)) not in looked:
+            looked.add((key, id(known)))
+            try:
+                known[key] = finder(*arguments)
+            except ConfigError as error:
+                problems.extend(error.problems)
+
+    looked, configs = set[tuple[Any, int]](), list(job.sweep.grid())
+    for c in configs:
+        find(inputs.prepared, data_key(c), plan_data, c, job.storage_path)
+        find(inputs.starts, c.start, find_start, c.start, [each for each in configs if each.start == c.start])
+        if "teacher" in c.reads:
+            find(inputs.teachers, c.teacher, find_teacher, c.teacher, c.scales)
+    for folder in dict.fromkeys((job.storage_path, job.out_path)):
         problems += unwritable(folder)
-    if problems or prepared is None:
-        raise ConfigError(problems)
-    return prepared, weights, start
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return inputs
 
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint

@@ -11,42 +11,39 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
-from ail_ray.learning.inference import mean_psnr
-from ail_ray.runs.directory import RunDirectory
-from ail_ray.runs.references import verdict
-from ail_ray.runs.status import Status, describe, status
+from ail_ray.learning.records import Row, Rows
+from ail_ray.runs.trial import Trial, read_trial
+from ail_ray.sweeps.sweep_file import Summary
 
 
-def table(found: list[Status]) -> Iterator[str]:
+def table(found: list[Trial]) -> Iterator[str]:
     """The runs as lines, grouped by the data they can be compared on, with bicubic and teachers on that data."""
-    groups: dict[str, list[Status]] = {}
-    for s in found:
-        groups.setdefault(s.data, []).append(s)
+    groups: dict[str, list[Trial]] = {}
+    for trial in found:
+        groups.setdefault(trial.data, []).append(trial)
     for data, runs in groups.items():
         table = Table("run", "state", "round", "best", "left", "commit", "trial", title=data, **LEFT)
-        for s in runs:
-            over = {"status": s.state, "dead": s.dead, "below_bicubic": s.below_bicubic, "draws": s.draws}
-            state = "working" if s.works else verdict(over) if s.state == "finished" else s.state
-            of = f"{s.round if s.round >= 0 else '-'} of {s.rounds}" if s.name else "-"
+        for t in runs:
+            state = t.verdict if t.status == "finished" else t.status
+            of = f"{t.rounds if t.rounds >= 0 else '-'} of {t.asked}" if t.name else "-"
             table.add_row(
-                s.run, state, of, f"{s.best:.2f} dB" if s.best else "-",
-                in_words(s.seconds_left) if s.seconds_left else "-", in_words(s.age) if s.age < 1e9 else "-",
-                Text("\n".join(filter(None, (s.name, s.reason)))),
+                t.run, state, of, f"{t.best:.2f} dB" if t.best else "-",
+                in_words(t.seconds_left) if t.seconds_left else "-", in_words(t.age) if t.age < 1e9 else "-",
+                Text("\n".join(filter(None, (t.name, t.reason)))),
             )  # fmt: skip
-        for name, rows in {name: rows for s in runs for name, rows in s.references.items()}.items():
-            table.add_row(Text(name), "", "", f"{mean_psnr(rows['validation'] or rows['test']):.2f} dB")
+        for name, rows in {name: rows for t in runs for name, rows in t.references.items()}.items():
+            table.add_row(Text(name), "", "", f"{rows.psnr:.2f} dB")
         yield from as_lines(table)
 
 
 def rounds(path: UPath) -> Iterator[str]:
     """One run, with a line for each round."""
-    found = status(path)
-    worker = f", {found.state} works on it" if found.works else f", {found.state}"
-    yield f"{found.name or path.name}{worker}{': ' + found.reason if found.reason else ''}"
-    for line in RunDirectory(path).incidents():
+    found = read_trial(path)
+    worker = f"{found.worker} works on it" if found.worker else found.status
+    yield f"{found.name or path.name}, {worker}{': ' + found.reason if found.reason else ''}"
+    for line in found.manifest.incidents if found.manifest else ():
         yield f"incident: {line}"
-    if found.name:
-        yield from (describe(record) for record in RunDirectory(path).records())
+    yield from map(str, found.records)
 
 
 def in_words(seconds: float) -> str:
@@ -69,28 +66,26 @@ def as_lines(table: Table) -> list[str]:
     return [line.rstrip() for line in written.getvalue().splitlines()]
 
 
-def trials_table(summary: dict[str, Any]) -> str:
+def trials_table(summary: Summary) -> str:
     """A line for each trial, the best first, and for what they are compared with: PSNR in dB and SSIM on every set."""
-    references = summary.get("references", {})
-    measured = [*summary["trials"], *references.values()]
-    sets = dict.fromkeys(
-        (g, row["set"], row["scale"]) for g in ("validation", "test") for m in measured for row in m[g]
-    )
+    measured: list[Rows] = [*summary.trials, *summary.references.values()]
+    groups = ("validation", "test")
+    sets = dict.fromkeys((group, row.where) for group in groups for rows in measured for row in getattr(rows, group))
     table = Table(**LEFT)
     table.add_column("trial", overflow="fold")
     table.add_column("rounds", justify="right")
     table.add_column("status")
-    for _, name, scale in sets:
-        table.add_column(f"{name} ×{scale}, dB SSIM", justify="right")
+    for _, where in sets:
+        table.add_column(f"{where}, dB SSIM", justify="right")
 
-    def cells(rows: dict[str, Any]) -> list[str]:
-        found = {(g, row["set"], row["scale"]): row for g in ("validation", "test") for row in rows[g]}
+    def cells(rows: Rows) -> list[str]:
+        found: dict[tuple[str, str], Row] = {(g, r.where): r for g in groups for r in getattr(rows, g)}
         shown = [found.get(key) for key in sets]
-        return [f"{row['psnr']:.2f} {row['ssim']:.4f}" if row else "" for row in shown]
+        return [f"{row.psnr:.2f} {row.ssim:.4f}" if row else "" for row in shown]
 
-    for trial in summary["trials"]:
-        rounds = str(trial["rounds"]) if trial["rounds"] >= 0 else "none"
-        table.add_row(Text(trial["name"]), rounds, verdict(trial), *cells(trial))
-    for name, rows in references.items():
+    for trial in summary.trials:
+        rounds = str(trial.rounds) if trial.rounds >= 0 else "none"
+        table.add_row(Text(trial.name), rounds, trial.verdict, *cells(trial))
+    for name, rows in summary.references.items():
         table.add_row(Text(name), "", "", *cells(rows))
     return "\n".join(as_lines(table))

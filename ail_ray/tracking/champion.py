@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import mlflow.onnx
 import numpy as np
@@ -26,9 +25,11 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.panels import central_crop
-from ail_ray.learning.inference import evaluate, mean_psnr
+from ail_ray.learning.inference import evaluate
 from ail_ray.learning.networks import Network
+from ail_ray.learning.records import Row, mean_psnr
 from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.sweep_job import tracking_uri
 from ail_ray.tracking.connection import database_of, folder_of, unusable, without_password
 from ail_ray.tracking.descriptions import some
@@ -70,9 +71,9 @@ def load_champion(scale: int) -> Network:
 
 def crown(
     client: MlflowClient,
-    trials: Sequence[dict[str, Any]],
+    trials: Sequence[Trial],
     validation: Mapping[int, Sequence[UPath]],
-    bicubic: Sequence[Mapping[str, Any]] = (),
+    bicubic: Sequence[Row] = (),
 ) -> list[str]:
     """Register the best finished student for each scale it was validated on, where it beats the champion there is.
 
@@ -88,28 +89,24 @@ def crown(
     """
     lines = []
     for scale, files in validation.items():
-        finished = {
-            i: _psnr(trial["validation"], scale) for i, trial in enumerate(trials) if trial["status"] == "finished"
-        }
+        finished = [trial for trial in trials if trial.status == "finished"]
         least = _psnr(bicubic, scale)
-        results = {i: psnr for i, psnr in finished.items() if psnr > least and not trials[i].get("below_bicubic")}
-        if finished and not results:
+        better = [t for t in finished if _psnr(t.validation, scale) > least and not t.below_bicubic]
+        if finished and not better:
             lines.append(f"×{scale} gets no new champion: every student ended at or below bicubic interpolation")
-        if results:
-            best = max(results, key=lambda i: results[i])
-            lines += _challenge(client, scale, files, trials[best], results[best])
+        if better:
+            best = max(better, key=lambda trial: _psnr(trial.validation, scale))
+            lines += _challenge(client, scale, files, best, _psnr(best.validation, scale))
     return lines
 
 
-def _challenge(
-    client: MlflowClient, scale: int, files: Sequence[UPath], trial: dict[str, Any], psnr: float
-) -> list[str]:
+def _challenge(client: MlflowClient, scale: int, files: Sequence[UPath], trial: Trial, psnr: float) -> list[str]:
     name, images = registered_name(scale), digest_of([file.stem for file in files])
     if _registered_model(client, name) is None:
         about = f"The best student for ×{scale}, by PSNR on validation images. Luma in, luma out, any size."
         client.create_registered_model(name, tags={"ail.scale": str(scale)}, description=about)
     held = _champion(client, name)
-    digest = weights_digest(as_path(trial["weights"]))
+    digest = weights_digest(as_path(trial.weights or ""))
     if held is not None and held.tags.get(DIGEST) == digest:
         return []
     if held is not None and psnr <= _measured(client, held, scale, files, images):
@@ -121,7 +118,7 @@ def _challenge(
         tags = {PSNR: f"{psnr:.4f}", IMAGES: images, DIGEST: digest}
         number = _registered(client, name, trial, tags, EvaluationImages.load(files[0]))
     client.set_registered_model_alias(name, ALIAS, str(number))
-    return [f"{trial['name']} is the champion for ×{scale}: {psnr:.2f} dB, {name} version {number} in MLflow"]
+    return [f"{trial.name} is the champion for ×{scale}: {psnr:.2f} dB, {name} version {number} in MLflow"]
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -145,8 +142,8 @@ def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
     return as_path(download_artifacts(f"{place}/{FOLDER}/{WEIGHTS}", dst_path=folder, tracking_uri=uri))
 
 
-def _psnr(rows: Sequence[Mapping[str, Any]], scale: int) -> float:
-    return mean_psnr([row for row in rows if row["scale"] == scale])
+def _psnr(rows: Sequence[Row], scale: int) -> float:
+    return mean_psnr([row for row in rows if row.scale == scale])
 
 
 def _measured(client: MlflowClient, held: ModelVersion, scale: int, files: Sequence[UPath], images: str) -> float:
@@ -155,14 +152,12 @@ def _measured(client: MlflowClient, held: ModelVersion, scale: int, files: Seque
         return float(held.tags[PSNR])
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(_weights(client, held, folder))
-    return mean_psnr([evaluate(model, EvaluationImages.load(file)).as_dict() for file in files])
+    return mean_psnr([evaluate(model, EvaluationImages.load(file)) for file in files])
 
 
-def _registered(
-    client: MlflowClient, name: str, trial: dict[str, Any], tags: dict[str, str], images: EvaluationImages
-) -> str:
+def _registered(client: MlflowClient, name: str, trial: Trial, tags: dict[str, str], images: EvaluationImages) -> str:
     """Put the student into its run as a model of MLflow, and register it; returns the number of the version."""
-    run_id, weights = trial["mlflow_run_id"], as_path(trial["weights"])
+    run_id, weights = trial.mlflow_run_id or "", as_path(trial.weights or "")
     model = load_model(weights)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / FOLDER
@@ -172,11 +167,11 @@ def _registered(
         (folder / WEIGHTS).write_bytes(weights.read_bytes())
         client.log_artifacts(run_id, str(folder), FOLDER)
     reads = "the bicubic-upsampled image" if model.upsampling == 1 else "the low-resolution image"
-    rows = [f"{row['set']} ×{row['scale']} {row['psnr']:.2f} dB" for row in (*trial["validation"], *trial["test"])]
+    rows = some(list(map(str, trial.all)), ", ", 4000)
     made = client.create_model_version(
         name, source=f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}", run_id=run_id, tags=tags,
         await_creation_for=0,
-        description=f"{trial['name']}: {some(rows, ', ', 4000)}. Reads {reads}: luma, float32 on [0, 1], (N, 1, H, W).",
+        description=f"{trial.name}: {rows}. Reads {reads}: luma, float32 on [0, 1], (N, 1, H, W).",
     )  # fmt: skip
     return str(made.version)
 

@@ -5,7 +5,7 @@ They are drawn here and not in `reporting`, because the sweep itself sends them 
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,33 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
-from ail_ray.learning.inference import mean_psnr
-from ail_ray.runs.references import Rows, verdict
-from ail_ray.sweeps.controls import pareto_front
+from ail_ray.learning.config import Value
+from ail_ray.learning.records import Rows, mean_psnr
+from ail_ray.runs.trial import Trial
+from ail_ray.sweeps.controls import is_control, pareto_front
+from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.tracking.descriptions import SYMBOLS
 
-Trial = dict[str, Any]  # as in a sweep's summary
 TEXT = 0.06  # of an axis' length, what a written number takes
 TICK = 0.12  # of the distance of the smallest and the largest, what a written size takes
 IMPORTANCE, RESTARTED, ONE_SCHEDULE = "with importance", "w = 1, restarted every round", "w = 1, one schedule"
 KINDS = {IMPORTANCE: "o", RESTARTED: "s", ONE_SCHEDULE: "D"}  # markers
 
 
-def table(trials: Sequence[Trial], references: Mapping[str, Rows]) -> bytes:
+def table(summary: Summary) -> bytes:
     """The trials, and what they are held against, as a table of MLflow: JSON with `columns` and `data`.
 
     What a row lacks is null there.
     """
-    rows = [_row(trial) for trial in trials] + [{"trial": name, **_measured(of)} for name, of in references.items()]
+    rows = [_row(trial) for trial in summary.trials]
+    rows += [{"trial": name, **_measured(of)} for name, of in summary.references.items()]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return json.dumps({"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}).encode()
 
 
 def pictures(trials: Sequence[Trial]) -> dict[str, bytes]:
     """Pictures of the trials that have a validation PSNR, as PNG by file name; only those that have enough to show."""
-    shown = [trial for trial in trials if trial["validation"]]
+    shown = [trial for trial in trials if trial.validation and trial.cost]
     drawn = {"parallel-coordinates.png": parallel_coordinates(shown), "size-and-psnr.png": size_and_psnr(shown)}
     return {name: _as_png(figure) for name, figure in drawn.items() if figure is not None}
 
@@ -47,14 +49,14 @@ def pictures(trials: Sequence[Trial]) -> dict[str, bytes]:
 def parallel_coordinates(trials: Sequence[Trial]) -> Figure | None:
     """A line for each trial through what was searched, to its PSNR; None where nothing has two values."""
     values = {
-        name: [trial["parameters"][name] for trial in trials] for name in (trials[0]["parameters"] if trials else ())
+        name: [trial.parameters.get(name) for trial in trials] for name in (trials[0].parameters if trials else ())
     }
     names = [name for name, all_of in values.items() if len(set(all_of) - {None}) > 1]
     if "width" in names and "rho" in names:
         names.remove("width")  # follows from ρ
     if not names:
         return None
-    decibels = [mean_psnr(trial["validation"]) for trial in trials]
+    decibels = [mean_psnr(trial.validation) for trial in trials]
     figure = Figure(figsize=(2.2 * (len(names) + 1), 4), layout="constrained")
     axis = figure.subplots()
     heights = [_heights(axis, x, values[name]) for x, name in enumerate(names)]
@@ -72,11 +74,12 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
 
     None if all students are of one size.
     """
-    if len({trial["cost"]["weights"] for trial in trials}) < 2:
+    costs = [trial.cost for trial in trials if trial.cost]
+    weights = [cost.weights for cost in costs]
+    if len(set(weights)) < 2:
         return None
-    weights = [trial["cost"]["weights"] for trial in trials]
-    decibels = [mean_psnr(trial["validation"]) for trial in trials]
-    work = [trial["cost"]["multiply_accumulates"] / 1e9 for trial in trials]
+    decibels = [mean_psnr(trial.validation) for trial in trials]
+    work = [cost.multiply_accumulates / 1e9 for cost in costs]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
     places = list(zip(weights, decibels, strict=True))
@@ -92,7 +95,7 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
             points = axis.scatter(x, y, c=c, s=60, marker=marker, norm=norm, label=kind, zorder=2)
     for trial, weight, psnr in zip(trials, weights, decibels, strict=True):
         if (weight, psnr) in front:
-            rho, width = (trial["parameters"][name] for name in ("rho", "width"))
+            rho, width = trial.parameters["rho"], trial.parameters["width"]
             text = f"f{width}" if rho is None else f"f{width}, ρ = {rho:.2g}"
             axis.annotate(text, (weight, psnr), xytext=(6, -12), textcoords="offset points", fontsize="small")
     figure.colorbar(points, label="multiply-accumulates at 256×256, 10⁹")
@@ -107,8 +110,9 @@ def size_and_psnr(trials: Sequence[Trial]) -> Figure | None:
 
 def _kind(trial: Trial) -> str:
     """How a trial was trained: with importance, or as which kind of control."""
-    plain = trial["parameters"]["rule"] == "uniform" and trial["parameters"]["teacher"] is None
-    return IMPORTANCE if not plain else ONE_SCHEDULE if "one schedule" in trial["name"] else RESTARTED
+    if not is_control(trial.parameters):
+        return IMPORTANCE
+    return ONE_SCHEDULE if "one schedule" in trial.name else RESTARTED
 
 
 def _ticks(weights: Sequence[int]) -> list[int]:
@@ -120,21 +124,20 @@ def _ticks(weights: Sequence[int]) -> list[int]:
     return ticks
 
 
-def _row(trial: Trial) -> dict[str, Any]:
-    return {
-        "trial": trial["name"], **_measured(trial), "weights": trial["cost"]["weights"],
-        "10⁹ multiply-accumulates at 256×256": trial["cost"]["multiply_accumulates"] / 1e9,
-        **{SYMBOLS.get(name, name): value for name, value in trial["parameters"].items()},
-        "rounds": trial["rounds"], "status": verdict(trial),
-    }  # fmt: skip
+def _row(trial: Trial) -> dict[str, Value]:
+    size = {
+        "weights": trial.cost.weights, "10⁹ multiply-accumulates at 256×256": trial.cost.multiply_accumulates / 1e9
+    } if trial.cost else {}  # fmt: skip
+    searched = {SYMBOLS.get(name, name): value for name, value in trial.parameters.items()}
+    measured = _measured(trial)
+    return {"trial": trial.name, **measured, **size, **searched, "rounds": trial.rounds, "status": trial.verdict}
 
 
-def _measured(rows: Mapping[str, Any]) -> dict[str, float]:
+def _measured(rows: Rows) -> dict[str, Value]:
     return {
-        f"{row['set']} ×{row['scale']} {name}": round(row[key], digits)
-        for group in ("validation", "test")
-        for row in rows[group]
-        for name, key, digits in (("PSNR, dB", "psnr", 3), ("SSIM", "ssim", 4))
+        f"{row.where} {name}": round(value, digits)
+        for row in rows.all
+        for name, value, digits in (("PSNR, dB", row.psnr, 3), ("SSIM", row.ssim, 4))
     }
 
 

@@ -8,31 +8,31 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from ail_ray.learning.config import RunConfig, SweepConfig, parameters
+from ail_ray.learning.config import PARAMETERS, RunConfig, SweepConfig
 from ail_ray.runs.preparation import EvaluationFile, Prepared
-from ail_ray.sweeps.sweep_file import student_cost
-from ail_ray.sweeps.trials import axes, is_range
+from ail_ray.runs.trial import Trial
+from ail_ray.sweeps.trials import is_range
 
 SYMBOLS = {"rho": "ρ", "lam": "λ"}
 
 
 def sweep_title(name: str, sweep: SweepConfig) -> str:
     """A sweep as a person would name it: `demo: vdsr ×2, λ 0.1 0.15, rule eq7 uniform`."""
-    what = [f"{sweep.network} ×{','.join(map(str, sweep.scales))}", *_searched(sweep, " ", 60)]
+    what = [_task(sweep), *_searched(sweep, " ", 60)]
     return f"{name}: {', '.join(what)}"
 
 
 def sweep_note(sweep: SweepConfig, command: str) -> str:
     """The question that a sweep asks, how it is answered, and the command that asks it again, as Markdown."""
-    task, searched = f"{sweep.network} ×{','.join(map(str, sweep.scales))}", ", ".join(_searched(sweep, " or ", 300))
+    task, searched, c = _task(sweep), ", ".join(_searched(sweep, " or ", 300)), sweep.base
     question = f"What makes the best {task}: {searched}?" if searched else f"How good does this {task} become?"
     lines = [
         f"**Question.** {question}",
         f"**Command.** `{clipped(command, 2000)}`",
-        f"**Protocol.** Trained on {_listed(sweep.train)}; rounds 0 to {sweep.rounds}; epochs a round: {sweep.epochs}; "
-        f"compared on {_listed(sweep.validation) or 'nothing'}; only recorded: {_listed(sweep.test) or 'nothing'}.",
+        f"**Protocol.** Trained on {_listed(c.train)}; rounds 0 to {c.rounds}; epochs a round: {c.epochs}; "
+        f"compared on {_listed(c.validation) or 'nothing'}; only recorded: {_listed(c.test) or 'nothing'}.",
     ]
-    if "uniform" in sweep.rule:
+    if "uniform" in sweep.axes.get("rule", (c.rule,)):
         lines.append("**Control.** `w=1` is the same training and budget without importance.")
     return "\n\n".join(lines)
 
@@ -44,36 +44,39 @@ def trial_note(name: str, run: str, note: str) -> str:
 
 def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
     """The values that were searched, and those of the protocol on which its numbers depend most; its files have all."""
-    protocol = ("network", "scales", "train", "validation", "test", "epochs", "crops", "learning_rate", "search")
-    values = axes(sweep) | {name: getattr(sweep, name) for name in protocol}
+    names = (*PARAMETERS, "network", "scales", "train", "validation", "test", "epochs", "crops", "learning_rate")
+    values = {name: sweep.values[name] for name in dict.fromkeys((*names, *sweep.axes))} | {"search": sweep.search}
+    if values["width"] is not None:  # then nothing reads ρ
+        del values["rho"]
     shown = {key: some(list(map(str, v)), " ", 500) if isinstance(v, tuple) else v for key, v in values.items()}
     return {key: value for key, value in shown.items() if value not in ("", None)}
 
 
-def trial_params(config: RunConfig) -> dict[str, Any]:
+def trial_params(trial: Trial, config: RunConfig) -> dict[str, Any]:
     """The searched values, the student and its size. The UI draws what a run lacks as if it had some value: say so."""
-    values = {name: "not read" if value is None else value for name, value in parameters(config).items()}
+    values = {name: "not read" if value is None else value for name, value in trial.parameters.items()}
     if config.width is not None:
         del values["rho"]
-    size = student_cost(config)["weights"]
-    return values | {"student": f"{config.network}-f{config.student_width}", "student_weights": size}
+    student = f"{config.network}-f{config.student_width}"
+    return values | {"student": student, "student_weights": trial.cost.weights if trial.cost else None}
 
 
-def datasets(sweep: SweepConfig, prepared: Prepared) -> list[DatasetInput]:
+def datasets(sweep: SweepConfig, several: Sequence[Prepared]) -> list[DatasetInput]:
     """Training, validation and test images by name and by the digest of their contents."""
-    corpus = prepared.corpus
-    images = {
-        "images": len({pair.content for pair in corpus.pairs}),
-        "pairs": len(corpus.pairs),
-        "pixels": corpus.pixels,
-    }
-    source = {"sets": some(sweep.train, ", ", 50_000), "downsizes": sweep.downsizes, "scales": sweep.scales}
-    name = some([Path(folder).name for folder in sweep.train], "+", 250)
-    return [
-        _dataset("training", name, corpus.digest, source, images),
-        *_evaluation("validation", prepared.validation),
-        *_evaluation("testing", prepared.test),
-    ]
+    config, found = sweep.base, list[DatasetInput]()
+    for prepared in several:
+        corpus = prepared.corpus
+        images = {
+            "images": len({pair.content for pair in corpus.pairs}), "pairs": len(corpus.pairs), "pixels": corpus.pixels,
+        }  # fmt: skip
+        source = {"sets": some(config.train, ", ", 50_000), "downsizes": config.downsizes, "scales": config.scales}
+        name = some([Path(folder).name for folder in config.train], "+", 250)
+        found += [
+            _dataset("training", name, corpus.digest, source, images),
+            *_evaluation("validation", prepared.validation),
+            *_evaluation("testing", prepared.test),
+        ]
+    return found
 
 
 def _evaluation(context: str, files: Iterable[EvaluationFile]) -> list[DatasetInput]:
@@ -117,12 +120,15 @@ def _searched(sweep: SweepConfig, between: str, longest: int) -> list[str]:
     Values that take more than `longest` characters are counted from there on.
     """
     words = []
-    for name, values in axes(sweep).items():
-        if len(values) > 1:
-            joined = some([Path(str(value)).name for value in values], between, longest)
-            drawn = sweep.search != "grid" and is_range(name, values)
-            words.append(f"{SYMBOLS.get(name, name)} {f'{min(values)}..{max(values)}' if drawn else joined}")
+    for name, values in sweep.axes.items():
+        joined = some([Path(str(value)).name for value in values], between, longest)
+        drawn = sweep.search != "grid" and is_range(name, values)
+        words.append(f"{SYMBOLS.get(name, name)} {f'{min(values)}..{max(values)}' if drawn else joined}")
     return words
+
+
+def _task(sweep: SweepConfig) -> str:
+    return f"{sweep.base.network} ×{','.join(map(str, sweep.base.scales))}"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -21,13 +21,14 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NAME,
     MLFLOW_RUN_NOTE,
 )
-from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, digest_of, slug
+from ail_ray.files import as_path, digest_of, slug
 from ail_ray.imaging.panels import UNREADABLE, as_webp
-from ail_ray.learning.inference import compared_by
+from ail_ray.learning.records import Rows
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.controls import Reached
 from ail_ray.tracking.connection import PSNR, SWEEP, connect, unusable
 from ail_ray.tracking.descriptions import clipped, trial_note
@@ -43,9 +44,6 @@ REACHED = {"best": PSNR, "gain": "dB/gain"}
 LONGEST = {"name": 250, "value": 500, "text": 5000, "part": 150}
 """How many characters MLflow, even an old server, accepts in a run's name, a parameter, a tag, a metric's name."""
 
-References = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
-"""Rows of `validation` and `test` by what made them: `bicubic`, `teacher=vdsr`."""
-
 
 class Tracker:
     """One sweep in MLflow."""
@@ -59,7 +57,7 @@ class Tracker:
         note: str,
         params: Mapping[str, Any],
         datasets: Sequence[DatasetInput] = (),
-        references: References | None = None,
+        references: Mapping[str, Rows] | None = None,
     ) -> None:
         """Find or open the sweep's parent run.
 
@@ -73,7 +71,7 @@ class Tracker:
             ConfigError: as in `connect`.
         """
         self.sweep, self.note, self.datasets, self._children = sweep, note, list(datasets), dict[str, str]()
-        self.references: References = references or {}
+        self.references: Mapping[str, Rows] = references or {}  # by what made them: `bicubic`, `teacher=vdsr`
         self._compared = 0  # rounds, by this process
         self.client, self.experiment = connect(uri)
         try:
@@ -81,15 +79,14 @@ class Tracker:
         except Exception as error:  # whatever client, database driver or HTTP library raises
             raise ConfigError([unusable(uri, error)]) from error
 
-    def mirror(self, directory: RunDirectory, name: str, params: Mapping[str, Any], rounds: int = 10**9) -> str:
-        """Send what is missing of a run: parameters once, then the rounds asked for; returns its MLflow id."""
-        run_id, sent = self._child(
-            directory.path.name, name, params, trial_note(name, directory.path.name, self.note), _begun(directory)
-        )
-        for record in directory.records(rounds)[sent + 1 :]:
-            t = record["round"]
-            self._send(run_id, _step_images(directory, t), "images")
-            self._log(run_id, t, record["time"], metrics_of(record), {RESULT: "running", MLFLOW_LOGGED_IMAGES: "True"})
+    def mirror(self, trial: Trial, params: Mapping[str, Any]) -> str:
+        """Send what is missing of a run: parameters once, then rounds; returns its MLflow id."""
+        started = trial.manifest.created if trial.manifest else None  # unreadable: then that is why it failed
+        run_id, sent = self._child(trial.run, trial.name, params, trial_note(trial.name, trial.run, self.note), started)
+        for record in trial.records[sent + 1 :]:
+            t = record.round
+            self._send(run_id, _step_images(RunDirectory(trial.path), t), "images")
+            self._log(run_id, t, record.time, metrics_of(record), {RESULT: "running", MLFLOW_LOGGED_IMAGES: "True"})
         return run_id
 
     def compare(self, rounds: Sequence[Reached]) -> None:
@@ -105,40 +102,29 @@ class Tracker:
             for t, (stamp, _) in enumerate(rounds[sent + 1 :], sent + 1):
                 self._log(run_id, t, stamp, measured(rows))
             self.finish(run_id, "finished")
-        flat = {f"dB/{_short(name)}": compared_by(rows) for name, rows in self.references.items()}
+        flat = {f"dB/{_short(name)}": rows.psnr for name, rows in self.references.items()}
         sent = self._sent(self.parent)
         for t, (stamp, reached) in enumerate(rounds[sent + 1 :], sent + 1):
             self._log(self.parent, t, stamp, {REACHED[name]: value for name, value in reached.items()} | flat)
         self._compared = len(rounds)
 
-    def finish(
-        self,
-        run_id: str,
-        status: str,
-        directory: RunDirectory | None = None,
-        student: UPath | None = None,
-        below: bool = False,
-    ) -> None:
-        """Close a run as `finished`, `stopped` or `failed`; a finished one gets its configuration and student.
-
-        Args:
-            below: whether the student is at or below bicubic interpolation, which a tag then says.
-        """
-        sent = self.client.get_run(run_id).data.tags.get(RESULT)
-        if directory is not None and status == "finished" != sent:
-            files = {name: directory.path / name for name in RESULTS} | ({RESULTS[0]: student} if student else {})
-            self._send(run_id, {name: path.read_bytes() for name, path in files.items()})
-        if sent != status:
+    def finish(self, run_id: str, status: str, ended: float | None = None) -> None:
+        """Close a run as `finished`, `stopped` or `failed`, at a time in seconds since 1970, by default now."""
+        if self.client.get_run(run_id).data.tags.get(RESULT) != status:
             self.client.set_tag(run_id, RESULT, status)
-        if directory is not None:
-            self.client.set_tag(run_id, BELOW, str(below).lower())
-        incidents = "; ".join(directory.incidents()) if directory is not None else ""
-        if incidents:  # a student that died, a file that was damaged
-            self.client.set_tag(run_id, INCIDENTS, clipped(incidents, LONGEST["text"]))
         shown = {"finished": "FINISHED", "failed": "FAILED"}.get(status, "KILLED")
-        records = directory.records() if directory is not None else []
-        ended = int(records[-1]["time"] * 1000) if records else None  # not when it was sent
-        self.client.set_terminated(run_id, shown, ended)
+        self.client.set_terminated(run_id, shown, None if ended is None else int(ended * 1000))
+
+    def finish_trial(self, run_id: str, trial: Trial) -> None:
+        """Close a trial's run; a finished one gets its configuration and student."""
+        sent = self.client.get_run(run_id).data.tags.get(RESULT)
+        if trial.status == "finished" != sent and trial.weights:
+            files = {RESULTS[0]: as_path(trial.weights), RESULTS[1]: trial.path / RESULTS[1]}
+            self._send(run_id, {name: path.read_bytes() for name, path in files.items()})
+        self.client.set_tag(run_id, BELOW, str(trial.below_bicubic).lower())
+        if trial.manifest and trial.manifest.incidents:  # a student that died, a file that was damaged
+            self.client.set_tag(run_id, INCIDENTS, clipped("; ".join(trial.manifest.incidents), LONGEST["text"]))
+        self.finish(run_id, trial.status, trial.records[-1].time if trial.records else None)
 
     def close(self, files: Mapping[str, bytes], *, failed: bool) -> None:
         """Give the parent run what compares its trials, of which `trials.json` is shown as a table, and end it."""
@@ -217,13 +203,6 @@ class Tracker:
             self.client.log_artifacts(run_id, scratch, folder)
 
 
-def _begun(directory: RunDirectory) -> float | None:
-    """When a run began, in seconds since 1970; None if its manifest cannot be read, which then is why it failed."""
-    with suppress(FileError):
-        return float(directory.manifest()["created"])
-    return None
-
-
 def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
     """The pictures of a round under the names by which MLflow's UI knows images with a step.
 
@@ -239,31 +218,28 @@ def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
     return files
 
 
-def metrics_of(record: Mapping[str, Any]) -> dict[str, float]:
+def metrics_of(record: RoundRecord) -> dict[str, float]:
     """A round record as MLflow metrics: `dB/ importance/ ssim/ theta/ time/ system/`, units in the names.
 
     MLflow's pages sort what is before the slash, and what is after it: the PSNR that trials are compared by is first.
     """
-    metrics = measured(record) | {f"importance/{name}": value for name, value in record["importance"].items()}
-    metrics |= {f"time/{name}_s": value for name, value in record["seconds"].items()}
-    metrics |= {f"system/{name}": value for name, value in record.get("system", {}).items()}  # older ones lack it
-    for name, key in (
-        ("loss", "loss"),
-        ("squared_error", "squared_error"),
-        ("patches_per_second", "crops_per_s"),
-    ):
-        if record[name] is not None:
-            metrics[f"theta/{key}"] = record[name]
-    return metrics
+    metrics = measured(record)
+    metrics |= {f"importance/{name}": value for name, value in vars(record.importance).items()}
+    metrics |= {f"time/{name}_s": value for name, value in record.seconds.items()}
+    metrics |= {f"system/{name}": value for name, value in record.system.items()}
+    theta = {
+        "loss": record.loss, "squared_error": record.squared_error, "crops_per_s": record.patches_per_second
+    }  # fmt: skip
+    return metrics | {f"theta/{name}": value for name, value in theta.items() if value is not None}
 
 
-def measured(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
+def measured(rows: Rows) -> dict[str, float]:
     """Rows of `validation` and `test` as metrics, and the mean PSNR that trials are compared by."""
-    metrics = {PSNR: compared_by(rows)} if rows["validation"] or rows["test"] else {}
-    for group, short in (("validation", "val"), ("test", "test")):
-        for row in rows[group]:
-            name = f"{short}_{_short(row['set'])}_x{row['scale']}"
-            metrics |= {f"dB/{name}": row["psnr"], f"ssim/{name}": row["ssim"]}
+    metrics = {PSNR: rows.psnr} if rows.all else {}
+    for short, of_group in (("val", rows.validation), ("test", rows.test)):
+        for row in of_group:
+            name = f"{short}_{_short(row.set)}_x{row.scale}"
+            metrics |= {f"dB/{name}": row.psnr, f"ssim/{name}": row.ssim}
     return metrics
 
 

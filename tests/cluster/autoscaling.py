@@ -21,7 +21,7 @@ from conftest import make_tiny_files
 from faults import Case
 from upath import UPath
 
-from ail_ray.runs.status import statuses
+from ail_ray.runs.trial import trials_in
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -85,11 +85,12 @@ def watch(case: Case) -> list[dict[str, Any]]:
 
         def look() -> int:
             nodes = max(1, alive(head)) - 1  # the head is one of them, from its first seconds on
-            runs = statuses(UPath(case.folder / "out"))
+            runs = trials_in(UPath(case.folder / "out"))
             timeline.append(
                 {
                     "seconds": round(time.monotonic() - began), "nodes": nodes,
-                    "working": sum(run.works for run in runs), "finished": sum(run.state == "finished" for run in runs),
+                    "working": sum(run.status == "working" for run in runs),
+                    "finished": sum(run.status == "finished" for run in runs),
                 }
             )  # fmt: skip
             return nodes

@@ -21,7 +21,7 @@ from upath import UPath
 
 from ail_ray.learning.config import SweepConfig
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import plan_data
+from ail_ray.runs.preparation import data_key, plan_data
 from ail_ray.sweeps.cost import plan_sweep
 
 HOSTS = 5
@@ -40,9 +40,11 @@ def main() -> int:
         **files.protocol(), "width": (2,), "lam": (0.1,), "teacher": ("none",), "rule": ("eq7",), "rounds": 1,
         "epochs": 1, "crops": 200, "batch": 20, "shards": 20, "precision": "fp32",
     }  # fmt: skip
-    sweep = SweepConfig(**values)
-    prepared = plan_data(sweep, UPath(folder / "plan"))
-    plan = plan_sweep(sweep, prepared, Placement(workers=HOSTS), {}, max_workers=HOSTS, local=False)
+    sweep = SweepConfig.of(**values)
+    prepared = plan_data(sweep.base, UPath(folder / "plan"))
+    plan = plan_sweep(
+        sweep, {data_key(sweep.base): prepared}, Placement(workers=HOSTS), {}, max_workers=HOSTS, local=False
+    )
     importance = 2 * prepared.corpus.pixels
     print(f"importance {importance / 1e6:.0f} MB, {importance / HELD:.1f} times what a host may hold", flush=True)
     case = Case(folder / "case", files, options={**values, "workers": HOSTS})

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from ail_ray.errors import ConfigError
+from ail_ray.files import digest_of
 from ail_ray.learning.config import RunConfig, SweepConfig, parameters
 from ail_ray.learning.importance import Rule
 from ail_ray.learning.presets import PRESETS, demo, mini, paper, preset
@@ -30,7 +32,7 @@ def digest(config: RunConfig, **changed: Any) -> str:
     return config.digest(**({"corpus": "c", "evaluation": ["e", "f"], "teacher": "t"} | changed))
 
 
-def problems(kind: type, **values: Any) -> list[str]:
+def problems(kind: Callable[..., object], **values: Any) -> list[str]:
     with pytest.raises(ConfigError) as refused:
         kind(**values)
     assert str(refused.value) == "\n".join(refused.value.problems)
@@ -45,21 +47,21 @@ def test_all_problems_are_said_at_once() -> None:
         "rho must be in [0, 1), got 1.0",
         "seed must be 0 or more, got -1",
     ]
-    assert problems(SweepConfig, train=(), rho=(0.5, 1.5), lam=(0.0,), seed=(), samples=0) == [
-        "train must name at least one set, got nothing",
+    assert problems(SweepConfig.of, train=(), rho=(0.5, 1.5), lam=(0.0,), seed=(), samples=0) == [
         "seed must have at least one value",
-        "rho must be in [0, 1), got 1.5",
+        "train must name at least one set, got nothing",
         "lam must be positive, got 0.0",
+        "rho must be in [0, 1), got 1.5",
         "samples must be at least 1, got 0",
     ]
 
 
 def test_width_and_rho_are_two_ways_to_say_one_thing() -> None:
-    assert problems(SweepConfig, width=(13, 16), rho=(0.5,)) == [
-        "width is instead of rho: give one, got width 13 16 and rho 0.5"
+    assert problems(SweepConfig.of, width=(13, 16), rho=(0.5,)) == [
+        f"width is instead of rho: give one, got width {width} and rho 0.5" for width in (13, 16)
     ]
-    for rho in ((), (0.8,)):  # none, or what it is when nobody says
-        assert [run.student_width for run in SweepConfig(width=(13, 16), rho=rho).grid()] == [13, 16]
+    for rho in ({}, {"rho": 0.8}):  # none, or what it is when nobody says
+        assert [run.student_width for run in SweepConfig.of(width=(13, 16), **rho).grid()] == [13, 16]
 
 
 @pytest.mark.parametrize(
@@ -95,24 +97,44 @@ def test_each_network_has_its_own_conditions() -> None:
 
 def test_a_search_that_compares_needs_validation_images() -> None:
     for values in ({"asha": True}, {"search": "optuna"}):
-        (line,) = problems(SweepConfig, validation=(), **values)
+        (line,) = problems(SweepConfig.of, validation=(), **values)
         assert "--validation" in line
 
 
 def test_the_grid_has_every_combination_once() -> None:
-    sweep = SweepConfig(rho=(0.75, 0.8), lam=(0.1, 0.15), teacher=("vdsr", "none"), seed=(0, 1), rounds=3)
+    sweep = SweepConfig.of(rho=(0.75, 0.8), lam=(0.1, 0.15), teacher=("vdsr", "none"), seed=(0, 1), rounds=3)
     runs = list(sweep.grid())
     assert len(runs) == len(set(runs)) == 16
     assert {(run.rho, run.lam, run.teacher, run.seed) for run in runs} == {
         *itertools.product((0.75, 0.8), (0.1, 0.15), ("vdsr", "none"), (0, 1))
     }
     assert {run.rounds for run in runs} == {3}
-    assert {run.width for run in SweepConfig(width=(13, 16)).grid()} == {13, 16}
-    assert [run.rho for run in SweepConfig(rho=(0.79, 0.8, 0.75)).grid()] == [0.79, 0.75], "of one width once"
+    assert {run.width for run in SweepConfig.of(width=(13, 16)).grid()} == {13, 16}
+    assert [run.rho for run in SweepConfig.of(rho=(0.79, 0.8, 0.75)).grid()] == [0.79, 0.75], "of one width once"
+
+
+def test_any_field_may_have_several_values() -> None:
+    sweep = SweepConfig.of(learning_rate=(1e-3, 3e-3), batch=[16, 32], scales=[(2,), (2, 3)], train=("T91",), lam=0.1)
+    assert sweep.axes == {"scales": ((2,), (2, 3)), "batch": (16, 32), "learning_rate": (1e-3, 3e-3)}
+    found = [(run.scales, run.batch, run.learning_rate) for run in sweep.grid()]
+    assert found == [*itertools.product(((2,), (2, 3)), (16, 32), (1e-3, 3e-3))]
+    assert {(run.train, run.lam) for run in sweep.grid()} == {(("T91",), 0.1)}
+    narrowed = sweep.where(batch=16, seed=(0, 1))
+    assert (list(narrowed.axes), narrowed.base.batch) == (["scales", "learning_rate", "seed"], 16)
+    shown = parameters(sweep.base, sweep.axes)
+    assert (shown["scales"], shown["batch"], shown["lam"]) == ("2", 16, 0.1)
+    with pytest.raises(TypeError, match="no such field: depht"):
+        SweepConfig.of(depht=3)
+
+
+def test_a_sweep_is_known_by_the_digest_that_it_always_had() -> None:
+    sweep = SweepConfig.of(width=(8, 13), lam=(0.1, 0.15), rule=("eq7", "uniform"), rounds=3)
+    assert digest_of(sweep.plain) == "77b5089c8277f063"
+    assert digest_of(SweepConfig.of().plain) == "c0d83cebc192298f"
 
 
 def test_the_control_is_run_once_for_every_lam_and_teacher() -> None:
-    sweep = SweepConfig(
+    sweep = SweepConfig.of(
         rho=(0.75, 0.8), lam=(0.1, 0.15), teacher=("vdsr", "none"), rule=("eq7", "uniform"), seed=(0, 1)
     )
     runs = list(sweep.grid())
@@ -175,7 +197,7 @@ def test_the_digest_leaves_out_what_a_rule_does_not_read(rule: Rule, unread: set
 
 
 def test_the_help_names_every_rule() -> None:
-    assert [rule for rule in get_args(Rule) if f"`{rule}`" not in inspect.getsource(SweepConfig)] == []
+    assert [rule for rule in get_args(Rule) if f"`{rule}`" not in inspect.getsource(RunConfig)] == []
 
 
 def test_runs_of_older_versions_keep_their_names() -> None:
@@ -225,7 +247,7 @@ def test_distillation_reads_the_teacher_and_nothing_else() -> None:
     assert len({digest(config), digest(replace(config, beta=0.2)), digest(config, teacher="u")}) == 3
     assert digest(replace(config, lam=0.3, mu0=0.5)) == digest(config)
     assert (parameters(config)["teacher"], parameters(config)["lam"]) == ("vdsr", None)
-    sweep = SweepConfig(rule=("uniform",), beta=0.1, lam=(0.1, 0.15), teacher=("vdsr", "mine"))
+    sweep = SweepConfig.of(rule=("uniform",), beta=0.1, lam=(0.1, 0.15), teacher=("vdsr", "mine"))
     assert [run.teacher for run in sweep.grid()] == ["vdsr", "mine"]
 
 
@@ -234,7 +256,7 @@ def test_distillation_is_refused_without_uniform_importance_or_a_teacher() -> No
         "beta goes with rule uniform only, got rule eq7",
         "beta needs a teacher with weights, got teacher random",
     ]
-    assert problems(SweepConfig, beta=0.1, rule=("uniform", "exact"), teacher=("vdsr", "none")) == [
+    assert problems(SweepConfig.of, beta=0.1, rule=("uniform", "exact"), teacher=("vdsr", "none")) == [
         "beta goes with rule uniform only, got rule exact",
         "beta needs a teacher with weights, got teacher none",
     ]
@@ -243,7 +265,7 @@ def test_distillation_is_refused_without_uniform_importance_or_a_teacher() -> No
 def test_importance_that_stays_0_is_refused() -> None:
     found = ["rule fixed keeps the importance of round 0, which teacher none makes 0: it would train nothing"]
     assert problems(RunConfig, rule="fixed", teacher="none") == found
-    assert problems(SweepConfig, rule=("eq7", "fixed"), teacher=("vdsr", "none")) == found
+    assert problems(SweepConfig.of, rule=("eq7", "fixed"), teacher=("vdsr", "none")) == found
 
 
 def test_the_rounds_that_train() -> None:
@@ -272,10 +294,10 @@ def test_where_the_importance_starts() -> None:
 
 def test_presets_are_what_they_say() -> None:
     assert {"demo": demo, "mini": mini, "paper": paper} == PRESETS
-    assert demo().train == ("sample",)
+    assert demo().base.train == ("sample",)
     assert len(list(demo().grid())) == 3
     assert len(list(mini().grid())) == len(list(paper().grid())) == 2
-    assert [sweep().init for sweep in (demo, mini, paper)] == ["identity", "identity", "he"]
+    assert [sweep().base.init for sweep in (demo, mini, paper)] == ["identity", "identity", "he"]
     run = next(iter(paper().grid()))
     paper_values = {
         "student_width": 13, "student_depth": 20, "rounds": 10, "epochs": 50, "batch": 128, "crop": 41, "lam": 0.15,
@@ -288,8 +310,8 @@ def test_presets_are_what_they_say() -> None:
 def test_a_network_has_its_own_say_in_a_preset() -> None:
     for name, network in itertools.product(PRESETS, ("vdsr", "drrn", "nonesuch")):
         changed = {"network": network} if network != "nonesuch" else {}
-        assert preset(name, network) == replace(PRESETS[name](), **changed)
+        assert preset(name, network) == PRESETS[name]().where(**changed)
     for scale in (2, 3, 4):
-        small = replace(preset("mini", "fsrcnn"), scales=(scale,))
+        small = preset("mini", "fsrcnn").where(scales=(scale,))
         assert [run.student_width for run in small.grid()] == [56, 56], "it is small by design"
-    assert replace(preset("mini", "fsrcnn"), width=(30,)).width == (30,), "a width overrides its rho"
+    assert preset("mini", "fsrcnn").where(width=30).base.student_width == 30, "a width overrides its rho"

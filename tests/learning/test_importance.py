@@ -22,7 +22,7 @@ from ail_ray.learning.importance import (
     next_importance,
     pixel_loss,
     random_importance,
-    summary,
+    spread,
     update_importance,
 )
 
@@ -251,9 +251,9 @@ def test_every_rule_has_a_recipe() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 99, CHUNK + 12_345])
-def test_summary_agrees_with_numpy(size: int) -> None:
+def test_spread_agrees_with_numpy(size: int) -> None:
     importance = np.minimum(np.random.default_rng(1).random(size) * 1.3, 1).astype(np.float16)
-    shown, exact = summary(histogram(importance)), importance.astype(np.float64)
+    shown, exact = vars(spread(histogram(importance))), importance.astype(np.float64)
     assert shown["mean"] == pytest.approx(exact.mean(), abs=5.1e-4)
     assert shown["saturated"] == pytest.approx(np.mean(exact >= 0.9995), abs=1e-12)
     for q in (5, 25, 50, 75, 95):

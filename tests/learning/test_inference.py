@@ -43,9 +43,9 @@ def test_the_public_teacher_has_its_published_numbers(
         (row,) = benchmark(str(teacher_path), [name], [scale], precision="fp32", device="cpu", say=said.append)
     finally:
         torch.set_num_threads(threads)
-    assert row["psnr"] == pytest.approx(GOLDEN[name, scale], abs=0.005)
-    assert (row["set"], row["scale"], row["images"]) == (name, scale, {"Set5": 5, "Set14": 14}[name])
-    assert said == [f"{name} ×{scale}: {row['psnr']:.3f} dB, SSIM {row['ssim']:.4f} ({row['images']} images)"]
+    assert row.psnr == pytest.approx(GOLDEN[name, scale], abs=0.005)
+    assert (row.set, row.scale, row.images) == (name, scale, {"Set5": 5, "Set14": 14}[name])
+    assert said == [f"{name} ×{scale}: {row.psnr:.3f} dB, SSIM {row.ssim:.4f} ({row.images} images)"]
 
 
 def test_error_map_is_the_absolute_error_in_the_shards_order(shards: dict[int, Shard]) -> None:
@@ -150,8 +150,8 @@ def test_benchmark_measures_our_own_weights(tmp_path: Path) -> None:
     options = {"precision": "fp32", "device": "cpu", "say": lambda line: None}
     ours = benchmark(str(path), ["sample-val"], [2, 4], **options)  # type: ignore[arg-type]
     bicubic = benchmark("bicubic", ["sample-val"], [2, 4], **options)  # type: ignore[arg-type]
-    assert [{**row, "model": "bicubic"} for row in ours] == bicubic
-    assert bicubic[0]["psnr"] == pytest.approx(30.659, abs=0.005)
+    assert ours == bicubic
+    assert bicubic[0].psnr == pytest.approx(30.659, abs=0.005)
 
 
 def test_a_network_that_upsamples_reads_the_small_images(images: EvaluationImages, tmp_path: Path) -> None:

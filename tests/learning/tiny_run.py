@@ -14,7 +14,8 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.importance import first_importance, next_importance, random_importance
 from ail_ray.learning.networks import VDSR
-from ail_ray.learning.theta import EpochLog, TrainState
+from ail_ray.learning.records import EpochLog, Measured
+from ail_ray.learning.theta import TrainState
 
 TINY = RunConfig(
     train=("tiny",), validation=(), test=(), downsizes=(1.0,), width=4, depth=3, rounds=2, epochs=2, crops=12,
@@ -66,19 +67,19 @@ class StoppedError(Exception):
 
 @dataclass
 class MemoryJournal:
-    """What was committed, as copies; after `stop_after` commits the process is gone, at step `leave_at` it leaves."""
+    """What was committed, as copies; after `stop_after` commits the process is gone."""
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     stop_after: int | None = None
     arrays: dict[str, np.ndarray] | None = None
-    place: tuple[int, int, int] = (0, 0, 0)
-    leave_at: tuple[int, int, int] | None = None  # round, epoch, steps
+    place: tuple[int, int] = (0, 0)
     logs: list[EpochLog] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Measured] = field(default_factory=list)
+    seconds: list[dict[str, float]] = field(default_factory=list)
     students: list[dict[str, np.ndarray]] = field(default_factory=list)
     deaths: list[list[str]] = field(default_factory=list)
 
-    def resume(self, state: TrainState) -> tuple[int, int, int]:
+    def resume(self, state: TrainState) -> tuple[int, int]:
         if self.arrays is not None:
             state.load(self.arrays)
         return self.place
@@ -89,24 +90,20 @@ class MemoryJournal:
     def commit_death(self, round: int, epoch: int, silent: list[str]) -> None:
         self.deaths.append(silent)
         self.logs = [log for log in self.logs if log.round < round]
-        self.arrays, self.place = (self.arrays if round else None), (round, 0, 0)
+        self.arrays, self.place = (self.arrays if round else None), (round, 0)
         self._committed(("death", round, epoch))
-
-    def may_leave(self, state: TrainState | None = None, *, round: int = 0, epoch: int = 0, steps: int = 0) -> None:
-        if state is not None and (round, epoch, steps) == self.leave_at:
-            self.stop_after, self.leave_at = 1, None
-            self._commit(("steps", round, epoch, steps), state, (round, epoch, steps))
 
     def commit_epoch(self, log: EpochLog, state: TrainState) -> None:
         self.logs.append(log)
-        self._commit(("epoch", log.round, log.epoch), state, (log.round, log.epoch + 1, 0))
+        self._commit(("epoch", log.round, log.epoch), state, (log.round, log.epoch + 1))
 
-    def commit_round(self, record: dict[str, Any], state: TrainState) -> None:
-        self.records.append(record)
+    def commit_round(self, measured: Measured, seconds: dict[str, float], state: TrainState) -> None:
+        self.records.append(measured)
+        self.seconds.append(seconds)
         self.students.append(student_arrays(state))
-        self._commit(("round", record["round"]), state, (record["round"] + 1, 0, 0))
+        self._commit(("round", measured.round), state, (measured.round + 1, 0))
 
-    def _commit(self, call: tuple[Any, ...], state: TrainState, place: tuple[int, int, int]) -> None:
+    def _commit(self, call: tuple[Any, ...], state: TrainState, place: tuple[int, int]) -> None:
         self.arrays = {name: array.copy() for name, array in state.tensors().items()}
         self.place = place
         self._committed(call)

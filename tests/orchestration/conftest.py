@@ -18,7 +18,7 @@ from ail_ray.learning.networks import VDSR
 from ail_ray.learning.weights import save_model
 from ail_ray.runs.preparation import build_data, find_start, here, plan_data
 from ail_ray.runs.run import TrialPlan
-from ail_ray.runs.teacher_maps import map_kind, teacher_maps
+from ail_ray.runs.teacher_maps import teacher_maps
 from ail_ray.sweeps.sweep_job import SweepJob
 
 SIDES = [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)]  # (height, width), pixels
@@ -107,17 +107,13 @@ def make_plan(tiny_files: TinyFiles) -> PlanMaker:
         config = RunConfig(**values)
         prepared = plan_data(config, UPath(storage))
         build_data(prepared)
-        maps: dict[str, UPath] = {}
-        teacher = None
+        maps = None
         if config.beta > 0 or config.initialisation == "teacher":
-            kind = map_kind(config)
-            teacher, maps[kind] = teacher_maps(
-                kind, UPath(config.teacher), prepared, "fp64", device="cpu", threads=1, everywhere=here
+            maps = teacher_maps(
+                UPath(config.teacher), config, prepared.data, "fp64", device="cpu", threads=1, everywhere=here
             )
-        return TrialPlan(
-            config=config, prepared=prepared, teacher=teacher, errors=maps.get("errors"), precision="fp64",
-            outputs=maps.get("outputs"), start=find_start(config.start, [config]),
-        )  # fmt: skip
+        start = find_start(config.start, [config])
+        return TrialPlan(config=config, data=prepared.data, maps=maps, precision="fp64", start=start)
 
     return plan
 
@@ -133,7 +129,7 @@ class Bench:
         return {**self.files.protocol(), "rounds": 1, "epochs": 1, "crops": 256, **changes}
 
     def job(self, *, out: str = "out", local: bool = False, max_workers: int | None = None, **sweep: Any) -> SweepJob:
-        config = SweepConfig(**self.values(**sweep))
+        config = SweepConfig.of(**self.values(**sweep))
         return SweepJob(
             sweep=config, out=str(self.folder / out), local=local, max_workers=max_workers,
         )  # fmt: skip

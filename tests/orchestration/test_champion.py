@@ -1,5 +1,6 @@
 """The champion: a registered model that only a better student replaces, and that gives the same pixels as ours."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from ail_ray.imaging.evaluation import EvaluationImages, write_evaluation
 from ail_ray.imaging.image_sets import find
 from ail_ray.learning.inference import evaluate
 from ail_ray.learning.networks import Network, build_model
+from ail_ray.learning.records import Row
 from ail_ray.learning.weights import load_model, save_model
+from ail_ray.runs.trial import State, Trial
 from ail_ray.tracking import champion
 from ail_ray.tracking.champion import crown, fetch_champion
 
@@ -41,19 +44,19 @@ class Registry:
         self.client = mlflow.MlflowClient(self.uri)
         self.experiment = self.client.create_experiment("ail_ray", artifact_location=str(folder / "artifacts"))
 
-    def trial(self, noise: float, *, network: str = "vdsr", status: str = "finished", scale: int = 2) -> dict[str, Any]:
+    def trial(self, noise: float, *, network: str = "vdsr", status: State = "finished") -> Trial:
         """A student that adds so much noise to its input, and what a sweep's summary says of it."""
         model = student(noise, network)
         weights = self.folder / f"{network}-{noise}.safetensors"
         save_model(weights, model)
-        row = evaluate(model, EvaluationImages.load(self.images)).as_dict()
-        return {
-            "name": f"student {noise}", "status": status, "validation": [{**row, "scale": scale}], "test": [],
-            "weights": str(weights), "mlflow_run_id": self.client.create_run(self.experiment).info.run_id,
-        }  # fmt: skip
+        return Trial(
+            name=f"student {noise}", directory="", parameters={}, status=status, weights=str(weights),
+            validation=(evaluate(model, EvaluationImages.load(self.images)),),
+            mlflow_run_id=self.client.create_run(self.experiment).info.run_id,
+        )  # fmt: skip
 
-    def crown(self, *trials: dict[str, Any], images: UPath | None = None, bicubic: float = 0.0) -> list[str]:
-        rows = [{"set": "val", "scale": scale, "psnr": bicubic + 20 * (scale - 2), "ssim": 0.9} for scale in (2, 3)]
+    def crown(self, *trials: Trial, images: UPath | None = None, bicubic: float = 0.0) -> list[str]:
+        rows = [Row(set="val", scale=scale, psnr=bicubic + 20 * (scale - 2), ssim=0.9) for scale in (2, 3)]
         return crown(self.client, trials, {2: [images or self.images]}, rows)
 
     def versions(self) -> dict[int, str]:
@@ -79,7 +82,7 @@ def student(noise: float, network: str = "vdsr") -> Network:
 def registry(tmp_path: Path, empty_database: bytes, tiny_files: TinyFiles) -> Registry:
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     images = UPath(tmp_path / "val.safetensors")
-    write_evaluation(images, "val", find(str(tiny_files.validation)).paths, 2)
+    write_evaluation(images, "val", find(str(tiny_files.validation)).paths, 2, ())
     return Registry(tmp_path, images)
 
 
@@ -89,14 +92,14 @@ def test_only_a_better_student_replaces_the_champion_and_repeating_changes_nothi
     good, better, bad = registry.trial(0.4), registry.trial(0.2), registry.trial(0.9)
     for _ in range(2):
         said = registry.crown(bad, good)
-        assert registry.versions() == {1: good["mlflow_run_id"]}
+        assert registry.versions() == {1: good.mlflow_run_id}
     assert said == []
     assert registry.crown(better)[0].startswith("student 0.2 is the champion for ×2: ")
-    assert (registry.versions(), registry.champion) == ({1: good["mlflow_run_id"], 2: better["mlflow_run_id"]}, 2)
+    assert (registry.versions(), registry.champion) == ({1: good.mlflow_run_id, 2: better.mlflow_run_id}, 2)
     assert registry.crown(bad, good) == registry.crown(bad, better) == []
     assert (len(registry.versions()), registry.champion) == (2, 2)
     weights = fetch_champion(registry.uri, 2, registry.folder)
-    assert weights.read_bytes() == Path(better["weights"]).read_bytes()
+    assert weights.read_bytes() == Path(better.weights or "").read_bytes()
 
 
 def test_a_server_of_mlflow_2_where_a_search_finds_no_model_has_champions_too(
@@ -109,7 +112,7 @@ def test_a_server_of_mlflow_2_where_a_search_finds_no_model_has_champions_too(
         registry.crown(trial)
     assert (set(registry.versions()), registry.champion) == ({1, 2}, 2)
     weights = fetch_champion(registry.uri, 2, registry.folder)
-    assert weights.read_bytes() == Path(better["weights"]).read_bytes()
+    assert weights.read_bytes() == Path(better.weights or "").read_bytes()
 
 
 def test_a_failed_or_unselected_trial_is_no_champion(registry: Registry) -> None:
@@ -124,10 +127,10 @@ def test_a_failed_or_unselected_trial_is_no_champion(registry: Registry) -> None
 def test_a_student_at_or_below_bicubic_is_never_champion(registry: Registry, one_export: None) -> None:
     good, bad = registry.trial(0.2), registry.trial(0.6)
     refused = ["×2 gets no new champion: every student ended at or below bicubic interpolation"]
-    assert registry.crown(bad | {"below_bicubic": True}) == refused, "on the mean of all scales"
-    assert registry.crown(bad, bicubic=bad["validation"][0]["psnr"]) == refused, "at this scale"
+    assert registry.crown(replace(bad, below_bicubic=True)) == refused, "on the mean of all scales"
+    assert registry.crown(bad, bicubic=bad.psnr) == refused, "at this scale"
     assert registry.versions() == {}
-    between = (good["validation"][0]["psnr"] + bad["validation"][0]["psnr"]) / 2
+    between = (good.psnr + bad.psnr) / 2
     (line,) = registry.crown(bad, good, bicubic=between)
     assert line.startswith("student 0.2 is the champion for ×2: ")
 
@@ -137,10 +140,10 @@ def test_a_champion_of_other_images_is_measured_on_these(
 ) -> None:
     """A low score on other images gives nobody the title."""
     best = registry.trial(0.1)
-    best["validation"][0]["psnr"] = 5.0  # as on images that are harder
-    registry.crown(best)
+    (row,) = best.validation
+    registry.crown(replace(best, validation=(replace(row, psnr=5.0),)))  # as on images that are harder
     others = UPath(registry.folder / "others.safetensors")
-    write_evaluation(others, "train", find(str(tiny_files.train)).paths[:1], 2)
+    write_evaluation(others, "train", find(str(tiny_files.train)).paths[:1], 2, ())
     assert registry.crown(registry.trial(0.9), images=others) == []
     assert registry.champion == 1
 
@@ -194,13 +197,14 @@ def test_a_network_is_named_by_its_path_or_as_the_champion_of_its_scale(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.uri)
     trial = registry.trial(0.5)
-    assert chosen_model(trial["weights"], 2).width == load_model(trial["weights"]).width
+    weights = trial.weights or ""
+    assert chosen_model(weights, 2).width == load_model(weights).width
     with pytest.raises(FileError, match="no such file"):
         chosen_model("champion.safetensors", 2)
     with pytest.raises(ConfigError, match="there is no champion for scale 2"):
         chosen_model("champion", 2)
     registry.crown(trial)
     for ours, theirs in zip(
-        chosen_model("champion", 2).parameters(), load_model(trial["weights"]).parameters(), strict=True
+        chosen_model("champion", 2).parameters(), load_model(weights).parameters(), strict=True
     ):
         assert torch.equal(ours, theirs)

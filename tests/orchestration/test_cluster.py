@@ -105,7 +105,7 @@ def test_a_gpu_that_is_not_here_is_refused_with_all_else_before_anything_starts(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(listener, "connect", lambda *_: pytest.fail("MLflow was asked"))
     monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray was started"))
-    protocol = SweepConfig(train=(str(tmp_path / "none"),), validation=(), test=())
+    protocol = SweepConfig.of(train=(str(tmp_path / "none"),), validation=(), test=())
     job = SweepJob(sweep=protocol, placement=Placement(gpu=True), local=local, out=str(tmp_path / "out"))
     with pytest.raises(ConfigError) as refused:
         run_sweep(job, say=lambda line: None)
@@ -224,7 +224,7 @@ def no_new_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_databas
 def test_a_refused_sweep_leaves_the_record_of_the_one_before(
     tiny_files: TinyFiles, tmp_path: Path, no_new_record: None
 ) -> None:
-    protocol = SweepConfig(**tiny_files.protocol())
+    protocol = SweepConfig.of(**tiny_files.protocol())
     job = SweepJob(sweep=protocol, placement=Placement(workers=2), out=str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="a trial needs 2 CPU, the cluster has 1 CPU"):
         run_sweep(job, say=lambda line: None)

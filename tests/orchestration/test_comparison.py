@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import matplotlib.figure
@@ -9,17 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ail_ray.learning.records import Row, Rows, Spread
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.trial import Cost, Trial
 from ail_ray.sweeps.controls import by_round, pareto_front
+from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.tracking.charts import parallel_coordinates, pictures, size_and_psnr, table
 
 
-def trial(psnr: float, weights: int, **parameters: Any) -> dict[str, Any]:
+def row(psnr: float) -> Row:
+    return Row(set="val", scale=2, psnr=psnr, ssim=0.9)
+
+
+def trial(psnr: float, weights: int, **parameters: Any) -> Trial:
     values = {"rho": None, "width": 3, "lam": None, "teacher": None, "rule": "uniform", "seed": 0, **parameters}
-    return {
-        "name": f"f{values['width']}", "parameters": values, "rounds": 2, "status": "finished", "test": [],
-        "validation": [{"set": "val", "scale": 2, "psnr": psnr, "ssim": 0.9}],
-        "cost": {"weights": weights, "multiply_accumulates": 65536 * weights},
-    }  # fmt: skip
+    return Trial(
+        name=f"f{values['width']}", directory="", parameters=values, rounds=2, status="finished",
+        validation=(row(psnr),), cost=Cost(weights=weights, multiply_accumulates=65536 * weights),
+    )  # fmt: skip
 
 
 TRIALS = [
@@ -67,10 +75,10 @@ def test_the_front_holds_what_no_smaller_student_reaches() -> None:
         (TRIALS[:2], {"parallel-coordinates.png"}),
         (TRIALS[:1], set()),
         ([], set()),
-        ([{**trial, "validation": []} for trial in TRIALS], set()),  # nothing was selected
+        ([replace(trial, validation=()) for trial in TRIALS], set()),  # nothing was selected
     ],
 )
-def test_pictures_that_make_no_sense_are_left_out(trials: list[dict[str, Any]], names: set[str]) -> None:
+def test_pictures_that_make_no_sense_are_left_out(trials: list[Trial], names: set[str]) -> None:
     drawn = pictures(trials)
     assert set(drawn) == names
     for png in drawn.values():
@@ -79,31 +87,41 @@ def test_pictures_that_make_no_sense_are_left_out(trials: list[dict[str, Any]], 
 
 
 def test_the_table_has_a_row_a_trial_and_null_where_it_reads_nothing() -> None:
-    content = json.loads(table([*TRIALS[:2], {**TRIALS[3], "validation": [], "status": "failed"}], {}))
+    trials = (*TRIALS[:2], replace(TRIALS[3], validation=(), status="failed"))
+    content = json.loads(table(Summary(trials=trials)))
     rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
     assert [row["val ×2 PSNR, dB"] for row in rows] == [30.5, 30.0, None]
     assert [row["λ"] for row in rows] == [0.1, None, 0.2]
     assert [row["status"] for row in rows] == ["finished", "finished", "failed"]
     assert rows[0]["10⁹ multiply-accumulates at 256×256"] == 0.0065536
-    assert json.loads(table([], {})) == {"columns": [], "data": []}
+    assert json.loads(table(Summary(trials=()))) == {"columns": [], "data": []}
 
 
 def test_bicubic_has_a_row_in_the_table_and_who_is_no_better_is_said_to_be() -> None:
-    bicubic = {"validation": [{"set": "val", "scale": 2, "psnr": 30.25, "ssim": 0.9}], "test": []}
-    content = json.loads(table([TRIALS[0], {**TRIALS[1], "below_bicubic": True}], {"bicubic": bicubic}))
+    trials = (TRIALS[0], replace(TRIALS[1], below_bicubic=True))
+    content = json.loads(table(Summary(trials=trials, references={"bicubic": Rows(validation=(row(30.25),))})))
     rows = [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
     assert [row["status"] for row in rows] == ["finished", "finished, at or below bicubic", None]
     assert (rows[2]["trial"], rows[2]["val ×2 PSNR, dB"]) == ("bicubic", 30.25)
 
 
-def test_a_sweep_has_reached_its_best_trial_and_gained_over_the_controls_of_the_same_width_and_seed() -> None:
-    def curve(*decibels: float) -> list[tuple[float, float]]:
-        return [(100.0 * t, psnr) for t, psnr in enumerate(decibels)]
+def records(*decibels: float) -> tuple[RoundRecord, ...]:
+    """A round every hundred seconds."""
+    spread = Spread(mean=1.0, saturated=1.0, p05=1.0, p25=1.0, p50=1.0, p75=1.0, p95=1.0)
+    return tuple(
+        RoundRecord(
+            round=t, time=100.0 * t, validation=(row(psnr),), importance=spread, seconds={}, epochs=(), loss=None,
+            squared_error=None, patches_per_second=None,
+        )
+        for t, psnr in enumerate(decibels)
+    )  # fmt: skip
 
+
+def test_a_sweep_has_reached_its_best_trial_and_gained_over_the_controls_of_the_same_width_and_seed() -> None:
     trials = [
-        (TRIALS[0]["parameters"], curve(30.0, 31.0, 30.5)),  # width 3
-        (TRIALS[1]["parameters"], curve(29.0, 30.5, 31.5)),  # its control
-        (TRIALS[2]["parameters"], curve(28.0)),  # width 5, stopped, without a control
+        replace(TRIALS[0], records=records(30.0, 31.0, 30.5)),  # width 3
+        replace(TRIALS[1], records=records(29.0, 30.5, 31.5)),  # its control
+        replace(TRIALS[2], records=records(28.0)),  # width 5, stopped, without a control
     ]
     assert by_round(trials, 2) == [
         (0.0, {"best": 30.0, "gain": 1.0}),
@@ -149,7 +167,7 @@ def test_sizes_are_on_the_axis_and_equal_ones_at_one_place(sizes: tuple[int, ...
 
 def test_the_two_kinds_of_control_look_different_and_a_flat_front_is_said_to_be_one() -> None:
     plain, once = trial(30.0, 100), trial(30.2, 300)
-    once["name"] = "vdsr-f5 ×2 w=1 (control) one schedule seed=0"
+    once = replace(once, name="vdsr-f5 ×2 w=1 (control) one schedule seed=0")
     figure = size_and_psnr([plain, once, trial(30.1, 300, rule="eq7", teacher="none")])
     assert figure is not None
     kinds = ["with importance", "w = 1, restarted every round", "w = 1, one schedule"]

@@ -17,6 +17,7 @@ from ray.util.state import list_actors
 from upath import UPath
 
 from ail_ray.files import read_json, read_tensors
+from ail_ray.learning.records import Measured
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.trials import run_on_ray
 from ail_ray.runs.commits import RunJournal
@@ -59,8 +60,8 @@ def on_ray(plan: TrialPlan, workers: int) -> Route:
     before = actors()
     told = []
 
-    def report(record: dict[str, Any]) -> None:  # the last may be the end of this process: the result is there then
-        told.append((record["round"], (plan.directory / "student.safetensors").exists()))
+    def report(record: Measured) -> None:  # the last may be the end of this process: the result is there then
+        told.append((record.round, (plan.directory / "student.safetensors").exists()))
 
     directory = run_on_ray(plan, Placement(workers=workers), report)
     assert told == [(t, t == ROUNDS) for t in range(ROUNDS + 1)]
@@ -106,11 +107,11 @@ def test_importance_is_equal_in_every_bit_and_not_saturated(routes: dict[str, Ro
 
 @pytest.mark.parametrize("other", ["1 worker", "2 workers"])
 def test_records_agree(routes: dict[str, Route], other: str) -> None:
-    for one, two in zip(routes["in process"].directory.records(), routes[other].directory.records(), strict=True):
-        assert one["importance"] == two["importance"]
-        assert one["squared_error"] == pytest.approx(two["squared_error"], rel=1e-10)
-        assert [row["psnr"] for row in one["validation"]] == pytest.approx([row["psnr"] for row in two["validation"]])
-        assert [log["crops"] for log in one["epochs"]] == [log["crops"] for log in two["epochs"]]
+    for one, two in zip(routes["in process"].directory.follow(), routes[other].directory.follow(), strict=True):
+        assert one.importance == two.importance
+        assert one.squared_error == pytest.approx(two.squared_error, rel=1e-10)
+        assert [row.psnr for row in one.validation] == pytest.approx([row.psnr for row in two.validation])
+        assert [log.crops for log in one.epochs] == [log.crops for log in two.epochs]
 
 
 def test_the_workers_are_processes_of_their_own(routes: dict[str, Route]) -> None:
@@ -118,7 +119,7 @@ def test_the_workers_are_processes_of_their_own(routes: dict[str, Route]) -> Non
         pids = routes[name].pids
         assert len(set(pids)) == len(pids) == count
         assert os.getpid() not in pids
-        assert routes[name].directory.manifest()["workers"] == count
+        assert routes[name].directory.manifest().workers == count
 
 
 def test_a_damaged_record_is_made_again(
@@ -129,9 +130,9 @@ def test_a_damaged_record_is_made_again(
     damaged = RunDirectory(plan.directory).record_path(1)
     damaged.write_bytes(damaged.read_bytes()[:100])
     told = list[int]()
-    again = Route(run_on_ray(plan, Placement(), lambda record: told.append(record["round"])))
+    again = Route(run_on_ray(plan, Placement(), lambda record: told.append(record.round)))
     assert told == list(range(ROUNDS + 1))
-    assert [line for line in again.directory.incidents() if "going on after round 0" in line]
+    assert [line for line in again.directory.manifest().incidents if "going on after round 0" in line]
     for one, two in zip(routes["in process"].students(), again.students(), strict=True):
         for name in one:
             np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-10)
@@ -216,8 +217,8 @@ def test_a_listener_that_fails_after_round_1_costs_nothing(
 ) -> None:
     plan, heard = make_plan(tmp_path), []
 
-    def report(record: dict[str, Any]) -> None:
-        heard.append(record["round"])
+    def report(record: Measured) -> None:
+        heard.append(record.round)
         if heard == [0, 1]:
             raise StoppedError
 
@@ -274,16 +275,16 @@ def test_what_outlives_a_round_may_be_damaged(
     for path in found:
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert everything(in_process(plan).directory) == whole
-    assert len(RunDirectory(plan.directory).incidents()) >= len(found)
+    assert len(RunDirectory(plan.directory).manifest().incidents) >= len(found)
 
 
 @pytest.mark.parametrize("condition", ["a network with a recursion", "a network that upsamples"])
 def test_every_network_learns(make_plan: Callable[..., TrialPlan], tmp_path: Path, condition: str) -> None:
     directory = in_process(make_plan(tmp_path, init="he", **CONDITIONS[condition])).directory
-    first, *_, last = directory.records()
-    assert last["squared_error"] < 0.9 * first["squared_error"]
-    assert last["validation"][0]["psnr"] > first["validation"][0]["psnr"]
-    assert 0.1 < last["importance"]["mean"] < 0.99
+    first, *_, last = directory.follow()
+    assert last.squared_error < 0.9 * first.squared_error
+    assert last.validation[0].psnr > first.validation[0].psnr
+    assert 0.1 < last.importance.mean < 0.99
     network = load_model(directory.student_path(ROUNDS))
     assert (network.name, network.depth) == (CONDITIONS[condition]["network"], CONDITIONS[condition]["depth"])
 
@@ -292,10 +293,10 @@ def test_distillation_is_seen_in_the_loss_and_in_the_student(
     make_plan: Callable[..., TrialPlan], tmp_path: Path
 ) -> None:
     distilled, plain = (in_process(make_plan(tmp_path, rule="uniform", beta=beta)) for beta in (0.1, 0.0))
-    for record in plain.directory.records():
-        assert record["loss"] == pytest.approx(record["squared_error"], rel=1e-6)
-    for record in distilled.directory.records():
-        assert record["loss"] > 1.001 * record["squared_error"]
+    for record in plain.directory.follow():
+        assert record.loss == pytest.approx(record.squared_error, rel=1e-6)
+    for record in distilled.directory.follow():
+        assert record.loss > 1.001 * record.squared_error
     for name, array in distilled.students()[0].items():
         assert np.abs(array - plain.students()[0][name]).max() > 1e-6
 

@@ -26,7 +26,7 @@ def head() -> Iterator[Head]:
 def students(summary: dict[str, Any]) -> dict[str, str]:
     """SHA-256 of each trial's student."""
     return {
-        trial["name"]: hashlib.sha256(Path(trial["weights"]).read_bytes()).hexdigest() for trial in summary["trials"]
+        trial.name: hashlib.sha256(Path(trial.weights).read_bytes()).hexdigest() for trial in summary.trials
     }
 
 
@@ -44,12 +44,12 @@ def test_a_submitted_sweep_ends_as_a_local_one(
     job = head.result("sweep")
     assert job["status"] == "SUCCEEDED", job["logs"]
     summary = json.loads((out / "summary.json").read_text())
-    assert [trial["status"] for trial in summary["trials"]] == ["finished", "finished"]
-    assert summary["tracking_uri"] == f"sqlite:///{out / 'mlflow.db'}"
+    assert [trial.status for trial in summary.trials] == ["finished", "finished"]
+    assert summary.tracking_uri == f"sqlite:///{out / 'mlflow.db'}"
     assert str(out / "summary.json") in job["logs"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    local = run_sweep(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path / "local"), local=True))
+    local = run_sweep(SweepJob(sweep=SweepConfig.of(**values), out=str(tmp_path / "local"), local=True))
     assert students(local) == students(summary)
     assert len(set(students(summary).values())) == 2
 

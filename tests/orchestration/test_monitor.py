@@ -1,19 +1,21 @@
 """What the driver says: every run by a name that tells it from the others of its sweep."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import PlanMaker
 from upath import UPath
 
-from ail_ray.files import write_json
+from ail_ray.files import write_record
 from ail_ray.learning.config import RunConfig
+from ail_ray.learning.records import Row, Rows, Spread
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.run import TrialPlan
-from ail_ray.runs.status import status, title
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.trial import Trial, read_trial, title
+from ail_ray.sweeps.controls import Reached
 from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep_file import Ledger
 from ail_ray.sweeps.terminal import table
@@ -44,29 +46,33 @@ class _Record:
     def __init__(self) -> None:
         self.below: list[bool] = []
 
-    def trial(self, plan: TrialPlan, status: str | None, *, below: bool, **_: Any) -> dict[str, Any]:
-        self.below.append(below)
-        return {}
+    def trial(self, trial: Trial, config: RunConfig, reached: Sequence[Reached], *, over: bool) -> None:
+        self.below.append(trial.below_bicubic)
 
 
 def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: PlanMaker, tmp_path: Path) -> None:
-    def rows(psnr: float) -> dict[str, Any]:
-        return {"validation": [{"set": "val", "scale": 2, "psnr": psnr, "ssim": 0.9}], "test": []}
+    def rows(psnr: float) -> tuple[Row]:
+        return (Row(set="val", scale=2, psnr=psnr, ssim=0.9),)
 
     def reach(*decibels: float) -> None:
+        spread = Spread(mean=1.0, saturated=1.0, p05=1.0, p25=1.0, p50=1.0, p75=1.0, p95=1.0)
         for t, psnr in enumerate(decibels):
-            importance = {"mean": 1.0, "saturated": 1.0}
-            values = {"round": t, "time": 1e9 + t, "seconds": {"theta": 1.0}, "importance": importance, **rows(psnr)}
-            write_json(directory.record_path(t), values)
-        directory.write_manifest(directory.manifest() | {"last_round": len(decibels) - 1})
+            made = RoundRecord(
+                round=t, time=1e9 + t, seconds={"theta": 1.0}, importance=spread, validation=rows(psnr), epochs=(),
+                loss=None, squared_error=None, patches_per_second=None,
+            )  # fmt: skip
+            write_record(directory.record_path(t), made)
+        directory.write_manifest(replace(directory.manifest(), last_round=len(decibels) - 1))
 
-    plan, said, record = make_plan(tmp_path, rounds=1), list[str](), _Record()
+    def monitored() -> Monitor:
+        return Monitor(record, ledger, said.append, {})  # type: ignore[arg-type]
+
+    plan = replace(make_plan(tmp_path, rounds=1), references={"bicubic": Rows(validation=rows(30.0))})
+    said, record = list[str](), _Record()
     directory = RunDirectory(plan.directory)
     plan.open(directory, Placement())
-    assert any("- of 1" in line for line in table([status(plan.directory)])), "no round yet is no round −1"
+    assert any("- of 1" in line for line in table([read_trial(plan.directory)])), "no round yet is no round −1"
     ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
-    monitor = Monitor(record, ledger, said.append)  # type: ignore[arg-type]
-    monitor.references = {"bicubic": rows(30.0)}
     for decibels, how in (
         ((), "started ("),
         ((29.0,), "started, going on after round 0 ("),
@@ -74,6 +80,7 @@ def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: 
         ((29.0, 30.5), "is finished already ("),
     ):
         reach(*decibels)
+        monitor = monitored()
         monitor.started(plan)
         assert said.pop().startswith(f"[{title(plan.config)}] {how}")
         monitor.ended(plan, None)
@@ -81,8 +88,11 @@ def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: 
         of_no_use = f"[{title(plan.config)}] ends at or below bicubic interpolation: this student is of no use"
         assert said == [of_no_use] * below
         assert record.below.pop() is below
-        assert monitor.trials()[0]["below_bicubic"] is below
+        assert monitor.trials()[0].below_bicubic is below
         said.clear()
     reach(29.0)
+    monitor = monitored()
+    monitor.started(plan)
+    said.clear()
     monitor.ended(plan, "the loss is nan")
     assert said == [f"[{title(plan.config)}] failed: the loss is nan"]

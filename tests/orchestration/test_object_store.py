@@ -44,14 +44,14 @@ def test_a_run_on_s3_gives_the_bits_of_a_run_on_disk(
     def sweep(train: str, storage: str) -> tuple[dict[str, Any], list[str]]:
         values = {**tiny_files.protocol(), "train": (train,), "teacher": (str(tiny_files.teacher),), "width": (3,)}
         said: list[str] = []
-        job = SweepJob(sweep=SweepConfig(**values), local=True, out=str(tmp_path / "out"), storage=storage)
+        job = SweepJob(sweep=SweepConfig.of(**values), local=True, out=str(tmp_path / "out"), storage=storage)
         return run_sweep(job, say=said.append), said
 
     on_disk, _ = sweep(str(tiny_files.train), str(tmp_path / "storage"))
     on_s3, _ = sweep("s3://ail/images", "s3://ail/storage")
     again, said = sweep("s3://ail/images", "s3://ail/storage")
 
-    weights = [summary["trials"][0]["weights"] for summary in (on_disk, on_s3, again)]
+    weights = [summary.trials[0].weights for summary in (on_disk, on_s3, again)]
     assert weights[1].startswith("s3://ail/storage/runs/")
     assert len({hashlib.sha256(_arrays(path)).hexdigest() for path in weights}) == 1
     assert not any("to do" in line or "round" in line.split("]")[-1][:7] for line in said)

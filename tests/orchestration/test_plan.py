@@ -28,7 +28,7 @@ PIXELS = sum(height * width for height, width in [(64, 64), (64, 80), (80, 64), 
 
 def planned(tiny_files: TinyFiles, placement: Placement, max_workers: int | None = None, **changes: Any) -> Plan:
     values = {"width": (2, 3), "lam": (0.05,), "teacher": ("none", str(tiny_files.teacher)), **changes}
-    sweep = SweepConfig(**{**tiny_files.protocol(), **values})
+    sweep = SweepConfig.of(**{**tiny_files.protocol(), **values})
     prepared = plan_data(sweep, UPath("/nowhere"))
     teachers = {"none": None, str(tiny_files.teacher): UPath(tiny_files.teacher)}
     return plan_sweep(sweep, prepared, placement, teachers, max_workers=max_workers, local=False)
@@ -70,7 +70,7 @@ def test_trials_share_what_runs_at_once(gpus: Plan) -> None:
 
 
 def test_a_teacher_costs_only_what_it_has_not_seen(tiny_files: TinyFiles, tmp_path: Path) -> None:
-    sweep = SweepConfig(**{**tiny_files.protocol(), "width": (3,), "teacher": (str(tiny_files.teacher),)})
+    sweep = SweepConfig.of(**{**tiny_files.protocol(), "width": (3,), "teacher": (str(tiny_files.teacher),)})
     prepared, teacher = plan_data(sweep, UPath(tmp_path)), UPath(tiny_files.teacher)
 
     def asked() -> Plan:

@@ -20,7 +20,8 @@ from ail_ray.learning.networks import FSRCNN
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.weights import load_model, save_model, weights_digest
 from ail_ray.runs.preparation import Prepared, build_data, find_start, here, plan_data, shared_weights
-from ail_ray.runs.teacher_maps import teacher_maps
+from ail_ray.runs.records import Weights
+from ail_ray.runs.teacher_maps import TeacherMaps, teacher_maps
 from ail_ray.sweeps.sweep_job import SweepJob, check
 
 Calls = list[tuple[Any, ...]]
@@ -107,22 +108,22 @@ def test_planning_writes_nothing_and_leaves_validation_images_out(tiny_files: Ti
     assert not (tmp_path / "storage").exists()
     assert len(planned.corpus.pairs) == 6
     assert planned.corpus.digest == plan_data(config(tiny_files), UPath(tmp_path / "elsewhere")).corpus.digest
-    assert planned.crops_per_epoch(both) == 32
-    assert planned.crops_per_epoch(config(tiny_files, crops=None)) == -(-planned.corpus.pixels // 16**2)
+    assert planned.data.crops_per_epoch(both) == 32
+    assert planned.data.crops_per_epoch(config(tiny_files, crops=None)) == -(-planned.corpus.pixels // 16**2)
 
 
 def test_building_again_writes_nothing(prepared: Prepared) -> None:
     calls: Calls = []
     build_data(prepared, counting(calls))
     assert len(calls) == 4 + 1
-    files = {path: path.stat().st_mtime_ns for path in (*prepared.shard_paths, prepared.validation[0].path)}
+    files = {path: path.stat().st_mtime_ns for path in (*prepared.data.shard_paths, prepared.validation[0].path)}
     build_data(prepared, counting(calls))
     assert len(calls) == 4 + 1
     assert {path: path.stat().st_mtime_ns for path in files} == files
-    prepared.shard_paths[2].unlink()
+    prepared.data.shard_paths[2].unlink()
     build_data(prepared, counting(calls))
-    assert [arguments[0] for arguments in calls[5:]] == [prepared.shard_paths[2]]
-    assert [Shard(path).pixels for path in prepared.shard_paths] == prepared.shard_pixels
+    assert [arguments[0] for arguments in calls[5:]] == [prepared.data.shard_paths[2]]
+    assert [Shard(path).pixels for path in prepared.data.shard_paths] == prepared.shard_pixels
     assert sum(prepared.shard_pixels) == 64 * 64 + 2 * 64 * 80 + 72 * 72 + 2 * 80 * 96
     images = EvaluationImages.load(prepared.validation[0].path)
     assert (images.set, images.scale, [hr.shape for hr in images.hr]) == ("val", 2, [(64, 64), (64, 80)])
@@ -145,6 +146,10 @@ def test_images_whose_pixels_cannot_be_read_are_all_named(tiny_files: TinyFiles,
     shutil.copytree(tiny_files.train, tmp_path / "test", dirs_exist_ok=True)
     with pytest.raises(ConfigError) as caught:
         build_data(planned)
+    changed = f"{broken[0]}: has changed since the command began; start it again"
+    assert caught.value.problems == [changed, *problems[1:]], "what is used is what was looked at"
+    with pytest.raises(ConfigError) as caught:
+        build_data(plan_data(both, UPath(tmp_path / "storage")))
     assert caught.value.problems == problems[1:], "files are whole or absent: what was refused is tried again"
 
 
@@ -193,16 +198,19 @@ def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Pr
     build_data(prepared)
     teacher, calls = UPath(tiny_files.teacher), list[tuple[Any, ...]]()
 
-    def asked() -> tuple[str, UPath]:
-        return teacher_maps("errors", teacher, prepared, "fp64", device="cpu", threads=1, everywhere=counting(calls))
+    def asked() -> TeacherMaps:
+        return teacher_maps(
+            teacher, config(tiny_files), prepared.data, "fp64", device="cpu", threads=1, everywhere=counting(calls)
+        )
 
-    digest, folder = asked()
+    maps = asked()
+    folder = maps.folder
     assert len(calls) == 4
-    assert digest == checksum(read_tensors(teacher)[0])[:16]
-    assert asked() == (digest, folder)
+    assert (maps.kind, maps.teacher) == ("errors", checksum(read_tensors(teacher)[0])[:16])
+    assert asked() == maps
     assert len(calls) == 4
     model = load_model(teacher).double()
-    for path in prepared.shard_paths:
+    for path in prepared.data.shard_paths:
         errors = read_tensors(folder / path.name)[0]["error"]
         assert errors.dtype == np.float16
         for place, inputs, hr in Shard(path).images():
@@ -210,23 +218,24 @@ def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Pr
                 sr = model(inputs.double()[None, None])[0, 0]
             expected = np.abs(hr.double().numpy() / 255 - sr.numpy()).ravel()
             np.testing.assert_allclose(errors[place], expected, rtol=2**-11, atol=2**-24)
-    (folder / prepared.shard_paths[1].name).unlink()
+    (folder / prepared.data.shard_paths[1].name).unlink()
     asked()
-    assert [arguments[2] for arguments in calls[4:]] == [prepared.shard_paths[1]]
+    assert [arguments[2] for arguments in calls[4:]] == [prepared.data.shard_paths[1]]
 
 
 def test_a_teachers_outputs_are_computed_once_beside_its_errors(tiny_files: TinyFiles, prepared: Prepared) -> None:
     build_data(prepared)
     teacher, calls = UPath(tiny_files.teacher), list[tuple[Any, ...]]()
     for _ in range(2):
-        digest, folder = teacher_maps(
-            "outputs", teacher, prepared, "fp64", device="cpu", threads=1, everywhere=counting(calls)
-        )
+        maps = teacher_maps(
+            teacher, config(tiny_files, rule="uniform", beta=0.1), prepared.data, "fp64", device="cpu", threads=1,
+            everywhere=counting(calls),
+        )  # fmt: skip
     assert len(calls) == 4
-    assert folder == prepared.storage / "outputs" / f"{digest}-{prepared.corpus.digest}-fp64"
+    assert maps.folder == prepared.storage / "outputs" / f"{maps.teacher}-{prepared.corpus.digest}-fp64"
     model = load_model(teacher).double()
-    for path in prepared.shard_paths:
-        outputs = read_tensors(folder / path.name)[0]["output"]
+    for path in prepared.data.shard_paths:
+        outputs = maps.of(path.name)
         assert outputs.dtype == np.float16
         for place, inputs, _ in Shard(path).images():
             with torch.no_grad():
@@ -239,9 +248,10 @@ def test_weights_to_start_from_are_known_by_content_and_must_fit(tiny_files: Tin
     assert find_start(None, []) is None
     fitting = [config(tiny_files, width=3, start=start)]
     digest = checksum(read_tensors(UPath(start))[0])[:16]
-    assert find_start(start, fitting) == (digest, UPath(start))
+    assert find_start(start, fitting) == Weights(digest=digest, path=UPath(start))
     (tmp_path / "copy.safetensors").write_bytes(tiny_files.teacher.read_bytes())
-    assert find_start(str(tmp_path / "copy.safetensors"), fitting) == (digest, tmp_path / "copy.safetensors")
+    copy = UPath(tmp_path / "copy.safetensors")
+    assert find_start(str(copy), fitting) == Weights(digest=digest, path=copy)
     with pytest.raises(ConfigError, match=r"start absent: .*no such file"):
         find_start("absent", fitting)
 
@@ -250,7 +260,7 @@ def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(tiny_files
     values = tiny_files.protocol() | {"width": (3, 4), "start": str(tiny_files.teacher), "train": ("nowhere",)}
     values["teacher"] = ("absent",)
     with pytest.raises(ConfigError) as refused:
-        check(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path)))
+        check(SweepJob(sweep=SweepConfig.of(**values), out=str(tmp_path)))
     assert [line.split(":")[0] for line in refused.value.problems] == [
         "train", f"start {tiny_files.teacher}", "teacher absent",
     ]  # fmt: skip
@@ -259,20 +269,22 @@ def test_a_start_that_does_not_fit_is_refused_with_the_other_problems(tiny_files
     )
     deeper = values | {"width": (3,), "depth": 4}
     with pytest.raises(ConfigError, match=r"the student is a vdsr of width 3, depth 4"):
-        check(SweepJob(sweep=SweepConfig(**deeper), out=str(tmp_path)))
+        check(SweepJob(sweep=SweepConfig.of(**deeper), out=str(tmp_path)))
 
 
 def test_a_control_needs_no_teacher_unless_it_distils(tiny_files: TinyFiles, tmp_path: Path) -> None:
     values = tiny_files.protocol() | {"rule": ("uniform",), "teacher": ("absent",)}
-    assert check(SweepJob(sweep=SweepConfig(**values), out=str(tmp_path)))[1:] == ({}, None)
+    inputs = check(SweepJob(sweep=SweepConfig.of(**values), out=str(tmp_path)))
+    assert (inputs.teachers, inputs.starts) == ({}, {None: None})
     with pytest.raises(ConfigError, match="teacher absent: no such model"):
-        check(SweepJob(sweep=SweepConfig(**values, beta=0.1), out=str(tmp_path)))
+        check(SweepJob(sweep=SweepConfig.of(**values, beta=0.1), out=str(tmp_path)))
 
 
 def test_weights_are_copied_once_to_where_all_workers_read(tiny_files: TinyFiles, tmp_path: Path) -> None:
-    copy = shared_weights(UPath(tiny_files.teacher), UPath(tmp_path))
-    assert copy.parent == tmp_path / "weights"
-    assert weights_digest(copy) == weights_digest(tiny_files.teacher) == copy.stem
-    written = copy.stat().st_mtime_ns
+    given = Weights(digest=weights_digest(tiny_files.teacher), path=UPath(tiny_files.teacher))
+    copy = shared_weights(given, UPath(tmp_path))
+    assert copy.path.parent == tmp_path / "weights"
+    assert weights_digest(copy.path) == copy.digest == given.digest == copy.path.stem
+    written = copy.path.stat().st_mtime_ns
     assert shared_weights(copy, UPath(tmp_path)) == copy
-    assert copy.stat().st_mtime_ns == written
+    assert copy.path.stat().st_mtime_ns == written

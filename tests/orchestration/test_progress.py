@@ -15,10 +15,12 @@ import torch
 from rich.console import Console
 from upath import UPath
 
-from ail_ray.runs import status
+from ail_ray.files import read_record
+from ail_ray.learning.records import Measured
+from ail_ray.runs import directory
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.run import TrialPlan, run_local
-from ail_ray.runs.status import Status
+from ail_ray.runs.trial import read_trial
 from ail_ray.sweeps import progress
 
 
@@ -30,8 +32,8 @@ class StoppedError(BaseException):
 def monitor(make_plan: Callable[..., TrialPlan], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One trial of two that is over, and one in the middle of round 2 of 3."""
 
-    def stop(record: dict[str, Any]) -> None:
-        if record["round"] == 1:
+    def stop(measured: Measured) -> None:
+        if measured.round == 1:
             raise StoppedError
 
     storage = tmp_path_factory.mktemp("progress")
@@ -40,7 +42,7 @@ def monitor(make_plan: Callable[..., TrialPlan], tmp_path_factory: pytest.TempPa
         with pytest.raises(StoppedError):
             run_local(plan, 1, torch.device("cpu"), stop)
     over, going = (plan.directory.name for plan in plans)
-    return SimpleNamespace(plans={over: plans[0], going: plans[1]}, status={over: "stopped"})
+    return SimpleNamespace(plans={over: plans[0], going: plans[1]}, over={over: ("stopped", "")})
 
 
 def printed(table: Any) -> list[list[str]]:
@@ -53,36 +55,42 @@ def printed(table: Any) -> list[list[str]]:
 
 def test_a_row_for_what_is_worked_on_and_the_sweep_below(monitor: Any) -> None:
     plan = list(monitor.plans.values())[1]
-    records = RunDirectory(plan.directory).records()
-    log = RunDirectory(plan.directory).manifest()["epochs"][-1]
-    best = max(record["validation"][0]["psnr"] for record in records)
+    records = [*RunDirectory(plan.directory).follow()]
+    log = RunDirectory(plan.directory).manifest().epochs[-1]
+    best = max(record.validation[0].psnr for record in records)
     header, row, caption = printed(progress.Board([monitor], asked=3).table())
     assert header == ["trial", "round", "epoch", "crops/s", "best", "left"]
     assert row[0].startswith("vdsr-f3 ×2 λ=0.2")
-    assert row[1:5] == ["2 of 3", "1 of 2", f"{log['crops'] / log['seconds']:.0f}", f"{best:.2f} dB"]
-    others = RunDirectory(next(iter(monitor.plans.values())).directory).records()
-    best = max(best, *(record["validation"][0]["psnr"] for record in others))
+    assert row[1:5] == ["2 of 3", "1 of 2", f"{log.crops / log.seconds:.0f}", f"{best:.2f} dB"]
+    others = RunDirectory(next(iter(monitor.plans.values())).directory).follow()
+    best = max(best, *(record.validation[0].psnr for record in others))
     assert caption == [f"1 of 3 trials over, best {best:.2f} dB"]  # nothing was done since: no time left to tell
 
 
-def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked = list[str]()
+def test_a_record_is_read_once_and_a_trial_that_is_over_has_no_row(
+    monitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[UPath]()
 
-    def counted(path: UPath) -> Status:
-        looked.append(path.name)
-        return status.status(path)
+    def counted(path: UPath, kind: Any) -> Any:
+        read.append(path)
+        return read_record(path, kind)
 
-    monkeypatch.setattr(progress, "status", counted)
+    monkeypatch.setattr(directory, "read_record", counted)
     board = progress.Board([monitor], asked=3)
-    first, second = printed(board.table()), printed(board.table())
-    over, going = monitor.plans
-    assert looked == [over, going, going]
+    first = printed(board.table())
+    over, going = (RunDirectory(plan.directory) for plan in monitor.plans.values())
+    records = [run.record_path(t) for run in (over, going) for t in range(2)]
+    assert read == records
+    second = printed(board.table())
+    assert read == records
     assert second == first
+    assert len(second) == 3, "a heading, the one that is worked on, all together"
 
 
 def test_a_name_is_shown_as_it_is(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    named = replace(status.status(list(monitor.plans.values())[1].directory), name="teacher=[bold]mine[/]")
-    monkeypatch.setattr(progress, "status", lambda path: named)
+    named = replace(read_trial(list(monitor.plans.values())[1].directory), name="teacher=[bold]mine[/]")
+    monkeypatch.setattr(progress, "read_trial", lambda path, asked, seen: named)
     _, row, _ = printed(progress.Board([monitor], asked=3).table())
     assert row[0] == named.name
 
@@ -100,7 +108,7 @@ def test_the_time_left_follows_from_what_was_done_since(monitor: Any, monkeypatc
     assert caption[0].endswith(", 1.0 min left")
 
 
-NOTHING_YET: Any = SimpleNamespace(plans={}, status={})  # as it is when the table is drawn first
+NOTHING_YET: Any = SimpleNamespace(plans={}, over={})  # as it is when the table is drawn first
 
 
 def test_the_table_is_drawn_before_the_first_trial_begins() -> None:

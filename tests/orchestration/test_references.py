@@ -14,7 +14,7 @@ from ail_ray.learning.inference import evaluate
 from ail_ray.learning.weights import load_model
 from ail_ray.runs.references import below_bicubic, references
 from ail_ray.runs.run import run_local
-from ail_ray.runs.status import status
+from ail_ray.runs.trial import status
 from ail_ray.sweeps.terminal import table
 
 
@@ -29,7 +29,7 @@ def test_they_are_measured_once_as_students_are(make_plan: PlanMaker, tmp_path: 
     assert found["bicubic"] == {"validation": [evaluate(None, images).as_dict()], "test": []}
     teacher = load_model(plan.config.teacher)
     (row,) = found["teacher=named.safetensors"]["validation"]
-    assert row["psnr"] == pytest.approx(evaluate(teacher, images).psnr, abs=1e-3)
+    assert row.psnr == pytest.approx(evaluate(teacher, images).psnr, abs=1e-3)
     assert said == ["evaluations of bicubic and teachers: 2 to do"]
     assert references(plan.prepared, teachers, device="cpu", threads=1, say=said.append) == found
     assert len(said) == 1, "nothing was left to do"
@@ -56,7 +56,7 @@ def test_a_run_remembers_what_it_is_held_against(make_plan: PlanMaker, tmp_path:
     assert status(plan.directory).references == {}, "as one of before"
     held = {"bicubic": _measured(99.0), "teacher": _measured(31.5)}
     directory = run_local(replace(plan, references=held), 1, torch.device("cpu"), lambda record: None)
-    assert directory.manifest()["references"] == held
+    assert directory.manifest().references == held
     found = status(UPath(directory.path))
     assert found.below_bicubic
     dead = [" ".join(line.split()) for line in table([replace(found, dead=("layers.3",), draws=1)])]

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -20,22 +19,21 @@ import torch
 from upath import UPath
 
 from ail_ray.delivery import onnx
-from ail_ray.errors import Interrupted
-from ail_ray.files import FileError, read_json, read_tensors, write_bytes, write_json, write_tensors
+from ail_ray.files import FileError, digest_of, read_json, read_tensors, write_bytes, write_json, write_tensors
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.networks import VDSR
-from ail_ray.learning.theta import EpochLog, TrainState
+from ail_ray.learning.records import EpochLog, Measured, Row, Spread
+from ail_ray.learning.theta import TrainState
 from ail_ray.machine import machine
 from ail_ray.orchestration import trials
 from ail_ray.runs import lease, run
 from ail_ray.runs.commits import RunJournal
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import Lease, LeaseLostError
-from ail_ray.runs.manifest import Place
 from ail_ray.runs.placement import Placement
+from ail_ray.runs.records import Death, Place
 from ail_ray.runs.run import TrialPlan, complete_with_onnx, run_local
-from ail_ray.runs.status import describe
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -54,12 +52,13 @@ def log(t: int, e: int) -> EpochLog:
     return EpochLog(round=t, epoch=e, loss=1 / (t + e + 1), squared_error=0.5, crops=100, seconds=2.0)
 
 
-def record(t: int, psnr: float = 30.0) -> dict[str, Any]:
-    return {
-        "round": t, "importance": {"mean": 0.5, "saturated": 0.25}, "seconds": {"evaluation": 0.1},
-        "validation": [{"set": "val", "scale": 2, "psnr": psnr, "ssim": 0.9, "images": 1}], "test": [],
-        "dead": [],
-    }  # fmt: skip
+def measured(t: int, psnr: float = 30.0, dead: tuple[str, ...] = ()) -> Measured:
+    spread = Spread(mean=0.5, saturated=0.25, p05=0.1, p25=0.2, p50=0.5, p75=0.8, p95=1.0)
+    row = Row(set="val", scale=2, psnr=psnr, ssim=0.9, images=1)
+    return Measured(round=t, importance=spread, dead=dead, validation=(row,))
+
+
+SECONDS = {"evaluation": 0.1}
 
 
 def whole_round(directory: RunDirectory, t: int, psnr: float = 30.0) -> None:
@@ -67,40 +66,42 @@ def whole_round(directory: RunDirectory, t: int, psnr: float = 30.0) -> None:
     write_tensors(directory.importance_path(t, 0), {"importance": np.full(9, t / 10, np.float16)})
     for e in range(CONFIG.epochs):
         directory.commit_epoch(log(t, e), state(10 * t + e).tensors())
-    directory.commit_round(record(t, psnr), state(10 * t + CONFIG.epochs - 1))
+    directory.commit_round(measured(t, psnr), SECONDS, {}, state(10 * t + CONFIG.epochs - 1))
 
 
 def names(folder: UPath) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+RESOLVED: dict[str, Any] = {"corpus": "c", "precision": "fp64", "threads": 1, "workers": 2}
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(UPath(tmp_path / "0123abcd"))
-    made.create(CONFIG, precision="fp64", threads=1, workers=2)
+    made.create(CONFIG, **RESOLVED)
     return made
 
 
 def test_a_new_run_is_recorded_and_an_old_one_decides(directory: RunDirectory) -> None:
     manifest = directory.manifest()
-    assert (manifest["run"], manifest["last_round"], manifest["places"]) == ("0123abcd", -1, [])
-    assert (manifest["precision"], manifest["threads"], manifest["workers"]) == ("fp64", 1, 2)
-    assert manifest["config"]["width"] == 2
-    assert set(manifest["versions"]) == {"torch", "ray", "numpy", "mlflow"}
+    assert (manifest.run, manifest.last_round, manifest.places) == ("0123abcd", -1, ())
+    assert (manifest.precision, manifest.threads, manifest.workers) == ("fp64", 1, 2)
+    assert manifest.config == CONFIG
+    assert set(manifest.versions) == {"torch", "ray", "numpy", "mlflow"}
     assert directory.last_round == -1
-    assert directory.records() == []
+    assert [*directory.follow()] == []
     written = (directory.path / "manifest.json").stat().st_mtime_ns
-    assert directory.create(CONFIG, precision="bf16", threads=8, workers=1) == manifest
+    assert directory.create(CONFIG, corpus="c", precision="bf16", threads=8, workers=1) == manifest
     assert (directory.path / "manifest.json").stat().st_mtime_ns == written
 
 
 def test_more_rounds_extend_a_run(directory: RunDirectory) -> None:
     whole_round(directory, 0)
-    extended = RunConfig(**{**CONFIG.__dict__, "rounds": 9})
-    assert directory.create(extended, precision="bf16")["config"]["rounds"] == 9
+    assert directory.create(replace(CONFIG, rounds=9), precision="bf16").config.rounds == 9
     manifest = directory.manifest()
-    assert (manifest["config"]["rounds"], manifest["last_round"], manifest["precision"]) == (9, 0, "fp64")
-    assert directory.create(CONFIG)["config"]["rounds"] == 9, "who asks for fewer takes none away"
+    assert (manifest.config.rounds, manifest.last_round, manifest.precision) == (9, 0, "fp64")
+    assert directory.create(CONFIG).config.rounds == 9, "who asks for fewer takes none away"
 
 
 def test_another_format_and_a_damaged_manifest_are_refused(directory: RunDirectory) -> None:
@@ -124,13 +125,13 @@ def test_resuming_goes_on_after_the_last_commit(directory: RunDirectory) -> None
     journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None)
     fresh = state(99)
     before = fresh.tensors()
-    assert journal.resume(fresh) == (0, 0, 0)
+    assert journal.resume(fresh) == (0, 0)
     assert all(np.array_equal(fresh.tensors()[name], before[name]) for name in before)
     whole_round(directory, 0)
-    assert journal.resume(state(99)) == (1, 0, 0)
+    assert journal.resume(state(99)) == (1, 0)
     directory.commit_epoch(log(1, 0), state(10, steps=3).tensors())
     resumed, expected = state(99), state(10, steps=3).tensors()
-    assert journal.resume(resumed) == (1, 1, 0)
+    assert journal.resume(resumed) == (1, 1)
     assert resumed.tensors().keys() == expected.keys()
     assert any(name.startswith("optimizer.") for name in expected)
     for name, array in expected.items():
@@ -140,15 +141,15 @@ def test_resuming_goes_on_after_the_last_commit(directory: RunDirectory) -> None
 def test_a_record_gathers_its_epochs(directory: RunDirectory) -> None:
     whole_round(directory, 0)
     whole_round(directory, 1)
-    for t, found in enumerate(directory.records()):
-        assert [(entry["round"], entry["epoch"]) for entry in found["epochs"]] == [(t, 0), (t, 1)]
-        assert found["loss"] == 1 / (t + 2)
-        assert found["seconds"]["theta"] == 4.0
-        assert found["patches_per_second"] == 50.0
+    for t, found in enumerate(directory.follow()):
+        assert [(entry.round, entry.epoch) for entry in found.epochs] == [(t, 0), (t, 1)]
+        assert found.loss == 1 / (t + 2)
+        assert found.seconds == {"evaluation": 0.1, "theta": 4.0}
+        assert found.patches_per_second == 50.0
         student, metadata = read_tensors(directory.student_path(t))
         assert metadata["round"] == str(t)
         assert np.array_equal(student["layers.0.weight"], state(10 * t + 1).tensors()["student.layers.0.weight"])
-    text = describe(directory.records()[1])
+    text = str(directory.record(1))
     assert text == "round 1: val ×2 30.00 dB; importance mean 0.500, saturated 25.0 %, 50 crops/s"
 
 
@@ -156,18 +157,18 @@ def test_an_epoch_trained_again_is_recorded_once(directory: RunDirectory) -> Non
     whole_round(directory, 0)
     for e in (0, 0, 1, 0, 1):
         directory.commit_epoch(log(1, e), state(e).tensors())
-    directory.commit_round(record(1), state(1))
-    assert [entry["epoch"] for entry in directory.records()[1]["epochs"]] == [0, 1]
+    directory.commit_round(measured(1), SECONDS, {}, state(1))
+    assert [entry.epoch for entry in directory.record(1).epochs] == [0, 1]
 
 
 def test_a_round_that_trains_nothing_has_no_loss(directory: RunDirectory) -> None:
     write_tensors(directory.importance_path(0, 0), {"importance": np.zeros(9, np.float16)})
-    directory.commit_round(record(0), state(0))
-    (found,) = directory.records()
-    assert (found["loss"], found["squared_error"], found["patches_per_second"]) == (None, None, None)
-    assert found["epochs"] == []
+    directory.commit_round(measured(0), SECONDS, {}, state(0))
+    (found,) = directory.follow()
+    assert (found.loss, found.squared_error, found.patches_per_second) == (None, None, None)
+    assert found.epochs == ()
     journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None)
-    assert journal.resume(state(5)) == (1, 0, 0)
+    assert journal.resume(state(5)) == (1, 0)
 
 
 def test_only_what_may_be_needed_is_kept(directory: RunDirectory) -> None:
@@ -182,19 +183,19 @@ def test_only_what_may_be_needed_is_kept(directory: RunDirectory) -> None:
         assert place.file in names(directory.path / "state")
         assert directory.load_state() is not None
     assert len(names(directory.path / "students")) == 7
-    assert [r["round"] for r in directory.records()] == list(range(7))
+    assert [found.round for found in directory.follow()] == list(range(7))
 
 
 def test_the_journal_draws_commits_then_reports(directory: RunDirectory) -> None:
     heard: list[tuple[int, int, list[str]]] = []
 
-    def report(committed: dict[str, Any]) -> None:
-        pictures = [path.name for path in directory.pictures(committed["round"])]
-        heard.append((committed["round"], directory.last_round, pictures))
+    def report(committed: Measured) -> None:
+        pictures = [path.name for path in directory.pictures(committed.round)]
+        heard.append((committed.round, directory.last_round, pictures))
 
     journal = RunJournal(directory, Group(), draw=lambda t: {"b.png": b"b", "a.png": b"a"}, report=report)
     write_tensors(directory.importance_path(0, 0), {"importance": np.zeros(9, np.float16)})
-    journal.commit_round(record(0), state(0))
+    journal.commit_round(measured(0), SECONDS, state(0))
     assert heard == [(0, 0, ["a.png", "b.png"])]
 
 
@@ -206,22 +207,22 @@ def test_a_death_takes_back_the_round_and_is_told(directory: RunDirectory) -> No
     assert journal.attempts() == 0
     journal.commit_death(1, 1, ["layers.3"])
     assert journal.attempts() == 1, "as another process would read it"
-    assert journal.resume(state(0)) == (1, 0, 0), "the round begins anew"
-    assert directory.manifest()["draws"] == [{"round": 1, "epoch": 1, "silent": ["layers.3"]}]
-    assert directory.manifest()["epochs"] == []
-    assert directory.incidents() == [
-        "draw 1 of the student died in round 1, epoch 1 (layers.3 lets nothing through); drawn again"
-    ]
+    assert journal.resume(state(0)) == (1, 0), "the round begins anew"
+    assert directory.manifest().draws == (Death(round=1, epoch=1, silent=("layers.3",)),)
+    assert directory.manifest().epochs == ()
+    assert directory.manifest().incidents == (
+        "draw 1 of the student died in round 1, epoch 1 (layers.3 lets nothing through); drawn again",
+    )
 
 
 def test_a_student_that_stays_dead_is_told_once(directory: RunDirectory) -> None:
     journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda record: None)
     for t in (0, 1):
         write_tensors(directory.importance_path(t, 0), {"importance": np.zeros(9, np.float16)})
-        journal.commit_round({**record(t), "dead": ["layers.3"]}, state(t))
-    (line,) = directory.incidents()
+        journal.commit_round(measured(t, dead=("layers.3",)), SECONDS, state(t))
+    (line,) = directory.manifest().incidents
     assert line.startswith("the student is dead: layers.3 lets nothing through")
-    assert [each["dead"] for each in directory.records()] == [["layers.3"]] * 2
+    assert [each.dead for each in directory.follow()] == [("layers.3",)] * 2
 
 
 def test_finalising_again_changes_nothing(directory: RunDirectory) -> None:
@@ -261,18 +262,18 @@ def damage(path: UPath) -> None:
     path.write_bytes(bytes(data[: len(data) // 2] if path.parent.name == "rounds" else data))
 
 
-DAMAGES: dict[str, tuple[list[str], tuple[int, int, int], str]] = {
-    "the last state": (["state/round-002-epoch-01-step-000000.safetensors"], (2, 0, 0), "epoch-01-step-000000"),
+DAMAGES: dict[str, tuple[list[str], tuple[int, int], str]] = {
+    "the last state": (["state/round-002-epoch-01-step-000000.safetensors"], (2, 0), "epoch-01-step-000000"),
     "both states": (["state/round-002-epoch-01-step-000000.safetensors",
-                     "state/round-001-epoch-02-step-000000.safetensors"], (2, 0, 0), "round-001-epoch-02"),
-    "the importance in use": (["importance/round-002/shard-0000.safetensors"], (2, 0, 0), "round-002/shard-0000"),
+                     "state/round-001-epoch-02-step-000000.safetensors"], (2, 0), "round-001-epoch-02"),
+    "the importance in use": (["importance/round-002/shard-0000.safetensors"], (2, 0), "round-002/shard-0000"),
     "and the one before": (["importance/round-002/shard-0000.safetensors",
-                            "importance/round-001/shard-0000.safetensors"], (1, 0, 0), "after round 0"),
-    "the last student": (["students/round-001.safetensors"], (1, 2, 0), "after round 0"),
-    "all students": (["students/round-001.safetensors", "students/round-000.safetensors"], (0, 0, 0), "after round -1"),
-    "the last record": (["rounds/round-001.json"], (1, 2, 0), "after round 0"),
-    "an earlier record": (["rounds/round-000.json"], (0, 0, 0), "after round -1"),
-    "the manifest": (["manifest.json"], (2, 0, 0), "manifest.json: .*; the one before is used"),
+                            "importance/round-001/shard-0000.safetensors"], (1, 0), "after round 0"),
+    "the last student": (["students/round-001.safetensors"], (1, 2), "after round 0"),
+    "all students": (["students/round-001.safetensors", "students/round-000.safetensors"], (0, 0), "after round -1"),
+    "the last record": (["rounds/round-001.json"], (1, 2), "after round 0"),
+    "an earlier record": (["rounds/round-000.json"], (0, 0), "after round -1"),
+    "the manifest": (["manifest.json"], (2, 0), "manifest.json: .*; the one before is used"),
 }  # fmt: skip
 
 
@@ -284,22 +285,22 @@ def test_what_is_damaged_is_noticed_and_the_one_before_is_used(directory: RunDir
         damage(directory.path / path)
     lines = directory.mend(shards=1)
     assert re.search(words, "\n".join(lines)), lines
-    assert directory.incidents() == lines
+    assert directory.manifest().incidents == tuple(lines)
     assert directory.mend(shards=1) == [], "mended once, it is whole"
     resumed = state(99)
     assert RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None).resume(resumed) == place
-    if place == (2, 0, 0):
+    if place == (2, 0):
         assert np.array_equal(bits_of(resumed), bits_of(state(11)))
 
 
 def test_without_restarts_the_optimizer_outlives_its_round(tmp_path: Path) -> None:
     directory = RunDirectory(UPath(tmp_path / "never"))
-    directory.create(replace(CONFIG, restart="never"), precision="fp64", threads=1, workers=2)
+    directory.create(replace(CONFIG, restart="never"), **RESOLVED)
     for t in range(3):
         whole_round(directory, t)
     files = [Place(0, 2).file, Place(1, 2).file, Place(2, 1).file, Place(2, 2).file]
     assert names(directory.path / "state") == files
-    expected = {(3, 0, 0): state(21), (2, 1, 0): state(20), (2, 0, 0): state(11), (1, 0, 0): state(1)}
+    expected = {(3, 0): state(21), (2, 1): state(20), (2, 0): state(11), (1, 0): state(1)}
     for lost, (place, whole) in zip((None, *files[:0:-1]), expected.items(), strict=True):
         if lost:
             damage(directory.path / "state" / lost)
@@ -334,7 +335,7 @@ def test_a_finished_run_needs_no_state_until_it_is_extended(directory: RunDirect
     before = directory.manifest()
     assert directory.mend(shards=1) == []
     assert directory.manifest() == before
-    directory.create(replace(CONFIG, rounds=CONFIG.rounds + 1), precision="fp64", threads=1, workers=2)
+    directory.create(replace(CONFIG, rounds=CONFIG.rounds + 1), **RESOLVED)
     assert any(Place(CONFIG.rounds, CONFIG.epochs).file in line for line in directory.mend(shards=1))
     saved = directory.load_state()
     assert saved is not None
@@ -344,36 +345,47 @@ def test_a_finished_run_needs_no_state_until_it_is_extended(directory: RunDirect
 @pytest.mark.parametrize("number", [-1, 1.5, "../../secret", True, None, 10**12])
 def test_a_manifest_cannot_lead_out_of_its_folder(directory: RunDirectory, number: object) -> None:
     whole_round(directory, 0)
-    directory.write_manifest(directory.manifest() | {"places": [[number, 0, 0]]})  # with a right checksum
+    path = directory.path / "manifest.json"
+    content = {name: value for name, value in read_json(path).items() if name != "sha256"} | {"places": [[number, 0]]}
+    write_json(path, content | {"sha256": digest_of(content, length=64)})  # with a right checksum
     saved = directory.load_state()
     assert saved is not None
     assert saved[1] == Place(0, 2), "that of the manifest before"
-    assert re.search("not a place in a run.*the one before is used", directory.mend(1)[0])
-    (directory.path / "manifest-previous.json").unlink()
-    directory.write_manifest(directory.manifest() | {"places": [[number, 0, 0]]})
+    wrong = r"damaged, or written by another version \(Expected `int`.* - at `\$.places\[0\]\[0\]`\)"
+    assert re.search(f"{wrong}; the one before is used", directory.mend(1)[0])
+    write_json(path, content | {"sha256": digest_of(content, length=64)})
     (directory.path / "manifest-previous.json").unlink()
     for reading in (directory.load_state, lambda: directory.mend(1), lambda: directory.place):
-        with pytest.raises(FileError, match="not a place in a run"):
+        with pytest.raises(FileError, match=wrong):
             reading()
 
 
-def test_an_interrupted_epoch_is_gone_on_with(directory: RunDirectory) -> None:
+def test_a_manifest_of_a_later_version_is_not_taken_for_one_of_this(directory: RunDirectory) -> None:
+    path = directory.path / "manifest.json"
+    content = {name: value for name, value in read_json(path).items() if name != "sha256"}
+    content["config"] |= {"loss": "huber"}
+    write_json(path, content | {"sha256": digest_of(content, length=64)})
+    with pytest.raises(FileError, match=r"written by another version, its configuration has loss$"):
+        directory.manifest()
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_run_that_an_older_version_left_within_an_epoch_goes_on_from_a_whole_one(
+    directory: RunDirectory, both: bool
+) -> None:
     whole_round(directory, 0)
-    asked = iter([0, signal.SIGTERM, signal.SIGTERM])
-    journal = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None, asked=lambda: next(asked))
-    working = state(7, steps=3)
-    journal.may_leave(working, round=1, epoch=0, steps=2)
-    assert directory.place == Place(0, 2)
-    with pytest.raises(Interrupted) as leaving:
-        journal.may_leave(working, round=1, epoch=0, steps=3)
-    assert leaving.value.number == signal.SIGTERM
-    with pytest.raises(Interrupted):
-        journal.may_leave()  # nothing to commit there
-    resumed = state(99)
-    assert journal.resume(resumed) == (1, 0, 3)
-    assert {k: v.tobytes() for k, v in resumed.tensors().items()} == {
-        k: v.tobytes() for k, v in working.tensors().items()
-    }
+    directory.commit_epoch(log(1, 0), state(10).tensors())
+    path = directory.path / "manifest.json"
+    content = {name: value for name, value in read_json(path).items() if name != "sha256"}
+    for steps in (3, 5) if both else (3,):
+        write_tensors(directory.path / "state" / Place(1, 1, steps).file, state(50).tensors())
+        content["places"] = [*content["places"][-1:], [1, 1, steps]]
+    write_json(path, content | {"sha256": digest_of(content, length=64)})
+    journal, resumed = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None), state(99)
+    assert journal.resume(resumed) == ((1, 0) if both else (1, 1)), "two in one epoch: the round begins anew"
+    assert np.array_equal(bits_of(resumed), bits_of(state(1 if both else 10)))
+    directory.commit_epoch(log(1, 1), state(11).tensors())
+    assert journal.resume(state(99)) == (1, 2)
 
 
 def test_a_lease_keeps_a_second_job_waiting_until_the_first_is_done(directory: RunDirectory) -> None:
@@ -445,7 +457,7 @@ def test_a_job_whose_lease_another_has_taken_cannot_commit(directory: RunDirecto
         overtaken = RunDirectory(directory.path, "an older job")
         for write in (
             lambda: overtaken.commit_epoch(log(0, 1), state(2).tensors()),
-            lambda: overtaken.commit_round(record(0), state(2)),
+            lambda: overtaken.commit_round(measured(0), SECONDS, {}, state(2)),
             lambda: overtaken.fail("the loss is nan"),
         ):
             with pytest.raises(LeaseLostError, match="another job has taken this run over"):
@@ -530,11 +542,11 @@ def test_a_student_that_cannot_be_exported_yet_is_noted_and_exported_later(
         complete_with_onnx(run)
         monkeypatch.setattr(run, "note", lambda incident: 1 / 0)  # on the same full disk
         complete_with_onnx(run)
-    assert run.incidents() == ["no ONNX, the same command tries again: division by zero"]
+    assert run.manifest().incidents == ("no ONNX, the same command tries again: division by zero",)
     assert not (run.path / "student.onnx").exists()
     complete_with_onnx(run)
     assert (run.path / "student.onnx").read_bytes()
-    assert len(run.incidents()) == 1
+    assert len(run.manifest().incidents) == 1
 
 
 def test_ten_rounds_stay_within_the_stated_bound(make_plan: Callable[..., TrialPlan], tmp_path: Path) -> None:
@@ -543,7 +555,7 @@ def test_ten_rounds_stay_within_the_stated_bound(make_plan: Callable[..., TrialP
     run_local(plan, 1, torch.device("cpu"), lambda record: None)
     sizes = {path: path.stat().st_size for path in Path(str(plan.directory)).rglob("*") if path.is_file()}
     importance = sum(size for path, size in sizes.items() if "importance" in path.parts)
-    shards, pixels = len(plan.prepared.corpus.shards), plan.prepared.corpus.pixels
+    shards, pixels = plan.data.shards, plan.data.pixels
     assert 2 * 2 * pixels < importance <= 4 * (2 * pixels + 512 * shards)
     student = (plan.directory / "student.safetensors").stat().st_size
     states = sum(size for path, size in sizes.items() if "state" in path.parts)

@@ -15,7 +15,7 @@ from ail_ray.runs.lease import Lease
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.prune import remove, rubbish
 from ail_ray.runs.run import TrialPlan, run_local
-from ail_ray.runs.status import status, statuses
+from ail_ray.runs.trial import status, statuses
 from ail_ray.sweeps.terminal import rounds, table
 from jobs.runs import main
 
@@ -31,7 +31,7 @@ def storage(make_plan: PlanMaker, tmp_path: Path) -> UPath:
     """A finished run, one that was interrupted after round 1, one that failed, and a folder that is none."""
 
     def stop(record: dict[str, object]) -> None:
-        if record["round"] == 1:
+        if record.round == 1:
             raise StoppedError
 
     run(make_plan(tmp_path, lam=0.1))
@@ -63,8 +63,8 @@ def test_each_run_has_its_state(storage: UPath) -> None:
     ]  # fmt: skip
     assert [(s.round, s.rounds) for s in (finished, interrupted, failed)] == [(3, 3), (1, 3), (1, 3)]
     assert finished.seconds_left == 0 < interrupted.seconds_left < 60
-    records = RunDirectory(storage / "runs" / finished.run).records()
-    assert finished.best == max(record["validation"][0]["psnr"] for record in records)
+    records = [*RunDirectory(storage / "runs" / finished.run).follow()]
+    assert finished.best == max(record.validation[0].psnr for record in records)
     lines = list(table(statuses(storage)))
     assert len(lines) == (2 + 3 + 1) + (2 + 1)  # of each data its name and a heading; the runs; why one failed
     assert lines[0] == "trained on train, compared on val, ×2"

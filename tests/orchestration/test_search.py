@@ -16,10 +16,11 @@ from conftest import Bench, TinyFiles
 from mlflow import MlflowClient
 from upath import UPath
 
+from ail_ray import entry
 from ail_ray.commands.sweep import run_sweep
-from ail_ray.errors import Interrupted
+from ail_ray.errors import ConfigError, Interrupted
 from ail_ray.files import read_json, write_json
-from ail_ray.learning.config import ConfigError, SweepConfig
+from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.orchestration.cluster import concurrency
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
@@ -65,27 +66,27 @@ def test_a_bad_command_is_refused_at_once_in_all_its_parts(tmp_path: Path, kind:
 
 
 def test_a_random_search_is_the_same_every_time_and_within_its_ranges() -> None:
-    def drawn(seed: int, **changes: Any) -> list[dict[str, Any]]:
+    def drawn(seed: int, **changes: Any) -> list[RunConfig]:
         values = {"lam": (0.5, 0.05), "width": (4, 9), "teacher": ("none", "random"), "samples": 200, **changes}
-        return proposals(SweepConfig(search="random", seed=(seed,), **values))
+        return proposals(SweepConfig.of(search="random", seed=(seed,), **values))
 
     first = drawn(1)
     assert first == drawn(1)
     assert first[:20] == drawn(1, samples=20)
     assert first != drawn(2)
-    lam = np.array([values["lam"] for values in first])
+    lam = np.array([values.lam for values in first])
     assert 0.05 <= lam.min() < 0.08
     assert 0.47 < lam.max() <= 0.5
-    assert {values["width"] for values in first} == {4, 5, 6, 7, 8, 9}
-    assert {values["teacher"] for values in first} == {"none", "random"}
-    assert {values["seed"] for values in first} == {1}
-    assert {values["lam"] for values in drawn(1, lam=(0.3,))} == {0.3}
+    assert {values.width for values in first} == {4, 5, 6, 7, 8, 9}
+    assert {values.teacher for values in first} == {"none", "random"}
+    assert {values.seed for values in first} == {1}
+    assert {values.lam for values in drawn(1, lam=(0.3,))} == {0.3}
     pairs = drawn(1, rule=("eq7", "uniform"), samples=20)
-    assert [values for values in pairs if values["rule"] == "eq7"] == first[:20]
-    controls = [values["width"] for values in pairs if values["rule"] == "uniform"]
-    assert sorted(controls) == sorted({values["width"] for values in first[:20]}), "one for each width"
+    assert [values for values in pairs if values.rule == "eq7"] == first[:20]
+    controls = [values.width for values in pairs if values.rule == "uniform"]
+    assert sorted(controls) == sorted({values.width for values in first[:20]}), "one for each width"
     plain = drawn(1, rule=("uniform",))  # reads neither λ nor teacher: 6 widths are all there is
-    assert sorted(values["width"] for values in plain) == [4, 5, 6, 7, 8, 9]
+    assert sorted(values.width for values in plain) == [4, 5, 6, 7, 8, 9]
 
 
 @pytest.mark.parametrize(
@@ -111,14 +112,14 @@ def test_without_ray_too_a_failed_trial_does_not_sink_the_others(tiny_files: Tin
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         job = bench.job(local=True, width=(2,), lam=(0.1, 0.2, 0.3), teacher=("none",), rounds=0)
         done = run_sweep(job, say=said.append)
-        broken = next(t for t in done["trials"] if t["parameters"]["lam"] == 0.2)
-        write_json(UPath(broken["directory"]) / "manifest.json", {"format": 99})
+        broken = next(t for t in done.trials if t.parameters["lam"] == 0.2)
+        write_json(UPath(broken.directory) / "manifest.json", {"format": 99})
         again = run_sweep(job, say=said.append)
-    assert {t["parameters"]["lam"]: t["status"] for t in done["trials"]} == dict.fromkeys((0.1, 0.2, 0.3), "finished")
-    statuses = {t["parameters"]["lam"]: t["status"] for t in again["trials"]}
+    assert {t.parameters["lam"]: t.status for t in done.trials} == dict.fromkeys((0.1, 0.2, 0.3), "finished")
+    statuses = {t.parameters["lam"]: t.status for t in again.trials}
     assert statuses == {0.1: "finished", 0.2: "failed", 0.3: "finished"}
     assert len([line for line in said if "failed: OtherFormatError: " in line and "format 99" in line]) == 1
-    assert "format 99" in (RunDirectory(UPath(broken["directory"])).failure() or "")
+    assert "format 99" in (RunDirectory(UPath(broken.directory)).failure() or "")
 
 
 def test_a_run_that_has_more_rounds_is_reported_as_it_was_asked_for(
@@ -130,26 +131,26 @@ def test_a_run_that_has_more_rounds_is_reported_as_it_was_asked_for(
 
     def sweep(rounds: int, *rules: str) -> dict[str, dict[str, Any]]:
         job = bench.job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rule=rules, rounds=rounds)
-        return {trial["parameters"]["rule"]: trial for trial in run_sweep(job, say=lambda line: None)["trials"]}
+        return {trial.parameters["rule"]: trial for trial in run_sweep(job, say=lambda line: None).trials}
 
     long = sweep(2, "eq7")["eq7"]
     short = sweep(1, "eq7", "uniform")
-    directory = RunDirectory(UPath(long["directory"]))
-    assert [trial["rounds"] for trial in (long, short["eq7"], short["uniform"])] == [2, 1, 1]
-    assert short["eq7"]["validation"][0]["psnr"] == directory.records()[1]["validation"][0]["psnr"]
-    assert short["eq7"]["weights"] == str(directory.student_path(1))
+    directory = RunDirectory(UPath(long.directory))
+    assert [trial.rounds for trial in (long, short["eq7"], short["uniform"])] == [2, 1, 1]
+    assert short["eq7"].validation[0].psnr == directory.record(1).validation[0].psnr
+    assert short["eq7"].weights == str(directory.student_path(1))
     history = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    sent = {history.get_run(short[rule]["mlflow_run_id"]).data.tags[LAST_ROUND] for rule in short}
+    sent = {history.get_run(short[rule].mlflow_run_id).data.tags[LAST_ROUND] for rule in short}
     assert sent == {"1"}
-    student = history.download_artifacts(short["eq7"]["mlflow_run_id"], "student.safetensors")
-    assert Path(student).read_bytes() == directory.student_path(1).read_bytes() != Path(long["weights"]).read_bytes()
+    student = history.download_artifacts(short["eq7"].mlflow_run_id, "student.safetensors")
+    assert Path(student).read_bytes() == directory.student_path(1).read_bytes() != Path(long.weights).read_bytes()
     assert sweep(2, "eq7")["eq7"] == long
 
 
 def test_an_interruption_in_the_middle_of_a_transaction_is_recorded(
     tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
 ) -> None:
-    """Whatever is interrupted while it writes to MLflow's database lets go of it before the sweep is recorded."""
+    """What is interrupted while it writes to MLflow's database lets go of it before the sweep is recorded."""
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -169,17 +170,43 @@ def test_an_interruption_in_the_middle_of_a_transaction_is_recorded(
     assert parent.info.status == "KILLED"
 
 
+def test_an_interruption_that_a_library_makes_another_error_of_is_one(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
+) -> None:
+    """A C extension that is interrupted while it is imported raises ImportError; MLflow was not away then."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(entry._stop, "number", 0)
+
+    def pictures(*_: Any) -> dict[str, bytes]:
+        with pytest.raises(Interrupted):
+            entry._stop(signal.SIGINT, None)
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr(listener, "pictures", pictures)
+    job = Bench(tmp_path, tiny_files).job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rounds=0)
+    said = list[str]()
+    with pytest.raises(Interrupted):
+        run_sweep(job, say=said.append)
+    assert [line for line in said if "MLflow did not take" in line] == []
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("ail_ray")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`ail.run` = 'parent'")
+    assert parent.info.status == "KILLED"
+
+
 def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:
     job = bench.job(
         out="optuna", search="optuna", samples=2, lam=(0.05, 0.5), width=(2, 4), teacher=("none",), max_workers=2,
         rounds=0,
     )  # fmt: skip
     one = run_sweep(job)
-    proposals = read_json(UPath(bench.folder / "optuna" / "sweeps" / f"{one['sweep']}.json"))
+    proposals = read_json(UPath(bench.folder / "optuna" / "sweeps" / f"{one.sweep}.json"))
     found = [(p["width"], p["lam"]) for p in proposals]
     assert len(set(found)) == 2
     assert all(2 <= width <= 4 and 0.05 <= lam <= 0.5 for width, lam in found)
-    assert {(t["parameters"]["width"], t["parameters"]["lam"]) for t in one["trials"]} == set(found)
+    assert {(t.parameters["width"], t.parameters["lam"]) for t in one.trials} == set(found)
     assert run_sweep(job) == one
 
 
@@ -193,12 +220,12 @@ def test_asha_stops_a_trial_and_frees_what_it_held(bench: Bench) -> None:
             optimizer="sgd", learning_rate=0.01,
         )
     )  # fmt: skip
-    statuses = {t["parameters"]["lam"]: (t["status"], t["rounds"]) for t in summary["trials"]}
+    statuses = {t.parameters["lam"]: (t.status, t.rounds) for t in summary.trials}
     assert statuses[0.9] == ("finished", 12)
     assert statuses[1e-4][0] == "stopped"
     assert 1 <= statuses[1e-4][1] < 12
-    stopped = next(t for t in summary["trials"] if t["status"] == "stopped")
-    assert Path(stopped["weights"]).name == f"round-{stopped['rounds']:03d}.safetensors"
+    stopped = next(t for t in summary.trials if t.status == "stopped")
+    assert Path(stopped.weights).name == f"round-{stopped.rounds:03d}.safetensors"
     deadline = time.monotonic() + 60
     while held := [g for key, g in table().items() if key not in before and g["state"] == "CREATED"]:
         assert time.monotonic() < deadline, held

@@ -16,6 +16,7 @@ from ail_ray.files import FileError, read_tensors, write_tensors
 from ail_ray.learning.config import RunConfig
 from ail_ray.orchestration.actors import ActorStore
 from ail_ray.runs.importance_store import ImportanceStore, StoreError
+from ail_ray.runs.teacher_maps import TeacherMaps
 
 PIXELS = [700, 1000, 64, 4096, 1, 513]  # of each shard
 ROUNDS = 4
@@ -125,7 +126,8 @@ def test_first_importance_of_every_kind(folder: UPath, tmp_path: Path) -> None:
 
     error = np.array([0, 0.005, 0.01, 0.02, 0.5, 1], np.float16)
     write_tensors(UPath(tmp_path / "errors" / "shard-0000.safetensors"), {"error": error})
-    store = ImportanceStore(folder / "t", config(teacher="somebody"), UPath(tmp_path / "errors"))
+    maps = TeacherMaps(kind="errors", teacher="somebody", folder=UPath(tmp_path / "errors"))
+    store = ImportanceStore(folder / "t", config(teacher="somebody"), maps)
     store.initialise(0, len(error))
     expected = (1 + np.exp(-1)) / (1 + np.exp((error.astype(float) - 0.01) * 100))  # Eq. 8 with μ0 0.01, α0 100
     np.testing.assert_allclose(store.read(0, 0).astype(float), expected, rtol=0, atol=1e-3)

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import time
 from collections import Counter
 from dataclasses import replace
@@ -19,17 +18,17 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep, run_sweeps
-from ail_ray.files import read_json, read_tensors, write_json
+from ail_ray.files import read_json, read_record, read_tensors, write_json
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.panels import panels
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.weights import load_model
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.sweeps import sweep
+from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 from jobs.ail_sweep import main
 
-Summary = dict[str, Any]
 WIDTHS, LAMBDAS = (2, 3), (0.05,)
 
 
@@ -48,33 +47,33 @@ def history(client: mlflow.MlflowClient, run: str, metric: str) -> list[int]:
 
 
 def test_the_summary_names_every_trial_and_its_result(first: Summary, bench: Bench) -> None:
-    assert json.loads((bench.folder / "out" / "summary.json").read_text()) == first
-    trials = first["trials"]
+    assert read_record(UPath(bench.folder / "out" / "summary.json"), Summary) == first
+    trials = first.trials
     asked = {(w, lam, t) for w in WIDTHS for lam in LAMBDAS for t in (str(bench.files.teacher), "none")}
     assert len(trials) == 4
-    assert {tuple(trial["parameters"][k] for k in ("width", "lam", "teacher")) for trial in trials} == asked
+    assert {tuple(trial.parameters[k] for k in ("width", "lam", "teacher")) for trial in trials} == asked
     for trial in trials:
-        assert (trial["status"], trial["rounds"]) == ("finished", 1)
-        assert [(row["set"], row["scale"]) for row in trial["validation"]] == [("val", 2)]
-        assert 5 < trial["validation"][0]["psnr"] < 40
-        assert -1 <= trial["validation"][0]["ssim"] < 1
-        assert trial["test"] == []
-        weights = Path(trial["weights"])
+        assert (trial.status, trial.rounds) == ("finished", 1)
+        assert [(row.set, row.scale) for row in trial.validation] == [("val", 2)]
+        assert 5 < trial.validation[0].psnr < 40
+        assert -1 <= trial.validation[0].ssim < 1
+        assert trial.test == ()
+        weights = Path(trial.weights)
         assert weights.is_absolute()
-        assert read_tensors(UPath(weights))[0]["layers.0.weight"].shape[0] == trial["parameters"]["width"]
-    assert len({trial["mlflow_run_id"] for trial in trials}) == 4
-    order = [(-trial["validation"][0]["psnr"], trial["name"]) for trial in trials]
+        assert read_tensors(UPath(weights))[0]["layers.0.weight"].shape[0] == trial.parameters["width"]
+    assert len({trial.mlflow_run_id for trial in trials}) == 4
+    order = [(-trial.validation[0].psnr, trial.name) for trial in trials]
     assert order == sorted(order)
 
 
 def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary, bench: Bench) -> None:
-    runs = {run.info.run_id: run for run in bench.runs(first["sweep"])}
-    parent = runs.pop(first["mlflow_run_id"])
+    runs = {run.info.run_id: run for run in bench.runs(first.sweep)}
+    parent = runs.pop(first.mlflow_run_id)
     assert parent.info.status == "FINISHED"
     assert parent.info.run_name == "tiny: vdsr ×2, width 2 3, teacher teacher.safetensors none"
     assert "width 2 or 3, teacher teacher.safetensors or none?" in parent.data.tags["mlflow.note.content"]
     assert "**Command.** `the command`" in parent.data.tags["mlflow.note.content"]
-    assert set(runs) == {trial["mlflow_run_id"] for trial in first["trials"]}
+    assert set(runs) == {trial.mlflow_run_id for trial in first.trials}
     client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
     for run_id, run in runs.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -100,8 +99,8 @@ def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary
 
 
 def test_every_finished_run_has_its_student_as_onnx(first: Summary) -> None:
-    for trial in first["trials"]:
-        folder = UPath(trial["directory"])
+    for trial in first.trials:
+        folder = UPath(trial.directory)
         student, inputs = load_model(folder / "student.safetensors"), torch.rand(2, 1, 9, 13)
         session = onnxruntime.InferenceSession((folder / "student.onnx").read_bytes())
         (sr,) = session.run(None, {"luma": inputs.numpy()})
@@ -109,9 +108,9 @@ def test_every_finished_run_has_its_student_as_onnx(first: Summary) -> None:
 
 
 def teacher_run(first: Summary, bench: Bench) -> tuple[RunDirectory, list[UPath]]:
-    trial = next(t for t in first["trials"] if t["parameters"]["teacher"] == str(bench.files.teacher))
-    directory = RunDirectory(UPath(trial["directory"]))
-    corpus = UPath(bench.folder / "out" / "corpora" / directory.manifest()["corpus"])
+    trial = next(t for t in first.trials if t.parameters["teacher"] == str(bench.files.teacher))
+    directory = RunDirectory(UPath(trial.directory))
+    corpus = UPath(bench.folder / "out" / "corpora" / directory.manifest().corpus)
     return directory, sorted(corpus.iterdir(), key=str)
 
 
@@ -189,15 +188,15 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     assert run_sweep(bench.job(**grid(bench)), name="tiny", command="the command") == first
     assert traces(bench) == before
     client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
-    assert len(bench.runs(first["sweep"])) == 5
-    for trial in first["trials"]:
-        assert history(client, trial["mlflow_run_id"], "importance/mean") == [0, 1]
+    assert len(bench.runs(first.sweep)) == 5
+    for trial in first.trials:
+        assert history(client, trial.mlflow_run_id, "importance/mean") == [0, 1]
 
-    one = next(t for t in first["trials"] if t["parameters"]["teacher"] == "none" and t["parameters"]["width"] == 2)
+    one = next(t for t in first.trials if t.parameters["teacher"] == "none" and t.parameters["width"] == 2)
     job = bench.job(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",))
     broken = next(p for p in job.sweep.grid() if p.lam == 0.8)
     evaluation = [path.stem for path in (bench.folder / "out" / "evaluation").glob("*.safetensors")]
-    corpus = RunDirectory(UPath(one["directory"])).manifest()["corpus"]
+    corpus = RunDirectory(UPath(one.directory)).manifest().corpus
     run = broken.digest(corpus=corpus, evaluation=evaluation, teacher=None)
     write_json(UPath(bench.folder / "out" / "runs" / run / "manifest.json"), {"format": 99})
 
@@ -205,12 +204,12 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     values = bench.values(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",), rule=("eq7",), out=out)
     assert main(as_options(values)) == 1
     printed = capsys.readouterr().out
-    summary = read_json(UPath(bench.folder / "out" / "summary.json"))
-    assert {t["parameters"]["lam"]: t["status"] for t in summary["trials"]} == {
+    summary = read_record(UPath(bench.folder / "out" / "summary.json"), Summary)
+    assert {t.parameters["lam"]: t.status for t in summary.trials} == {
         0.05: "finished", 0.4: "finished", 0.8: "failed",
     }  # fmt: skip
-    failed = next(t for t in summary["trials"] if t["status"] == "failed")
-    assert (failed["rounds"], failed["weights"], failed["validation"]) == (-1, None, [])
+    failed = next(t for t in summary.trials if t.status == "failed")
+    assert (failed.rounds, failed.weights, failed.validation) == (-1, None, ())
     assert "λ=0.8" in printed
     assert "format 99, this version reads 2" in printed
     after = traces(bench)
@@ -218,23 +217,23 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     new = {Path(path).relative_to(bench.folder / "out" / "runs").parts[0] for path in after.keys() - before.keys()}
     assert len(new) == 2
     assert run in new
-    statuses = {r.data.tags["ail.run"]: r.info.status for r in bench.runs(summary["sweep"])}
+    statuses = {r.data.tags["ail.run"]: r.info.status for r in bench.runs(summary.sweep)}
     assert statuses.pop("parent") == statuses.pop(run) == "FAILED"
     assert list(statuses.values()) == ["FINISHED"] * 2
 
 
 def test_without_ray_the_same_sweep_gives_the_same_bytes(first: Summary, bench: Bench) -> None:
     ray_trial = next(
-        t for t in first["trials"] if t["parameters"]["width"] == 3 and Path(t["parameters"]["teacher"]).is_absolute()
+        t for t in first.trials if t.parameters["width"] == 3 and Path(t.parameters["teacher"]).is_absolute()
     )
-    values = ray_trial["parameters"]
+    values = ray_trial.parameters
     local = run_sweep(
         bench.job(out="local", local=True, width=(3,), lam=(values["lam"],), teacher=(values["teacher"],))
-    )["trials"][0]
-    assert Path(local["directory"]).name == Path(ray_trial["directory"]).name
-    assert local["weights"] != ray_trial["weights"]
-    assert Path(local["weights"]).read_bytes() == Path(ray_trial["weights"]).read_bytes()
-    assert local["validation"] == ray_trial["validation"]
+    ).trials[0]
+    assert local.run == ray_trial.run
+    assert local.weights != ray_trial.weights
+    assert Path(str(local.weights)).read_bytes() == Path(str(ray_trial.weights)).read_bytes()
+    assert local.validation == ray_trial.validation
 
 
 def together(bench: Bench, folder: str, **sweeps: dict[str, Any]) -> dict[str, SweepJob]:
@@ -259,7 +258,7 @@ def test_sweeps_run_beside_each_other_and_each_ends_by_itself(bench: Bench) -> N
             there.append((bench.folder / "together" / "short" / "summary.json").exists())
 
     summaries = run_sweeps(jobs, command="both", say=say)
-    assert [summary["trials"][0]["rounds"] for summary in summaries] == [0, 40]
+    assert [summary.trials[0].rounds for summary in summaries] == [0, 40]
     assert there == [True], "nobody waits for the other sweep's end"
     started, first_end = ([i for i, line in enumerate(said) if word in line] for word in ("] started", "round 0:"))
     assert len(started) == 2
@@ -267,10 +266,10 @@ def test_sweeps_run_beside_each_other_and_each_ends_by_itself(bench: Bench) -> N
     assert {line.partition(":")[0] for line in said if "training pairs" in line} == {"short", "long"}
     for name, summary in zip(jobs, summaries, strict=True):
         folder = UPath(bench.folder / "together" / name)
-        assert read_json(folder / "summary.json") == summary
+        assert read_record(folder / "summary.json", Summary) == summary
         assert read_json(folder / "sweep.json")["state"] == "finished"
-        assert {run.info.status for run in bench.runs(summary["sweep"])} == {"FINISHED"}
-        assert len(bench.runs(summary["sweep"])) == 2
+        assert {run.info.status for run in bench.runs(summary.sweep)} == {"FINISHED"}
+        assert len(bench.runs(summary.sweep)) == 2
 
 
 def test_an_interruption_leaves_finished_what_is_finished(bench: Bench) -> None:
@@ -293,10 +292,10 @@ def test_an_interruption_leaves_finished_what_is_finished(bench: Bench) -> None:
 def test_a_summary_that_cannot_be_written_leaves_no_finished_sweep(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: UPath, data: Any) -> None:
+    def full(path: UPath, summary: Summary) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(sweep, "write_json", full)  # the ledger has its own
+    monkeypatch.setattr(sweep, "write_summary", full)
     with pytest.raises(OSError, match="no space left"):
         run_sweep(bench.job(out="full", local=True, width=(2,), lam=(0.05,), teacher=("none",)), say=lambda line: None)
     assert read_json(UPath(bench.folder / "full" / "sweep.json"))["state"] == "stopped"

@@ -4,7 +4,8 @@ import math
 import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,15 +17,18 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from upath import UPath
 
-from ail_ray.files import write_bytes, write_json
+from ail_ray.files import write_bytes, write_record
 from ail_ray.imaging.panels import as_png
 from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
+from ail_ray.learning.records import Row, Rows, Spread
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
+from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.run import TrialPlan
+from ail_ray.runs.trial import State, Trial, read_trial
 from ail_ray.sweeps.controls import Reached
 from ail_ray.sweeps.listeners import Monitor
-from ail_ray.sweeps.sweep_file import Ledger
+from ail_ray.sweeps.sweep_file import Facts, Ledger
 from ail_ray.tracking.connection import without_password
 from ail_ray.tracking.descriptions import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.tracking.listener import InMLflow
@@ -37,15 +41,19 @@ DATASETS = [
 PARAMS = {"lam": 0.15, "teacher": "none", "seed": 0}
 
 
-def record(t: int) -> dict[str, Any]:
-    return {
-        "round": t, "time": 1_700_000_000.0 + 60 * t, "loss": 0.5 / (t + 1) if t else None,
-        "squared_error": 0.25 / (t + 1) if t else None, "patches_per_second": 100.0 * t if t else None,
-        "importance": {"mean": 0.1 * t, "saturated": 0.0, "p50": 0.2 * t}, "seconds": {"theta": 3.0, "evaluation": 0.5},
-        "system": {"memory_GB": 0.5, "workers": 2},
-        "validation": [{"set": "val", "scale": 2, "psnr": 30.0 + t, "ssim": 0.9, "images": 2}],
-        "test": [{"set": "Set5", "scale": 3, "psnr": 31.0 + t, "ssim": 0.8, "images": 5}],
-    }  # fmt: skip
+def row(name: str, psnr: float, scale: int = 2, ssim: float = 0.9) -> Row:
+    return Row(set=name, scale=scale, psnr=psnr, ssim=ssim, images=2)
+
+
+def record(t: int) -> RoundRecord:
+    spread = Spread(mean=0.1 * t, saturated=0.0, p05=0.0, p25=0.1 * t, p50=0.2 * t, p75=0.3 * t, p95=0.3 * t)
+    return RoundRecord(
+        round=t, time=1_700_000_000.0 + 60 * t, loss=0.5 / (t + 1) if t else None,
+        squared_error=0.25 / (t + 1) if t else None, patches_per_second=100.0 * t if t else None,
+        importance=spread, seconds={"theta": 3.0, "evaluation": 0.5}, epochs=(),
+        system={"memory_GB": 0.5, "workers": 2}, validation=(row("val", 30.0 + t),),
+        test=(row("Set5", 31.0 + t, scale=3, ssim=0.8),),
+    )  # fmt: skip
 
 
 def picture(t: int) -> bytes:
@@ -55,16 +63,20 @@ def picture(t: int) -> bytes:
 
 def commit(directory: RunDirectory, t: int) -> None:
     """What a worker leaves of a round, as far as MLflow is concerned."""
-    write_json(directory.record_path(t), record(t))
+    write_record(directory.record_path(t), record(t))
     write_bytes(directory.record_path(t).with_suffix("") / "importance-0.png", picture(t))
-    manifest = directory.manifest()
-    directory.write_manifest(manifest | {"last_round": t})
+    directory.write_manifest(replace(directory.manifest(), last_round=t))
+
+
+def trial(directory: RunDirectory, asked: int | None = None, **changes: Any) -> Trial:
+    """The run as its directory says, with as many rounds as were asked for, and what is changed in it."""
+    return replace(read_trial(directory.path, asked), **{"name": "a trial", **changes})
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(UPath(tmp_path / "runs" / "0123abcd"))
-    made.create(RunConfig(rounds=3), precision="fp32", threads=1, workers=1)
+    made.create(RunConfig(rounds=3), corpus="0123", precision="fp32", threads=1, workers=1)
     return made
 
 
@@ -103,7 +115,7 @@ def expected(last: int) -> list[tuple[int, float, int]]:
 def test_a_sweep_is_a_parent_and_a_trial_its_child(track: Callable[..., Tracker], directory: RunDirectory) -> None:
     tracker = track()
     commit(directory, 0)
-    child = tracker.client.get_run(tracker.mirror(directory, "a trial", PARAMS))
+    child = tracker.client.get_run(tracker.mirror(trial(directory), PARAMS))
     parent = tracker.client.get_run(tracker.parent)
     assert (parent.info.run_name, parent.data.params) == ("mini", {"epochs": "3"})
     assert parent.data.tags["mlflow.note.content"] == "`the command`"
@@ -127,7 +139,7 @@ def test_every_round_is_sent_once_with_its_own_step_and_time(
     for t in range(3):
         commit(directory, t)
         for again in (tracker, tracker, track()):  # the last one is a restarted job
-            seen.add(again.mirror(directory, "a trial", PARAMS))
+            seen.add(again.mirror(trial(directory), PARAMS))
     (run_id,) = seen
     assert rounds_sent(tracker, run_id) == expected(2)
     assert [step for step, _, _ in rounds_sent(tracker, run_id, "theta/loss")] == [1, 2]
@@ -144,7 +156,7 @@ def test_another_sweep_has_its_own_runs(track: Callable[..., Tracker], directory
     commit(directory, 0)
     one, two = track("sweep-1"), track("sweep-2")
     assert one.parent != two.parent
-    assert one.mirror(directory, "a trial", PARAMS) != two.mirror(directory, "a trial", PARAMS)
+    assert one.mirror(trial(directory), PARAMS) != two.mirror(trial(directory), PARAMS)
     assert len(runs(one)) == 4
 
 
@@ -156,7 +168,7 @@ def test_an_outage_loses_and_repeats_nothing(
     if broken not in ("create_run", "search_runs", "log_inputs"):
         first = 1
         commit(directory, 0)
-        tracker.mirror(directory, "a trial", PARAMS)
+        tracker.mirror(trial(directory), PARAMS)
     with monkeypatch.context() as patch:
 
         def away(*_: Any, **__: Any) -> None:
@@ -166,8 +178,8 @@ def test_an_outage_loses_and_repeats_nothing(
         for t in range(first, 3):
             commit(directory, t)
             with pytest.raises(MlflowException, match="is away"):
-                tracker.mirror(directory, "a trial", PARAMS)
-    run_id = tracker.mirror(directory, "a trial", PARAMS)
+                tracker.mirror(trial(directory), PARAMS)
+    run_id = tracker.mirror(trial(directory), PARAMS)
     assert rounds_sent(tracker, run_id) == expected(2)
     assert [len(images(tracker, run_id, t)) for t in range(3)] == [2, 2, 2]
     assert len(tracker.client.get_run(run_id).inputs.dataset_inputs) == 2
@@ -186,27 +198,27 @@ def test_an_outage_between_a_run_and_its_parameters_loses_neither(
 
         patch.setattr(tracker.client, "log_batch", away)
         with pytest.raises(MlflowException, match="is away"):
-            tracker.mirror(directory, "a trial", PARAMS)
-    run = tracker.client.get_run(tracker.mirror(directory, "a trial", PARAMS))
+            tracker.mirror(trial(directory), PARAMS)
+    run = tracker.client.get_run(tracker.mirror(trial(directory), PARAMS))
     assert run.data.params == {key: str(value) for key, value in PARAMS.items()}
     assert rounds_sent(tracker, run.info.run_id) == expected(0)
 
 
 @pytest.mark.parametrize(("status", "shown"), [("finished", "FINISHED"), ("failed", "FAILED"), ("stopped", "KILLED")])
 def test_how_a_trial_ended_is_shown(
-    track: Callable[..., Tracker], directory: RunDirectory, status: str, shown: str
+    track: Callable[..., Tracker], directory: RunDirectory, status: State, shown: str
 ) -> None:
     tracker = track()
     commit(directory, 0)
     for name in ("student.safetensors", "config.json"):
         write_bytes(directory.path / name, name.encode())
-    run_id = tracker.mirror(directory, "a trial", PARAMS)
+    run_id = tracker.mirror(trial(directory), PARAMS)
     for _ in range(2):
-        tracker.finish(run_id, status, directory)
+        tracker.finish_trial(run_id, trial(directory, asked=0, status=status))
     run = tracker.client.get_run(run_id)
     assert (run.info.status, run.data.tags["ail.result"]) == (shown, status)
     # However late it is sent, it began when its directory was made and ended with its last round.
-    assert run.info.start_time == int(directory.manifest()["created"] * 1000)
+    assert run.info.start_time == int(directory.manifest().created * 1000)
     assert run.info.end_time == 1_700_000_000_000
     files = {file.path for file in tracker.client.list_artifacts(run_id) if not file.is_dir}
     assert files == ({"student.safetensors", "config.json"} if status == "finished" else set())
@@ -254,7 +266,7 @@ def test_a_server_that_goes_away_is_said_without_its_password(
     plan = make_plan(tmp_path)
     plan.open(RunDirectory(plan.directory), Placement())
     ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
-    monitor = Monitor(InMLflow(Away(), {}, print), ledger, print)  # type: ignore[arg-type]
+    monitor = Monitor(InMLflow(Away(), Facts(), print), ledger, print, {})  # type: ignore[arg-type]
     monitor.started(plan)
     monitor.heard(plan)
     said = "".join(capsys.readouterr())
@@ -265,20 +277,16 @@ def test_a_server_that_goes_away_is_said_without_its_password(
 
 def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[..., TrialPlan], tmp_path: Path) -> None:
     class Told:
-        facts: Mapping[str, Any] = {}
         rounds: Sequence[Reached] = ()
 
-        def trial(
-            self, plan: TrialPlan, status: str | None, *, below: bool, reached: Sequence[Reached]
-        ) -> dict[str, Any]:
+        def trial(self, trial: Trial, config: RunConfig, reached: Sequence[Reached], *, over: bool) -> None:
             self.rounds = reached
-            return {}
 
     def reach(plan: TrialPlan, *decibels: float) -> None:
         directory = RunDirectory(plan.directory)
         for t, psnr in enumerate(decibels):
-            write_json(directory.record_path(t), record(t) | {"validation": [{"set": "v", "scale": 2, "psnr": psnr}]})
-        directory.write_manifest(directory.manifest() | {"last_round": len(decibels) - 1})
+            write_record(directory.record_path(t), replace(record(t), validation=(row("v", psnr),)))
+        directory.write_manifest(replace(directory.manifest(), last_round=len(decibels) - 1))
 
     def told() -> list[float]:
         return [values["best"] for _, values in record_of_both.rounds]
@@ -288,7 +296,7 @@ def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[.
         plan.open(RunDirectory(plan.directory), Placement())
     record_of_both = Told()
     ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=2)
-    monitor = Monitor(record_of_both, ledger, lambda line: None)  # type: ignore[arg-type]
+    monitor = Monitor(record_of_both, ledger, lambda line: None, {})  # type: ignore[arg-type]
     for plan, decibels, known in (
         (plans[0], (30.0, 31.0), []),  # the other one has not begun
         (plans[1], (30.5,), [30.5]),
@@ -304,7 +312,8 @@ def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[.
 
 def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
     assert set(metrics_of(record(0))) == {
-        "importance/mean", "importance/saturated", "importance/p50", "time/theta_s", "time/evaluation_s",
+        "importance/mean", "importance/saturated", "importance/p05", "importance/p25", "importance/p50",
+        "importance/p75", "importance/p95", "time/theta_s", "time/evaluation_s",
         "system/memory_GB", "system/workers", "dB/PSNR",
         "dB/val_val_x2", "ssim/val_val_x2",
         "dB/test_Set5_x3", "ssim/test_Set5_x3",
@@ -315,14 +324,13 @@ def test_metrics_are_named_with_their_units_and_absent_ones_left_out() -> None:
     }  # fmt: skip
     assert metrics["dB/test_Set5_x3"] == 32.0
     assert metrics["dB/PSNR"] == 31.0  # of the validation images
-    assert metrics_of(record(1) | {"validation": []})["dB/PSNR"] == 32.0
+    assert metrics_of(replace(record(1), validation=()))["dB/PSNR"] == 32.0
     assert metrics["theta/crops_per_s"] == 100.0
     assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_what_mlflow_would_refuse_in_a_name_is_left_out_of_it() -> None:
-    named = record(0)
-    named["validation"][0]["set"] = "photos (1)"
+    named = replace(record(0), validation=(row("photos (1)", 30.0),))
     assert {"dB/val_photos-1_x2", "ssim/val_photos-1_x2"} <= set(metrics_of(named))
 
 
@@ -334,9 +342,9 @@ def test_a_finished_run_that_goes_on_gets_its_new_student(
         commit(directory, t)
         for name in ("student.safetensors", "config.json"):
             write_bytes(directory.path / name, weights)
-        run_id = tracker.mirror(directory, "a trial", PARAMS)
+        run_id = tracker.mirror(trial(directory), PARAMS)
         assert tracker.client.get_run(run_id).data.tags["ail.result"] == "running"
-        tracker.finish(run_id, "finished", directory)
+        tracker.finish_trial(run_id, trial(directory, asked=t))
         assert Path(tracker.client.download_artifacts(run_id, "student.safetensors")).read_bytes() == weights
 
 
@@ -375,15 +383,15 @@ def test_a_run_at_or_below_bicubic_is_tagged_and_loses_the_tag_when_it_gets_bett
 ) -> None:
     tracker = track()
     commit(directory, 0)
-    run_id = tracker.mirror(directory, "a trial", PARAMS)
+    run_id = tracker.mirror(trial(directory), PARAMS)
     for below, tag in ((True, "true"), (False, "false")):
-        tracker.finish(run_id, "stopped", directory, None, below)
+        tracker.finish_trial(run_id, trial(directory, below_bicubic=below))
         assert tracker.client.get_run(run_id).data.tags["ail.below_bicubic"] == tag
 
 
 REFERENCES = {
-    "bicubic": {"validation": [{"set": "val", "scale": 2, "psnr": 29.5, "ssim": 0.8}], "test": []},
-    "teacher=vdsr": {"validation": [{"set": "val", "scale": 2, "psnr": 33.0, "ssim": 0.95}], "test": []},
+    "bicubic": Rows(validation=(row("val", 29.5, ssim=0.8),)),
+    "teacher=vdsr": Rows(validation=(row("val", 33.0, ssim=0.95),)),
 }
 REACHED = [(1_700_000_000.0 + 60 * t, {"best": best, "gain": 0.25 * t}) for t, best in enumerate((30.0, 31.5, 31.5))]
 
@@ -414,10 +422,10 @@ def test_rounds_that_an_older_version_sent_are_sent_under_their_new_names(
     for t in range(2):
         commit(directory, t)
     tracker = track()
-    run_id = tracker.mirror(directory, "a trial", PARAMS, rounds=0)
+    run_id = tracker.mirror(trial(directory, asked=0), PARAMS)
     tracker.client.delete_tag(run_id, "ail.last_round_2")
     tracker.client.set_tag(run_id, "ail.last_round", "1")
-    assert track().mirror(directory, "a trial", PARAMS) == run_id
+    assert track().mirror(trial(directory), PARAMS) == run_id
     assert curve(tracker, run_id, "dB/PSNR") == [(0, 30.0), (1, 31.0)]
     assert rounds_sent(tracker, run_id) == expected(1)  # one that kept its name is not there twice
 
@@ -429,13 +437,13 @@ def test_what_somebody_deleted_is_there_again(
 ) -> None:
     tracker = track()
     commit(directory, 0)
-    child = tracker.mirror(directory, "a trial", PARAMS)
+    child = tracker.mirror(trial(directory), PARAMS)
     tracker.compare(REACHED[:1])
     for run_id in [tracker.parent] * (deleted != "child") + [child] * (deleted != "parent"):
         tracker.client.delete_run(run_id)
     commit(directory, 1)
     tracker = track() if restarted else tracker
-    child = tracker.mirror(directory, "a trial", PARAMS)
+    child = tracker.mirror(trial(directory), PARAMS)
     tracker.compare(REACHED[:2])
     if deleted != "child":
         tracker.client.delete_run(tracker.parent)
@@ -451,16 +459,16 @@ def test_a_run_that_is_gone_for_good_is_made_anew_with_all_its_rounds(
 ) -> None:
     tracker = track()
     commit(directory, 0)
-    gone = [tracker.mirror(directory, "a trial", PARAMS), tracker.parent]
+    gone = [tracker.mirror(trial(directory), PARAMS), tracker.parent]
     store = tracker.client._tracking_client.store
     for run_id in gone:  # as `mlflow gc` does
         tracker.client.delete_run(run_id)
         store._hard_delete_run(run_id)
     commit(directory, 1)
     with pytest.raises(MlflowException):  # told as an outage is
-        tracker.mirror(directory, "a trial", PARAMS)
+        tracker.mirror(trial(directory), PARAMS)
     again = track()
-    child = again.mirror(directory, "a trial", PARAMS)
+    child = again.mirror(trial(directory), PARAMS)
     assert child not in gone
     assert again.client.get_run(child).data.tags["mlflow.parentRunId"] == again.parent
     assert rounds_sent(again, child) == expected(1)
@@ -470,21 +478,19 @@ def test_what_is_longer_than_mlflow_takes_is_clipped_and_counted(
     track: Callable[..., Tracker], directory: RunDirectory, tmp_path: Path
 ) -> None:
     folders = tuple(f"{tmp_path}/{'a photographer of birds ' * 3}{i:03}" for i in range(130))
-    sweep = SweepConfig(train=folders, teacher=tuple(f"teacher-{i:03}" for i in range(130)), width=(8, 13))
+    sweep = SweepConfig.of(train=folders, teacher=tuple(f"teacher-{i:03}" for i in range(130)), width=(8, 13))
     name, note = sweep_title("mini", sweep), sweep_note(sweep, f"python jobs/ail_sweep.py {' '.join(folders)}")
     pair = SimpleNamespace(content="0")
     corpus = SimpleNamespace(pairs=[pair] * 130, digest="0123456789abcdef", pixels=10**7)
-    inputs = datasets(sweep, SimpleNamespace(corpus=corpus, validation=[], test=[]))  # type: ignore[arg-type]
+    inputs = datasets(sweep, [SimpleNamespace(corpus=corpus, validation=[], test=[])])  # type: ignore[arg-type]
     tracker = Tracker(
         f"sqlite:///{tmp_path / 'mlflow.db'}", sweep="long", name=name, note=note, params=sweep_params(sweep),
         datasets=inputs,
     )  # fmt: skip
     commit(directory, 0)
-    long = record(0)
-    long["validation"][0]["set"] = "s" * 250
-    write_json(directory.record_path(0), long)
+    write_record(directory.record_path(0), replace(record(0), validation=(row("s" * 250, 30.0),)))
     write_bytes(directory.record_path(0).with_suffix("") / f"{'s' * 240}-x2-0.png", picture(0))
-    child = tracker.client.get_run(tracker.mirror(directory, "t" * 400, {"teacher": "v" * 9000}))
+    child = tracker.client.get_run(tracker.mirror(trial(directory, name="t" * 400), {"teacher": "v" * 9000}))
     parent = tracker.client.get_run(tracker.parent)
     assert re.fullmatch(r"mini: vdsr ×2, width 8 13, teacher teacher-000 .* and 12\d more", parent.info.run_name)
     assert re.search(r"Trained on .*birds 000, .* and 12\d more; rounds", parent.data.tags["mlflow.note.content"])

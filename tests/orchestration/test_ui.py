@@ -80,7 +80,7 @@ def tiny_job(files: TinyFiles, **more: Any) -> SweepJob:
         "rounds": 2, "epochs": 1, "crops": 1024, "learning_rate": 3e-3, "width": (2, 3), "teacher": ("none",),
         "rule": ("eq7", "uniform"),
     }  # fmt: skip
-    return SweepJob(sweep=SweepConfig(**{**files.protocol(), **budget, **more}), local=True)
+    return SweepJob(sweep=SweepConfig.of(**{**files.protocol(), **budget, **more}), local=True)
 
 
 @contextlib.contextmanager
@@ -220,7 +220,7 @@ def test_the_list_shows_the_sweep_its_trials_and_their_data(page: Page, experime
 
 
 def test_four_runs_compare_by_what_was_searched(page: Page, experiment: str, site: Site) -> None:
-    runs = json.dumps([trial["mlflow_run_id"] for trial in site.summary["trials"]])
+    runs = json.dumps([trial.mlflow_run_id for trial in site.summary.trials])
     page.open(f'compare-runs?runs={runs}&experiments=["{experiment}"]', "Comparing 4 Runs", *NAMES, "not read")
     page.shows("Parallel Coordinates Plot", "rule", "width", "student_weights", "dB/val_val_x2", "theta/loss")
     page.find("//*[contains(@class, 'js-plotly-plot')]//*[name()='svg']")
@@ -229,7 +229,7 @@ def test_four_runs_compare_by_what_was_searched(page: Page, experiment: str, sit
 def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
     page: Page, experiment: str, site: Site
 ) -> None:
-    trial = next(t for t in site.summary["trials"] if t["name"] == NAMES[0])
+    trial = next(t for t in site.summary.trials if t["name"] == NAMES[0])
     run = f"experiments/{experiment}/runs/{trial['mlflow_run_id']}"
     page.open(run, NAMES[0], "Question.", "width 2 or 3, rule eq7 or uniform?", "the command", "train (", "Datasets")
     page.shows("Parent run", TITLE)  # it is asked for later
@@ -251,14 +251,14 @@ def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
 
 
 def test_the_champion_has_a_page_with_its_alias_and_its_signature(page: Page, site: Site) -> None:
-    best = site.summary["trials"][0]
+    best = site.summary.trials[0]
     page.open("models/ail-ray-x2/versions/1", "champion", best["name"], f"{best['validation'][0]['psnr']:.2f} dB")
     page.shows("Reads the bicubic-upsampled image", "Inputs (1)", "Outputs (1)")
 
 
 def test_mlflow_serves_the_champion_with_the_pixels_that_we_make(site: Site, tmp_path: Path) -> None:
     weights = fetch_champion(site.uri, 2, tmp_path)
-    assert weights.read_bytes() == Path(site.summary["trials"][0]["weights"]).read_bytes()
+    assert weights.read_bytes() == Path(site.summary.trials[0]["weights"]).read_bytes()
     (evaluation,) = (site.folder / "ail_out" / "evaluation").glob("*.safetensors")
     images = EvaluationImages.load(UPath(evaluation))
     model = load_model(weights).eval()

@@ -1,18 +1,21 @@
 """Folders of sweeps with chosen numbers, as a driver and its workers leave them, without any training."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from upath import UPath
 
-from ail_ray.files import digest_of, write_bytes, write_json
+from ail_ray.files import digest_of, write_bytes, write_record
 from ail_ray.imaging.panels import as_png, grey_map, side_by_side
-from ail_ray.learning.config import RunConfig, described
+from ail_ray.learning.config import RunConfig, described, parameters
+from ail_ray.learning.records import Row, Rows, Spread
 from ail_ray.runs.directory import RunDirectory
-from ail_ray.runs.status import title
-from ail_ray.sweeps.sweep_file import Ledger
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.trial import title
+from ail_ray.sweeps.sweep_file import Begun, Ledger
 
 AIL = {"rule": "eq7", "teacher": "tiny"}
 CONTROL = {"rule": "uniform"}
@@ -24,7 +27,7 @@ class MadeSweep:
     def __init__(
         self, out: Path, *, rounds: int = 2, command: str = "python jobs/ail_sweep.py demo", **protocol: Any
     ) -> None:
-        self.out, self.trials = UPath(out), list[dict[str, Any]]()
+        self.out = UPath(out)
         self.protocol = {
             "train": ("sample",), "validation": ("val",), "test": ("Set5",), "depth": 4, "crops": 64, "rounds": rounds,
             "init": "identity",
@@ -44,14 +47,16 @@ class MadeSweep:
         """A trial that has measured so many dB in its rounds; `finished` if those are all."""
         config = RunConfig(**self.protocol, **searched)
         directory = RunDirectory(self.out / "runs" / digest_of(described(config)))
-        self.ledger.began(title(config), directory.path, config)
-        manifest = directory.create(config, pairs=14, pixels=2_000_000, precision="fp32", threads=1, workers=1)
+        self.ledger.began(Begun(name=title(config), directory=str(directory.path), parameters=parameters(config)))
+        manifest = directory.create(
+            config, corpus="0123456789abcdef", pairs=14, pixels=2_000_000, precision="fp32", threads=1, workers=1
+        )
         for t, psnr in enumerate(psnrs):
-            write_json(directory.record_path(t), record(config, t, psnr))
+            write_record(directory.record_path(t), record(config, t, psnr))
             if pictures:
                 for name, png in drawn(t, psnr).items():
                     write_bytes(directory.record_path(t).with_suffix("") / name, png)
-        directory.write_manifest(manifest | {"last_round": len(psnrs) - 1})
+        directory.write_manifest(replace(manifest, last_round=len(psnrs) - 1))
         return directory
 
     def seeds(self, psnrs: Sequence[float], **searched: Any) -> None:
@@ -60,18 +65,25 @@ class MadeSweep:
             self.trial(psnr - 2, psnr - 1, psnr, seed=seed, **searched)
 
 
-def record(config: RunConfig, t: int, psnr: float) -> dict[str, Any]:
+def row(name: str, psnr: float) -> Row:
+    return Row(set=name, scale=2, psnr=psnr, ssim=0.9, images=3)
+
+
+def rows(validation: float, test: float | None = None) -> Rows:
+    """What something has measured on `val`, and maybe on Set5."""
+    return Rows(validation=(row("val", validation),), test=() if test is None else (row("Set5", test),))
+
+
+def record(config: RunConfig, t: int, psnr: float) -> RoundRecord:
     """What a round measures: `psnr` on validation images, 3 dB more on test images."""
-
-    def rows(sets: Sequence[str], more: float) -> list[dict[str, Any]]:
-        return [{"set": name, "scale": 2, "psnr": psnr + more, "ssim": 0.9, "images": 3} for name in sets]
-
     mean = 1.0 if config.rule == "uniform" else 0.5 + 0.125 * t
-    return {
-        "round": t, "time": 1e9 + t, "seconds": {"theta": 1.0}, "importance": {"mean": mean, "saturated": mean / 2},
-        "validation": rows(config.validation, 0), "test": rows(config.test, 3), "epochs": [], "loss": 1e-3 / (t + 1),
-        "squared_error": 2e-3 / (t + 1), "patches_per_second": 100.0,
-    }  # fmt: skip
+    quantiles = dict.fromkeys(("p05", "p25", "p50", "p75", "p95"), mean)
+    return RoundRecord(
+        round=t, time=1e9 + t, seconds={"theta": 1.0}, importance=Spread(mean=mean, saturated=mean / 2, **quantiles),
+        validation=tuple(row(name, psnr) for name in config.validation),
+        test=tuple(row(name, psnr + 3) for name in config.test), epochs=(), loss=1e-3 / (t + 1),
+        squared_error=2e-3 / (t + 1), patches_per_second=100.0,
+    )  # fmt: skip
 
 
 def drawn(t: int, psnr: float) -> dict[str, bytes]:

@@ -29,6 +29,7 @@ from ail_ray.imaging.bank import Crops
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import first_importance, next_importance
 from ail_ray.learning.networks import VDSR, build_model
+from ail_ray.learning.records import Measured
 from ail_ray.learning.theta import weighted_loss
 from ail_ray.learning.weights import save_model
 from ail_ray.machine import machine
@@ -139,7 +140,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs through Ray become runs in this process; says which they were."""
     runs: list[str] = []
 
-    def run(plan: TrialPlan, placement: Placement, report: Callable[[dict[str, Any]], None]) -> RunDirectory:
+    def run(plan: TrialPlan, placement: Placement, report: Callable[[Measured], None]) -> RunDirectory:
         runs.append(str(plan.directory))
         return run_local(plan, 1, torch.device("cpu"), report)
 

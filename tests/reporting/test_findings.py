@@ -1,16 +1,21 @@
 """What a sweep found: intervals as worked out by hand, each student beside its own control, sentences that fit."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
-from made_sweep import AIL, CONTROL, MadeSweep
+from made_sweep import AIL, CONTROL, MadeSweep, rows
 from upath import UPath
 
 from ail_ray.files import write_json
 from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.reporting import sentences
-from ail_ray.reporting.findings import Estimate, findings
+from ail_ray.reporting.findings import findings
+from ail_ray.runs.trial import Trial
+from ail_ray.sweeps.controls import Estimate
+from ail_ray.sweeps.sweep_file import Summary, write_summary
 
 T2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom
 
@@ -131,28 +136,31 @@ def test_every_trial_has_its_state(tmp_path: Path) -> None:
     sweep.trial(28, 29, 30, seed=0, **AIL)
     sweep.trial(28, 29, seed=1, **AIL)
     failed, damaged, gone = (sweep.trial(28, 29, seed=seed, **AIL) for seed in (2, 3, 4))
-    sweep.ledger.failed(failed.path, "the loss is nan")
+    sweep.ledger.failed(str(failed.path), "the loss is nan")
     write_json(damaged.record_path(1), {"round": 1})
     shutil.rmtree(str(gone.path))
-    trials = {trial.seed: trial for trial in findings(sweep.out).trials}
-    assert {seed: trial.state for seed, trial in trials.items()} == {
+    found = findings(sweep.out)
+    trials = {trial.seed: trial for trial in found.trials}
+    assert {seed: trial.status for seed, trial in trials.items()} == {
         0: "finished", 1: "stopped", 2: "failed", 3: "unreadable", 4: "unreadable",
     }  # fmt: skip
     assert trials[2].reason == "the loss is nan"
-    assert "KeyError" in trials[3].reason
-    assert [trial.gone for trial in trials.values()].count(True) == trials[4].gone
+    assert "round-001.json: damaged" in trials[3].reason
+    assert found.gone == {trials[4].directory}
 
 
 def test_runs_that_are_gone_leave_the_numbers_of_the_summary(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     run = sweep.trial(28, 29, 30, **AIL)
-    rows = [{"set": "val", "scale": 2, "psnr": 30.0, "ssim": 0.9}]
-    entry = sweep.ledger.content["trials"][0] | {"status": "finished", "validation": rows, "test": []}
+    entry = msgspec.to_builtins(sweep.ledger.content.trials[0])  # as versions before this one wrote it
+    del entry["reason"]
+    entry |= {"status": "finished", "validation": [{"set": "val", "scale": 2, "psnr": 30.0, "ssim": 0.9}], "test": []}
     write_json(sweep.out / "summary.json", {"trials": [entry]})
     shutil.rmtree(str(run.path))
-    (condition,) = findings(sweep.out).conditions
+    found = findings(sweep.out)
+    (condition,) = found.conditions
     assert condition.psnr.mean == 30.0
-    assert condition.trials[0].gone
+    assert condition.trials[0].directory in found.gone
 
 
 def test_a_folder_may_be_looked_at_elsewhere_and_runs_may_have_gone_further(tmp_path: Path) -> None:
@@ -160,7 +168,7 @@ def test_a_folder_may_be_looked_at_elsewhere_and_runs_may_have_gone_further(tmp_
     sweep.trial(28, 29, 35, **AIL)  # a later sweep asked for more rounds of the same run
     (tmp_path / "there").rename(tmp_path / "here")
     (trial,) = findings(UPath(tmp_path / "here")).trials
-    assert (trial.state, trial.psnr, len(trial.records)) == ("finished", 29.0, 2)
+    assert (trial.status, trial.psnr, len(trial.records)) == ("finished", 29.0, 2)
 
 
 @pytest.mark.parametrize(("value", "form", "text"), [
@@ -184,13 +192,10 @@ def test_bicubic_and_teacher_stand_beside_the_students(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     run = sweep.trial(28.0, 29.0, 30.0, seed=0, **AIL)
     assert findings(sweep.out).references == {}, "as in a sweep of before"
-    rows = {
-        group: [{"set": name, "scale": 2, "psnr": psnr, "ssim": 0.9}]
-        for group, name, psnr in (("validation", "val", 30.0), ("test", "Set5", 33.66))
-    }
-    run.write_manifest(run.manifest() | {"references": {"bicubic": rows, "teacher": rows}})
+    held = rows(30.0, 33.66)
+    run.write_manifest(replace(run.manifest(), references={"bicubic": held, "teacher": held}))
     found = findings(sweep.out)
-    assert found.references == {"bicubic": rows, "teacher=tiny": rows}
+    assert found.references == {"bicubic": held, "teacher=tiny": held}
     assert found.trials[0].useless == "it ends at or below bicubic interpolation"
     assert "Held against: bicubic 30.00 dB, teacher=tiny 30.00 dB on the same images." in said(sweep)
 
@@ -198,13 +203,15 @@ def test_bicubic_and_teacher_stand_beside_the_students(tmp_path: Path) -> None:
 def test_runs_that_are_gone_keep_what_the_summary_says_of_them(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     run = sweep.trial(28, 29, 30, **AIL)
-    rows = {"validation": [{"set": "val", "scale": 2, "psnr": 30.0, "ssim": 0.9}], "test": []}
-    entry = sweep.ledger.content["trials"][0] | rows
-    entry |= {"status": "finished", "dead": ["layers.3"], "below_bicubic": True}
-    write_json(sweep.out / "summary.json", {"trials": [entry], "references": {"bicubic": rows}})
+    (begun,) = sweep.ledger.content.trials
+    entry = Trial(
+        name=begun.name, directory=begun.directory, parameters=begun.parameters, status="finished",
+        validation=rows(30.0).validation, dead=("layers.3",), below_bicubic=True,
+    )  # fmt: skip
+    write_summary(sweep.out / "summary.json", Summary(trials=(entry,), references={"bicubic": rows(30.0)}))
     shutil.rmtree(str(run.path))
     found = findings(sweep.out)
-    assert found.references == {"bicubic": rows}
+    assert found.references == {"bicubic": rows(30.0)}
     useless = "layers.3 lets nothing through: the student is dead; it ends at or below bicubic interpolation"
     assert found.trials[0].useless == useless
     assert "1 finished (1 of them of no use: dead, or at or below bicubic)" in sentences.state(found)

@@ -7,13 +7,15 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from made_sweep import AIL, CONTROL, MadeSweep
+from made_sweep import AIL, CONTROL, MadeSweep, rows
 from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -21,7 +23,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from upath import UPath
 
-from ail_ray.files import write_bytes, write_json
+from ail_ray.files import write_bytes, write_json, write_record
 from ail_ray.imaging.panels import as_png
 from ail_ray.reporting import films, sweep_page
 from jobs.report import main
@@ -58,7 +60,7 @@ def sweep(tmp_path: Path) -> MadeSweep:
         for seed in (0, 1):
             for condition, psnr in ((AIL, 30 + gain + seed / 10), (CONTROL, 30 + seed / 5)):
                 made.trial(psnr - 2, psnr - 1, psnr, width=width, seed=seed, pictures=True, **condition)
-    made.ledger.failed(made.trial(28, width=8, seed=2, **AIL).path, "round 1, epoch 0: the loss is nan")
+    made.ledger.failed(str(made.trial(28, width=8, seed=2, **AIL).path), "round 1, epoch 0: the loss is nan")
     shutil.rmtree(str(made.trial(width=8, seed=3, **AIL).path))
     made.ledger.close("finished")
     return made
@@ -109,8 +111,7 @@ def test_a_student_of_no_use_is_a_failure(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     run = sweep.trial(28.0, 29.0, 30.0, seed=0, **AIL)
     assert "Failures None." in page_of(sweep.out).text
-    rows = {"validation": [{"set": "val", "scale": 2, "psnr": 30.0, "ssim": 0.9}], "test": []}
-    run.write_manifest(run.manifest() | {"references": {"bicubic": rows}})
+    run.write_manifest(replace(run.manifest(), references={"bicubic": rows(30.0)}))
     page = page_of(sweep.out)
     assert "Failures vdsr-f13 ×2 λ=0.15 teacher=tiny seed=0 finished it ends at or below bicubic" in page.text
     assert "finished, of no use" in page.text
@@ -136,9 +137,12 @@ def test_a_line_that_is_flat_is_said_to_be_one(sweep: MadeSweep) -> None:
 
 
 def test_a_running_sweep_and_one_of_an_older_version_have_pages(sweep: MadeSweep) -> None:
-    sweep.ledger.close("running")
+    write_record(sweep.out / "sweep.json", replace(sweep.ledger.content, state="running"))
     assert "Not over yet. 6 trials: 8 finished" in page_of(sweep.out).text
-    entries = [t | {"status": "finished", "validation": [], "test": []} for t in sweep.ledger.content["trials"][:8]]
+    entries = [msgspec.to_builtins(begun) for begun in sweep.ledger.content.trials[:8]]
+    for entry in entries:
+        del entry["reason"]
+        entry |= {"status": "finished", "validation": [], "test": []}
     write_json(sweep.out / "summary.json", {"trials": entries})
     (sweep.out / "sweep.json").unlink()
     page = page_of(sweep.out)
@@ -150,9 +154,10 @@ def test_a_running_sweep_and_one_of_an_older_version_have_pages(sweep: MadeSweep
 def test_nothing_hostile_acts(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path, command=HOSTILE, validation=(HOSTILE,), test=("<b>",))
     sweep.seeds([30.0, 31.0], **AIL | {"teacher": HOSTILE})
-    sweep.ledger.content["name"] = HOSTILE
-    sweep.ledger.content["trials"][0]["name"] = HOSTILE
-    sweep.ledger.failed(sweep.trial(20, seed=5, **CONTROL).path, HOSTILE)
+    first, *others = sweep.ledger.content.trials
+    trials = (replace(first, name=HOSTILE), *others)
+    sweep.ledger.content = replace(sweep.ledger.content, name=HOSTILE, trials=trials)
+    sweep.ledger.failed(str(sweep.trial(20, seed=5, **CONTROL).path), HOSTILE)
     page = page_of(tmp_path)
     assert len(page.all("script")) == len(page.all("style")) == 1
     assert not [a for _, a in page.elements if any(name.startswith("on") or name == "style" for name in a)]
@@ -200,7 +205,7 @@ def test_many_trials_are_cut_short_and_said_to_be(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sweep_page, "ROWS", 5)
     sweep = MadeSweep(tmp_path, rounds=0)
     for lam in np.linspace(0.1, 0.3, 12):
-        sweep.trial(30 + lam, lam=float(lam), **AIL)
+        sweep.trial(30 + float(lam), lam=float(lam), **AIL)
     page = page_of(tmp_path)
     assert "7 more are in sweep.json" in page.text
     marks = re.findall(r'<span class="mark c\d">([A-Z])</span>', (tmp_path / "report.html").read_text())
@@ -220,7 +225,7 @@ def test_a_table_run_has_its_rows_intervals_and_figures(tmp_path: Path) -> None:
     ]  # fmt: skip
     note = "`python jobs/paper_tables.py --budget mini --tables 1`, 9 runs, teacher vdsr."
     write_json(UPath(out / "table_1.json"), {"note": note, "rows": rows, "missing": ["BSD100: not measured"]})
-    sizes = [{"method": "VDSR-f13", "parameters": 28_000, "paper_parameters": "28K", "multiply_accumulates": 1.8e9,
+    sizes = [{"method": "VDSR-f13", "parameters": 28_000, "paper_parameters": "28K", "multiply_accumulates": 1_800_000_000,
               "paper_complexity": "115M", "seconds": 0.5, "paper_seconds": None, "set": "Set5"}]  # fmt: skip
     write_json(UPath(out / "table_3.json"), {"note": "`x`, one thread.", "rows": sizes, "missing": []})
     write_bytes(UPath(out / "figure_3.png"), as_png(np.zeros((30, 40), np.uint8)))

@@ -8,27 +8,31 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from made_sweep import record
 from upath import UPath
 
 from ail_ray.commands.sweep import run_sweeps
 from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import SweepConfig, described
+from ail_ray.files import read_record
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import initial_importance
 from ail_ray.learning.networks import VDSR
+from ail_ray.learning.records import Row
 from ail_ray.learning.weights import save_model
 from ail_ray.paper import study as paper
 from ail_ray.paper import tables
 from ail_ray.paper.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
 from ail_ray.paper.methods import FIGURES, METHODS, SETS, TABLES, printed
-from ail_ray.paper.study import Outcome, Results, Study, run
-from ail_ray.paper.tables import comparison, comparison_markdown, complexity
+from ail_ray.paper.study import Results, Study, run
+from ail_ray.paper.tables import RunTable, comparison, comparison_markdown, complexity
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.trial import Trial
 from jobs import paper_tables, train_teacher
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -54,31 +58,34 @@ def test_the_papers_numbers_are_all_there() -> None:
 def test_every_run_is_planned_once_and_has_a_matched_control() -> None:
     study = Study(tables=(1, 2, 3), scales=(2, 3), budget="mini", figures=(3, 4))
     wanted = study.experiments()
-    assert len({json.dumps(described(e.sweep), default=str) for e in wanted}) == len(wanted) == 1 + 8 * 2
-    assert {e.sweep.scales for e in wanted} == {(2, 3, 4), (2,), (3,)}, "the baseline is the paper's: all scales"
-    by_name = {(e.method.name, e.sweep.scales): e.sweep for e in wanted}
-    assert by_name["VDSR-f13", (2, 3, 4)].rounds == 0
-    assert by_name["VDSR-f13", (2, 3, 4)].crops == 3 * by_name["VDSR-f13, w = 1", (2,)].crops, "as many of each scale"
+    assert len({json.dumps(e.sweep.plain) for e in wanted}) == len(wanted) == 1 + 8 * 2
+    scales = {e.sweep.base.scales for e in wanted}
+    assert scales == {(2, 3, 4), (2,), (3,)}, "the baseline is the paper's: all scales"
+    assert {name for e in wanted for name in e.sweep.axes} == {"seed"}
+    by_name = {(e.method.name, e.sweep.base.scales): e.sweep for e in wanted}
+    baseline = by_name["VDSR-f13", (2, 3, 4)].base
+    assert baseline.rounds == 0
+    assert baseline.crops == 3 * by_name["VDSR-f13, w = 1", (2,)].base.crops, "as many of each scale"
     for (name, scales), sweep in by_name.items():
         control = METHODS[name].control
         if control is None:
             continue
-        other = by_name[control, scales]
-        assert (other.rule, other.restart, other.beta) == (("uniform",), "round", 0.0)
+        ours, theirs = sweep.base, by_name[control, scales].base
+        assert (theirs.rule, theirs.restart, theirs.beta) == ("uniform", "round", 0.0)
         for field in ("epochs", "crops", "batch", "optimizer", "learning_rate", "width", "network", "start"):
-            assert getattr(other, field) == getattr(sweep, field), (name, field)
-        ours, theirs = (next(iter(config.grid())).trained_rounds for config in (sweep, other))
-        assert ours == theirs, name
-    assert by_name["VDSR-f13+AIL", (2,)].seed == by_name["VDSR-f13, w = 1", (2,)].seed == (0, 1, 2)
-    assert by_name["VDSR-f13+AIL, reference rule", (2,)].seed == (0, 1, 2)
-    assert by_name["VDSR-f13+Distil", (2,)].seed == (0,)
+            assert getattr(theirs, field) == getattr(ours, field), (name, field)
+        assert ours.trained_rounds == theirs.trained_rounds, name
+    seeds = {name: sweep.values["seed"] for (name, scales), sweep in by_name.items() if scales == (2,)}
+    assert seeds["VDSR-f13+AIL"] == seeds["VDSR-f13, w = 1"] == (0, 1, 2)
+    assert seeds["VDSR-f13+AIL, reference rule"] == (0, 1, 2)
+    assert seeds["VDSR-f13+Distil"] == 0
     assert {name for methods in FIGURES.values() for name in methods} <= METHODS.keys()
 
 
 def test_fsrcnn_gets_crops_of_its_scale() -> None:
-    sweeps = [e.sweep for e in Study(tables=(8,), scales=(2, 3, 4)).experiments()]
-    assert len(sweeps) == 9
-    assert {(sweep.scales, sweep.crop) for sweep in sweeps} == {((2,), 42), ((3,), 42), ((4,), 44)}
+    runs = [e.sweep.base for e in Study(tables=(8,), scales=(2, 3, 4)).experiments()]
+    assert len(runs) == 9
+    assert {(run.scales, run.crop) for run in runs} == {((2,), 42), ((3,), 42), ((4,), 44)}
 
 
 def test_a_study_that_cannot_be_is_refused_with_all_problems() -> None:
@@ -149,8 +156,12 @@ def test_a_study_in_a_submitted_job_wants_absolute_paths() -> None:
     ]
 
 
-def trial(psnr: float) -> Outcome:
-    return Outcome("", [{"test": [{"set": "Set5", "scale": 2, "psnr": psnr, "ssim": psnr / 40}]}], "")
+def on_set5(psnr: float) -> tuple[Row]:
+    return (Row(set="Set5", scale=2, psnr=psnr, ssim=psnr / 40),)
+
+
+def trial(psnr: float) -> Trial:
+    return Trial(name="", directory="", parameters={}, status="finished", test=on_set5(psnr))
 
 
 def test_means_intervals_and_gains_are_over_the_seeds() -> None:
@@ -161,17 +172,17 @@ def test_means_intervals_and_gains_are_over_the_seeds() -> None:
         ("VDSR-f13", 2): {0: trial(36.5)},
     }
     rows, missing = comparison(1, study, results)
-    by_name = {row["method"]: row for row in rows}
+    by_name = {row.method: row for row in rows}
     ours = by_name["VDSR-f13+AIL"]
-    assert ours["psnr"] == pytest.approx(37.1)
-    assert ours["psnr_interval"] == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
-    assert ours["gain"] == pytest.approx(0.075), "over the seeds that both have"
-    assert (ours["seeds"], ours["gain_seeds"]) == ([0, 1, 2], [0, 1])
-    assert ours["gain_interval"] == pytest.approx(12.7062 * np.std([0.1, 0.05], ddof=1) / 2**0.5, rel=1e-4)
-    assert (ours["paper_psnr"], ours["paper_ssim"]) == (37.43, 0.9591)
-    assert ours["difference"] == pytest.approx(37.1 - 37.43)
-    assert "gain" not in by_name["VDSR-f13"]
-    assert by_name["VDSR-f13"]["psnr_interval"] is None
+    assert ours.psnr == pytest.approx(37.1)
+    assert ours.psnr_interval == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)  # Student's t, 2 degrees
+    assert ours.gain == pytest.approx(0.075), "over the seeds that both have"
+    assert (ours.seeds, ours.gain_seeds) == ((0, 1, 2), (0, 1))
+    assert ours.gain_interval == pytest.approx(12.7062 * np.std([0.1, 0.05], ddof=1) / 2**0.5, rel=1e-4)
+    assert (ours.paper_psnr, ours.paper_ssim) == (37.43, 0.9591)
+    assert ours.difference == pytest.approx(37.1 - 37.43)
+    baseline = by_name["VDSR-f13"]
+    assert (baseline.control, baseline.gain, baseline.gain_seeds, baseline.psnr_interval) == (None, None, (), None)
     for name in ("VDSR-f13+AIL+init_0", "VDSR-f13+AIL+init_r"):
         assert f"{name} ×2: no run has finished" in missing
     text = comparison_markdown(1, rows, missing, "a note")
@@ -186,13 +197,13 @@ def test_means_intervals_and_gains_are_over_the_seeds() -> None:
 def test_table_3_is_counted_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {name: tables.COMPLEXITY[name] for name in ("VDSR-f22", "VDSR-f13", "FSRCNN")}
     monkeypatch.setattr(tables, "COMPLEXITY", small)  # a DRRN takes minutes
-    rows = {row["method"]: row for row in complexity(lambda line: None)}
-    counts = {name: row["parameters"] for name, row in rows.items()}
+    rows = {row.method: row for row in complexity(lambda line: None)}
+    counts = {name: row.parameters for name, row in rows.items()}
     assert counts == {"VDSR-f22": 78_804, "VDSR-f13": 27_612, "FSRCNN": 12_809}
     for name, count in counts.items():
-        paper_says = rows[name]["paper_parameters"]
+        paper_says = rows[name].paper_parameters
         assert paper_says == "-" or f"{count / 1000:.0f}K" == paper_says
-    assert rows["VDSR-f22"]["seconds"] > rows["FSRCNN"]["seconds"] > 0
+    assert rows["VDSR-f22"].seconds > rows["FSRCNN"].seconds > 0
     assert "| 1,810 M | 115M |" in tables.complexity_markdown(list(rows.values()), "a note")
 
 
@@ -232,11 +243,11 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
         assert sorted(trials) == ([0, 1] if METHODS[name].every_seed else [1])
         if scale == 2:
             for trial in trials.values():
-                (row,) = (row for row in trial.test if row["scale"] == 2)
+                (row,) = (row for row in trial.test if row.scale == 2)
                 (measured,) = benchmark(
                     trial.weights, ["sample-val"], [2], precision="fp32", device="cpu", say=said.append
                 )
-                assert row["psnr"] == pytest.approx(measured["psnr"], abs=1e-6), name
+                assert row.psnr == pytest.approx(measured.psnr, abs=1e-6), name
     for name, methods in (("figure_4", FIGURES[4]), ("figure_9", FIGURES[9])):
         expected = {f"teacher {teacher}": teacher}
         expected |= {method: results[method, 2][1].weights for method in methods}  # the first seed given, not the best
@@ -271,7 +282,7 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     }
     # Killed in the middle: one run has not ended, the summary of its sweep does not know; of another a record is bad.
     lost = RunDirectory(UPath(results["FSRCNN+AIL", 2][0].directory))
-    lost.write_manifest(lost.manifest() | {"last_round": 0})
+    lost.write_manifest(replace(lost.manifest(), last_round=0))
     record = RunDirectory(UPath(results["FSRCNN, w = 1", 2][0].directory)).record_path(1)
     record.write_bytes(record.read_bytes()[:100])
     so_far: list[str] = []
@@ -282,10 +293,10 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     assert partial == results | {(name, 2): {1: results[name, 2][1]} for name in damaged}
     assert "FSRCNN+AIL ×2: not finished with seed 0" in comparison(8, study, partial)[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paper, "costs", lambda job: [f"cost of seeds {job.sweep.seed}"])
+        patch.setattr(paper, "costs", lambda job: [f"cost of seed {job.sweep.values['seed']}"])
         planned: list[str] = []
         paper.plan(study, planned.append)
-    assert sum(line == "cost of seeds (0,)" for line in planned) == 2 == len(planned) - 9, "of what is missing"
+    assert sum(line == "cost of seed 0" for line in planned) == 2 == len(planned) - 9, "of what is missing"
     again: list[str] = []
     whole = run(study, "a command", again.append, run_sweeps)
     assert whole.keys() == results.keys()
@@ -299,7 +310,9 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     assert sum("] started" in line or "] is finished already" in line for line in again) == 4, (
         "of the sweeps that are not whole"
     )
-    assert sum("crops/s" in line for line in again) == 1, "only what is missing is trained"
+    firsts = [found[where][0].records[0] for found in (results, whole) for where, _ in trained]
+    assert firsts[:2] == firsts[2:], "only what is missing is trained"
+    assert sum("round 1:" in line and "crops/s" in line for line in again) == 2
     assert sum("round 1 is not whole; going on after round 0" in line for line in again) == 1
     before = {e.method.name: study.checked(e.sweep)[0].out for e in study.experiments()}
     save_model(teacher, VDSR(width=3, depth=4))  # another teacher in the same file: other runs of what reads it
@@ -317,8 +330,8 @@ def test_the_penaltys_minimum_is_eq_7() -> None:
 
 
 def test_the_curves_are_the_records_means() -> None:
-    def records(*psnrs: float) -> list[dict[str, Any]]:
-        return [{"test": [{"set": "Set5", "scale": 2, "psnr": psnr, "ssim": psnr / 40}]} for psnr in psnrs]
+    def records(*psnrs: float) -> list[RoundRecord]:
+        return [replace(record(RunConfig(), t, psnr), test=on_set5(psnr)) for t, psnr in enumerate(psnrs)]
 
     figure = curves_figure({"a": [records(30, 31, 32), records(32, 33, 36)], "a+init_0": [records(8, 30, 31)]})
     axes, similarity = figure.axes
@@ -352,16 +365,17 @@ def test_a_table_of_the_docs_comes_from_the_runs_beside_it(
     study = Study(tables=(number,), scales=(2,), budget="mini", teacher=teacher_path.stem, local=True, collect=True,
                   storage=str(tmp_path))  # fmt: skip
     rows, missing = comparison(number, study, run(study, "a command", lambda line: None, run_sweeps))
-    written = json.loads((folder / f"table_{number}.json").read_text())
+    written = read_record(UPath(folder / f"table_{number}.json"), RunTable)
     assert rows
-    assert (written["rows"], written["missing"]) == (json.loads(json.dumps(rows)), missing)
+    assert (written.rows, written.missing) == (tuple(rows), tuple(missing))
 
 
 def test_a_budget_states_every_value_itself() -> None:
     """Whatever becomes of presets and defaults: a study finds its runs again."""
-    stated_elsewhere = {"teacher", "seed"} | {"width", "search", "samples", "asha"}
+    stated_elsewhere = {"teacher", "seed"} | {"width", "rho"}  # every student is given by its width
     for budget in paper.BUDGETS.values():
-        assert budget.keys() == {field.name for field in fields(SweepConfig)} - stated_elsewhere
+        assert budget.keys() == {field.name for field in fields(RunConfig)} - stated_elsewhere
+    assert all(method.student["width"] for method in METHODS.values())
 
 
 def test_the_recorded_runs_are_found(

@@ -6,30 +6,34 @@ from typing import Any
 
 import pytest
 
+from ail_ray.learning.records import Row, Rows
+from ail_ray.runs.trial import Trial
+from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.terminal import trials_table
 
 
-def row(name: str, psnr: float, ssim: float, scale: int = 2) -> dict[str, Any]:
-    return {"set": name, "scale": scale, "psnr": psnr, "ssim": ssim}
+def row(name: str, psnr: float, ssim: float) -> Row:
+    return Row(set=name, scale=2, psnr=psnr, ssim=ssim)
 
 
-TRIALS = [
-    {
-        "name": "vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0", "rounds": 10, "status": "finished",
-        "validation": [row("val", 33.456, 0.92345)], "test": [row("Set5", 37.005, 0.95), row("Set14", 28.0, 0.7)],
-    },
-    {
-        "name": "vdsr-f13 ×2 w=1 (control) seed=0", "rounds": 3, "status": "finished", "below_bicubic": True,
-        "dead": ["layers.3"], "draws": 2,
-        "validation": [row("val", 29.996, 1.0)], "test": [],
-    },
-    {"name": "[broken]", "rounds": -1, "status": "failed", "validation": [], "test": []},
-]  # fmt: skip
-REFERENCES = {"bicubic": {"validation": [row("val", 30.5, 0.9)], "test": [row("Set5", 33.66, 0.93)]}}
+def trial(name: str, **values: Any) -> Trial:
+    return Trial(**{"name": name, "directory": "", "parameters": {}, "status": "finished", **values})
+
+
+SUMMARY = Summary(
+    trials=(
+        trial("vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0", rounds=10, validation=(row("val", 33.456, 0.92345),),
+              test=(row("Set5", 37.005, 0.95), row("Set14", 28.0, 0.7))),
+        trial("vdsr-f13 ×2 w=1 (control) seed=0", rounds=3, below_bicubic=True, dead=("layers.3",), draws=2,
+              validation=(row("val", 29.996, 1.0),)),
+        trial("[broken]", status="failed"),
+    ),
+    references={"bicubic": Rows(validation=(row("val", 30.5, 0.9),), test=(row("Set5", 33.66, 0.93),))},
+)  # fmt: skip
 
 
 def test_a_line_for_every_trial_and_for_what_it_is_held_against() -> None:
-    header, *lines = trials_table({"trials": TRIALS, "references": REFERENCES}).splitlines()
+    header, *lines = trials_table(SUMMARY).splitlines()
     assert header.split("  ")[0] == "trial"
     assert [" ".join(line.split()) for line in lines] == [
         "vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0 10 finished 33.46 0.9234 37.01 0.9500 28.00 0.7000",
@@ -49,7 +53,7 @@ class _Terminal(io.StringIO):
 def test_it_is_no_wider_than_the_terminal_and_loses_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", _Terminal())
     monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((columns, 24)))
-    lines = trials_table({"trials": TRIALS, "references": REFERENCES}).splitlines()
+    lines = trials_table(SUMMARY).splitlines()
     assert max(map(len, lines)) <= columns
     text = "".join("".join(lines).split())
     for value in ("33.46", "0.9234", "37.01", "28.00", "30.50", "33.66"):
@@ -57,4 +61,4 @@ def test_it_is_no_wider_than_the_terminal_and_loses_nothing(columns: int, monkey
 
 
 def test_a_sweep_without_trials_is_an_empty_table() -> None:
-    assert trials_table({"trials": []}).split() == ["trial", "rounds", "status"]
+    assert trials_table(Summary(trials=())).split() == ["trial", "rounds", "status"]

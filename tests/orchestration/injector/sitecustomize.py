@@ -25,6 +25,7 @@ POINTS = {
     "after an update": ("ail_ray.runs.importance_store", "ImportanceStore.update", "after", None),
     # These do not halt.
     "slow": ("ail_ray.learning.theta", "weighted_loss", "slow", None),
+    "slow summary": ("ail_ray.tracking.mirror", "Tracker._send", "slow", None),
     "disk full": ("ail_ray.files", "os.replace", "full", lambda old, new: "/state/" in new),
     "count": ("ail_ray.learning.importance", "RULES", "count", None),
 }

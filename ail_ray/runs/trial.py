@@ -1,0 +1,206 @@
+"""What one run is and did, in one type: as its directory says, and as the summary of a sweep keeps it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import torch
+from upath import UPath
+
+from ail_ray.files import FileError, as_path
+from ail_ray.learning.config import RunConfig, Value, parameters
+from ail_ray.learning.networks import multiply_accumulates, parameter_count
+from ail_ray.learning.records import Rows
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.lease import Lease
+from ail_ray.runs.records import Manifest, RoundRecord
+from ail_ray.runs.references import BICUBIC, as_reference
+
+State = Literal["finished", "working", "failed", "stopped", "unreadable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Number of weights of a student, and its multiply-accumulates for an output of 256×256 pixels."""
+
+    weights: int
+    multiply_accumulates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Rows):
+    """One run in the rounds that it was asked for; its rows are those of the last of them.
+
+    A summary lacks manifest and records, which are in the run directory.
+    """
+
+    name: str
+    directory: str
+    parameters: dict[str, Value]
+    status: State
+    rounds: int = -1  # the last one that is committed
+    asked: int = 0  # rounds
+    reason: str = ""  # why it failed, or cannot be read
+    worker: str = ""  # process and machine that works on it
+    cost: Cost | None = None
+    weights: str | None = None  # path of the student after the last round
+    below_bicubic: bool = False
+    dead: tuple[str, ...] = ()  # layers that put nothing out after the last round
+    draws: int = 0  # students that died before this one
+    mlflow_run_id: str | None = None
+    manifest: Manifest | None = None
+    records: tuple[RoundRecord, ...] = ()
+
+    @property
+    def path(self) -> UPath:
+        """The run directory."""
+        return as_path(self.directory)
+
+    @property
+    def run(self) -> str:
+        """The name of the run directory."""
+        return self.path.name
+
+    @property
+    def seed(self) -> int:
+        return int(self.parameters["seed"] or 0)
+
+    @property
+    def label(self) -> str:
+        """The name of the trial without the seed, which it shares with the others of its condition."""
+        return self.name.removesuffix(f" seed={self.seed}")
+
+    @property
+    def best(self) -> float:
+        """The best PSNR of a round, in dB; 0 before round 0."""
+        return max((record.psnr for record in self.records), default=0.0)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last commit, or since the run began; infinite if the run cannot be read."""
+        if self.manifest is None:
+            return float("inf")
+        return time.time() - (self.records[-1].time if self.records else self.manifest.created)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the rounds that are left will take, judged by those that are done; 0 where none is."""
+        taken = [sum(record.seconds.values()) for record in self.records]
+        return median(taken) * (self.asked + 1 - len(taken)) if taken else 0.0
+
+    @property
+    def references(self) -> dict[str, Rows]:
+        """What the student is compared with, on the same images: `bicubic`, and a teacher as `teacher=vdsr`."""
+        if self.manifest is None:
+            return {}
+        own = as_reference(self.manifest.config.teacher)
+        return {name if name == BICUBIC else own: rows for name, rows in self.manifest.references.items()}
+
+    @property
+    def data(self) -> str:
+        """The names of sets and scales; runs that differ in them have numbers that cannot be compared."""
+        if self.manifest is None:
+            return "of unknown data"
+        c = self.manifest.config
+        train, compared = ("+".join(Path(name).name for name in s) for s in (c.train, c.validation or c.test))
+        return f"trained on {train}, compared on {compared or 'nothing'}, ×{','.join(map(str, c.scales))}"
+
+    @property
+    def verdict(self) -> str:
+        """The status, and with it all that makes the student worth less than it seems."""
+        again = f"drawn again {self.draws}×"
+        words = {"dead": bool(self.dead), "at or below bicubic": self.below_bicubic, again: self.draws > 0}
+        return ", ".join([self.status, *(word for word, holds in words.items() if holds)])
+
+    @property
+    def useless(self) -> str:
+        """Why a finished student is of no use: it is dead, or no better than bicubic interpolation; empty otherwise."""
+        if self.status != "finished":
+            return ""
+        found = [f"{', '.join(self.dead)} lets nothing through: the student is dead"] if self.dead else []
+        return "; ".join([*found, *["it ends at or below bicubic interpolation"] * self.below_bicubic])
+
+    @property
+    def summary(self) -> "Trial":
+        """What a summary keeps of it."""
+        return replace(self, manifest=None, records=())
+
+
+def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord] = ()) -> Trial:
+    """A run as its directory says now.
+
+    Args:
+        asked: rounds that it was asked for, by default as many as its manifest says; more rounds are left out.
+        seen: records that were read before, and are not read again.
+    """
+    directory = RunDirectory(path)
+    worker = Lease(path).worker() or ""
+    try:
+        manifest = directory.manifest()
+        asked = manifest.config.rounds if asked is None else asked
+        known = seen[: min(manifest.last_round, asked) + 1]
+        records = (*known, *directory.follow(len(known) - 1, min(manifest.last_round, asked)))
+    except FileError as error:
+        status: State = "working" if worker else "unreadable"
+        return Trial(
+            name="",
+            directory=str(path),
+            parameters={},
+            status=status,
+            worker=worker,
+            reason=str(error),
+            asked=asked or 0,
+        )
+    config, last = manifest.config, records[-1] if records else None
+    finished, failure = len(records) > asked, directory.failure() or ""
+    longer = manifest.last_round > asked
+    result = path / "student.safetensors" if finished and not longer else directory.student_path(len(records) - 1)
+    return Trial(
+        name=title(config), directory=str(path), parameters=parameters(config), rounds=len(records) - 1, asked=asked,
+        status="finished" if finished else "working" if worker else "failed" if failure else "stopped",
+        reason="" if finished else failure, worker="" if finished else worker, cost=cost(config),
+        weights=str(result) if records else None,
+        validation=last.validation if last else (), test=last.test if last else (),
+        below_bicubic=last is not None and last.at_or_below(manifest.references.get(BICUBIC)),
+        dead=last.dead if last else (), draws=len(manifest.draws), manifest=manifest, records=records,
+    )  # fmt: skip
+
+
+def trials_in(storage: UPath) -> list[Trial]:
+    """All runs on a storage path, the latest commit first."""
+    folder = storage / "runs"
+    runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+    return sorted(map(read_trial, runs), key=lambda found: (found.age, found.run))
+
+
+def title(config: RunConfig) -> str:
+    """The name of a run for people: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
+
+    Other rules and conditions are named too: `reference λ=0.15`, `β=0.1`, `one schedule`, `from student.safetensors`.
+    """
+    words = {
+        f"×{','.join(map(str, config.scales))}": True,
+        "w=1 (control)": config.rule == "uniform" and not config.beta,
+        "w=1": config.rule == "uniform" and config.beta > 0,
+        config.rule: config.rule not in ("eq7", "uniform"),
+        f"λ={config.lam:g}": "lam" in config.reads,
+        f"β={config.beta:g}": config.beta > 0,
+        as_reference(config.teacher): "teacher" in config.reads,
+        "one schedule": config.restart == "never",
+        f"from {Path(config.start or '').name}": config.start is not None,
+        "init=he": config.init == "he" and config.start is None,
+        f"seed={config.seed}": True,
+    }
+    return " ".join([f"{config.network}-f{config.student_width}", *(word for word, said in words.items() if said)])
+
+
+@cache
+def cost(config: RunConfig) -> Cost:
+    """What the student of a run costs."""
+    with torch.device("meta"):  # draws nothing
+        student = config.student()
+    return Cost(weights=parameter_count(student), multiply_accumulates=multiply_accumulates(student))
