@@ -8,7 +8,6 @@ from types import FrameType
 from typing import Any
 
 from ail_ray.entry import STOPS, listen
-
 from ail_ray.errors import Interrupted
 from ail_ray.files import write_bytes
 from ail_ray.learning.group import Group

@@ -7,7 +7,6 @@ from contextlib import suppress
 from typing import Any
 
 from ail_ray.entry import say as print_line
-
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.preparation import Prepared
 from ail_ray.runs.references import Rows

@@ -10,6 +10,7 @@ import pytest
 from conftest import TinyFiles, as_options
 from upath import UPath
 
+from ail_ray.commands.sweep import main
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.networks import VDSR, parameter_count
@@ -20,7 +21,6 @@ from ail_ray.sweeps import cost as planning
 from ail_ray.sweeps import speed
 from ail_ray.sweeps.cost import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
 from ail_ray.sweeps.speed import ASSUMED_SPEED, STEPS
-from jobs.ail_sweep import main
 
 BANK = 5  # bytes a pixel
 PIXELS = sum(height * width for height, width in [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)])

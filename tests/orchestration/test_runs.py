@@ -8,6 +8,7 @@ import pytest
 import torch
 from upath import UPath
 
+from ail_ray.commands.runs import main
 from ail_ray.files import write_json
 from ail_ray.runs import prune
 from ail_ray.runs.directory import RunDirectory
@@ -17,7 +18,6 @@ from ail_ray.runs.prune import remove, rubbish
 from ail_ray.runs.run import TrialPlan, run_local
 from ail_ray.runs.status import status, statuses
 from ail_ray.sweeps.terminal import rounds, table
-from jobs.runs import main
 
 PlanMaker = Callable[..., TrialPlan]
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 from upath import UPath
 
+from ail_ray.commands import paper as paper_tables
+from ail_ray.commands import teacher as train_teacher
 from ail_ray.commands.sweep import run_sweeps
 from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
@@ -29,7 +31,6 @@ from ail_ray.paper.methods import FIGURES, METHODS, SETS, TABLES, printed
 from ail_ray.paper.study import Outcome, Results, Study, run
 from ail_ray.paper.tables import comparison, comparison_markdown, complexity
 from ail_ray.runs.directory import RunDirectory
-from jobs import paper_tables, train_teacher
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDED = REPOSITORY / "docs" / "results" / "mini" / "runs"
@@ -114,7 +115,7 @@ def test_the_commands_refuse_and_help(job: Callable[[list[str]], int], capsys: p
 def test_where_tables_cannot_go_is_refused_before_any_run(
     more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(paper_tables, "run", lambda *arguments: pytest.fail("it has begun"))
+    monkeypatch.setattr(paper_tables.paper, "run", lambda *arguments: pytest.fail("it has begun"))
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as left:
         paper_tables.main(["--out", str(tmp_path / "file"), "--storage", str(tmp_path / "runs"), *more])
