@@ -95,10 +95,10 @@ def _commit() -> str:
     """The commit of the code; empty if it runs from no repository of its own, but perhaps inside another."""
     if not (folder := checkout()):
         return ""
-    ask = ["git", "rev-parse", "--show-prefix", "--short=12", "HEAD", "HEAD:./ail_ray/machine.py"]
+    ask = ["git", "rev-parse", "--show-prefix", "HEAD", "HEAD:./ail_ray/machine.py"]
     try:
         git = subprocess.run(ask, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     except OSError:  # no git, as in the cluster's image
         return ""
     below, commit, *_ = git.stdout.split("\n") if git.returncode == 0 else ("", "")
-    return "" if below else commit
+    return "" if below else commit[:12]
