@@ -85,3 +85,26 @@ def test_the_champion_needs_mlflow_and_no_ray() -> None:
     code = "import sys, ail_ray.tracking.champion; print(*({'ray', 'mlflow'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["mlflow"]
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "line"),
+    [
+        ("s3fs", "runs --storage s3://bucket/ail", "s3://bucket/ail: cannot be read ({})"),
+        ("s3fs", "sweep --out s3://bucket/ail --local", "s3://bucket/ail: cannot be written ({})"),
+        ("s3fs", "report --out s3://bucket/ail", "s3://bucket/ail: cannot be read ({})"),
+        ("gcsfs", "evaluate --sets gs://bucket/images", "gs://bucket/images: cannot be listed ({})"),
+    ],
+)
+def test_an_extra_that_is_not_installed_is_named(package: str, command: str, line: str, tmp_path: Path) -> None:
+    code = (
+        f"import shlex, sys\nsys.modules['{package}'] = None\nfrom ail_ray.commands.ail import main\n"
+        f"sys.argv = shlex.split('ail {command}')\nmain()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AIL_DATA_DIR": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
+    extra = {"s3fs": "s3", "gcsfs": "gcs"}[package]
+    assert line.format(f"needs {package}: pip install 'ail-ray[{extra}]'") in done.stderr
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
