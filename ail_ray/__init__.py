@@ -6,8 +6,12 @@
 from importlib import import_module
 from typing import Any
 
+from ail_ray.home import settle
+
 __version__ = "0.1.0"
 __all__ = ["ConfigError", "Measurements", "Summary", "Trial", "evaluate", "load", "sweep", "train", "upscale"]
+
+settle()  # changes nothing where there is a home and a name, as everywhere but in some containers
 
 
 def __getattr__(name: str) -> Any:

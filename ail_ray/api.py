@@ -103,14 +103,14 @@ def sweep(
     say: Callable[[str], None] = print,
     **config: Any,
 ) -> Summary:
-    """Train students in every combination of the values given, on Ray or with `local` in this process, and compare them.
+    """Train students in every combination of the values given, on Ray or with `local` in this process.
 
-    Every round is recorded in MLflow. The same call goes on where it was interrupted.
+    They are compared by PSNR on validation images. Every round is recorded in MLflow. The same call goes on where it was interrupted.
 
     Args:
         out: folder for `summary.json`; `storage`, by default the same, has the runs.
         preset: `demo`, `mini` or `paper`, which `config` overrides.
-        workers: train workers of every trial, or a range such as `"1..4"`; each has `threads` CPU threads, or a GPU too.
+        workers: train workers of every trial, or a range such as `"1..4"`; each has `threads` CPU threads.
         max_workers: train workers that the cluster can grow to, all trials together.
         config: fields of `RunConfig` and `SweepConfig`; any of the former may have several values: `lam=[0.1, 0.15]`.
 

@@ -1,13 +1,13 @@
-"""How every job begins, speaks and ends: at a terminal, in a pipe that somebody closes, and when it is told to stop.
+"""How every command begins, speaks and ends: at a terminal, in a pipe that is closed, and when it is told to stop.
 
-Jobs import this file first, and it imports nothing slow: from then on Ctrl-C ends the job without a traceback.
+This file imports nothing slow, so that from the first moment on Ctrl-C ends a command without a traceback.
 """
 
 import contextlib
 import errno
-import multiprocessing
 import os
 import select
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +21,15 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR, CLEAR_LINE = b"\x1b[?25h", b"\r\x1b[2K"
 GOES_ON = "the same command goes on from there"
 STARTS_AGAIN = "the same command starts again"
+JOBS = {"sweep": "ail_sweep", "fetch": "fetch_data", "paper": "paper_tables", "teacher": "train_teacher"}
+"""The files in jobs/ of those commands whose file has another name than the command."""
+
+
+def called(command: str, *words: str) -> str:
+    """A command as it is to be typed: `ail runs --failed`, or in a job `python jobs/runs.py --failed`."""
+    from_jobs = Path(sys.argv[0]).absolute().parent.name == "jobs"
+    begin = ["python", f"jobs/{JOBS.get(command, command)}.py"] if from_jobs else ["ail", command]
+    return shlex.join([*begin, *words])
 
 
 def say(line: str, file: IO[str] | None = None) -> None:
@@ -62,25 +71,29 @@ def heed_stop() -> None:
         raise Interrupted(_stop.number)
 
 
-def run(main: Callable[[list[str]], int], *, again: str = STARTS_AGAIN) -> NoReturn:
-    """Call a job's main function with the words of the command line, and exit with the code that it returns.
+def run(load: Callable[[], Callable[[list[str]], int]], *, again: str = STARTS_AGAIN) -> NoReturn:
+    """Load a command's main function, call it with the words of the command line, and exit with the code it returns.
 
-    Ctrl-C, SIGTERM and a closed terminal raise KeyboardInterrupt in it. What it then has to record it records;
-    afterwards the cursor is back, one line says how to go on, and the exit code is 130, 143 or 129. Whoever sends a
-    second signal does not wait for that. Where the reader of a pipe has gone, the job ends without a word, with 141 as
-    a shell would say. A character that standard output cannot show is replaced.
+    While it loads there is nothing to record, and Ctrl-C ends the process at once. Later Ctrl-C, SIGTERM and a closed
+    terminal raise KeyboardInterrupt in the function. What it then has to record it records; afterwards the cursor is
+    back, one line says how to go on, and the exit code is 130, 143 or 129. Whoever sends a second signal does not wait
+    for that. Where the reader of a pipe has gone, the command ends without a word, with 141 as a shell would say. A
+    character that standard output cannot show is replaced.
 
     Args:
+        load: imports what the command needs, which may take seconds, and returns its main function.
         again: what the same command does after an interruption.
     """
+    listen(_leave)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the job
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
         getattr(sys, name).reconfigure(errors="replace")
-    listen(_stop)
     code: int | str | None
     try:
         try:
+            main = load()
+            listen(_stop)
             code = main(sys.argv[1:])
         except SystemExit as leaving:  # after --help, or a refusal; Ray makes one of an interruption
             code = leaving.code
@@ -140,7 +153,3 @@ def _last_word(line: str) -> None:
 
 def _moves_cursor() -> bool:
     return os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-
-
-if Path(sys.argv[0]).absolute().parent.name == "jobs" and multiprocessing.parent_process() is None:
-    listen(_leave)  # until `run` is called there is nothing that could be recorded

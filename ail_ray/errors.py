@@ -2,9 +2,15 @@
 
 from collections.abc import Sequence
 
+EXTRAS = {"s3fs": "s3", "gcsfs": "gcs"}
+"""The packages that only some need, and the extra of this project that brings each."""
+
 
 def one_line(error: BaseException) -> str:
-    """The message of an exception, without line breaks."""
+    """The message of an exception, without line breaks; for a package that is missing, the command that installs it."""
+    missing = getattr(error.__cause__, "name", None)  # fsspec's own error has it as its cause
+    if missing in EXTRAS:
+        return f"needs {missing}: pip install 'ail-ray[{EXTRAS[missing]}]'"
     return " ".join(str(error).split())
 
 

@@ -5,7 +5,6 @@ Ray, MLflow, torch and matplotlib look for both as soon as they are imported, an
 
 import getpass
 import os
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,14 +12,8 @@ from pathlib import Path
 def settle() -> None:
     """Say in the environment, for this process and those that it starts, where home is and who is there.
 
-    What is set already stays as it is. A home that cannot be written to stays home, since credentials may be in it. A
-    process whose working directory is gone ends here, with exit code 2 and a line: torch would end it without one.
+    What is set already stays as it is. A home that cannot be written to stays home, since credentials may be in it.
     """
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        print("error: the folder that you stand in is gone; change into one that is there", file=sys.stderr)
-        raise SystemExit(2) from None
     home = os.path.expanduser("~")  # stays as it is where neither HOME nor the list of users knows better
     if not os.path.isdir(home):
         os.environ["HOME"] = _own_folder()

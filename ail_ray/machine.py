@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from ail_ray import __version__
+
+PACKAGE = Path(__file__).parent
+"""The folder of this package, in a checkout or where it was installed."""
 CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -57,9 +61,10 @@ def _numbers(file: Path) -> tuple[int, ...]:
     return tuple(map(int, words)) if words and words[0] != "max" else ()
 
 
-def machine() -> dict[str, str | None]:
-    """Processor and number of cores for us, Python, and the commit, if the code runs from a repository."""
-    return {"processor": _processor(), "python": platform.python_version(), "commit": _commit()}
+def machine() -> dict[str, str]:
+    """Processor and number of cores for us, Python, and the commit of this package's code, or else its version."""
+    commit = _commit() or f"version {__version__}"
+    return {"processor": _processor(), "python": platform.python_version(), "commit": commit}
 
 
 def versions() -> dict[str, str]:
@@ -79,13 +84,21 @@ def _processor() -> str:
     return f"{names[0] if names else platform.processor()} × {cores()}"
 
 
-def _commit() -> str | None:
-    """The commit of the code, if it runs from a repository."""
+def checkout() -> Path | None:
+    """The folder of this project that the code runs from; None if the package was installed."""
+    project = PACKAGE.parent / "pyproject.toml"
+    ours = project.is_file() and 'name = "ail-ray"' in project.read_text(encoding="utf-8")
+    return PACKAGE.parent if ours else None
+
+
+def _commit() -> str:
+    """The commit of the code; empty if it runs from no repository of its own, but perhaps inside another."""
+    if not (folder := checkout()):
+        return ""
+    ask = ["git", "rev-parse", "--show-prefix", "HEAD", "HEAD:./ail_ray/machine.py"]
     try:
-        git = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=False,
-        )  # fmt: skip
+        git = subprocess.run(ask, cwd=folder, capture_output=True, encoding="utf-8", check=False)
     except OSError:  # no git, as in the cluster's image
-        return None
-    return git.stdout.strip() or None
+        return ""
+    below, commit, *_ = git.stdout.split("\n") if git.returncode == 0 else ("", "")
+    return "" if below else commit[:12]

@@ -1,61 +1,6 @@
-r"""Train what the paper's tables and figures need, and write them with the paper's numbers beside ours and controls.
+"""`ail paper`, from a checkout."""
 
-    # do all eight tables come out? This takes minutes.
-    python jobs/paper_tables.py --budget smoke --scales 2
-
-    # what would three tables cost?
-    python jobs/paper_tables.py --budget mini --scales 2 \
-        --tables 1 2 3 --workers 2 --plan
-
-    # the tables of those runs that have finished so far
-    python jobs/paper_tables.py --budget mini --tables 1 2 \
-        --scales 2 --collect
-
-    # the figures at the paper's budget, on GPUs
-    python jobs/paper_tables.py --budget paper --gpu \
-        --figures 1 2 3 4 9 --storage s3://bucket/ail
-
-Tables that need the same run share it. All runs fill the cluster together, and the same command, started again, goes on
-where they were stopped. It writes table_1.md, table_1.json and figure_1.png and so on into docs/results/BUDGET. Exit
-codes: 0 when all runs have finished, 1 when one has failed, 2 when the command was refused and nothing was started.
-"""
-
-import shlex
-
-from ail_ray.entry import GOES_ON, run, say
-
-from ail_ray.commands.parsing import parse, refuse
-from ail_ray.commands.sweep import run_sweeps
-from ail_ray.errors import ConfigError
-from ail_ray.files import unwritable
-from ail_ray.paper import study as paper
-from ail_ray.paper.study import Study, plan
-from ail_ray.paper.write import write
-
-
-def main(arguments: list[str]) -> int:
-    """Parse, run, write; returns the exit code."""
-    study = parse(Study, arguments, default=Study(), prog="paper_tables.py", description=__doc__ or "")
-    problems = [] if study.plan else [f"out: {line}" for line in unwritable(study.out_path)]
-    if problems:
-        refuse(problems)
-    command = shlex.join(["python", "jobs/paper_tables.py", *arguments])
-    try:
-        if study.plan:
-            plan(study, say)
-            return 0
-        results = paper.run(study, command, say, run_sweeps)
-    except ConfigError as error:
-        refuse(error.problems)
-    write(study, results, command, say)
-    if study.collect:
-        return 0
-    missing = [f"{e.method.name} ×{s}" for e in study.experiments() for s in e.sweep.base.scales
-               if len(results.get((e.method.name, s), {})) < len(list(e.sweep.grid()))]  # fmt: skip
-    for name in missing:
-        say(f"failed: {name}; the same command tries again")
-    return int(bool(missing))
-
+from ail_ray.commands.ail import start
 
 if __name__ == "__main__":
-    run(main, again=GOES_ON)
+    start("paper")

@@ -173,6 +173,7 @@ def commands(person: Person) -> dict[str, tuple[list[str], int]]:
         "report": ["--out", "out"],
         "evaluate": ["--model", str(student), "--sets", "sample-val", "--json", "-"],
         "upscale": [str(picture), "--model", str(student)],
+        "export": ["--model", str(student), "--out", "enlarged"],
         "fetch_data": ["--list"],
         "train_teacher": shlex.split("--width 3 --scales 2 --train sample --epochs 1 --crops 32 --local --out teacher"),
         "paper_tables": shlex.split("--tables 1 --scales 2 --local --collect"),

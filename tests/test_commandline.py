@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ail_ray.commands import benchmark, teacher
+from ail_ray.commands import evaluate as evaluate_job
 from ail_ray.commands.parsing import parse
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
-from jobs import benchmark, train_teacher
-from jobs import evaluate as evaluate_job
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,12 +173,12 @@ def test_evaluate_refuses_all_bad_values_at_once(tmp_path: Path) -> None:
     assert "unknown image set 'Set6'" in lines[2]
 
 
-@pytest.mark.parametrize("job", [evaluate_job.main, benchmark.main, train_teacher.main])
+@pytest.mark.parametrize("job", [evaluate_job.main, benchmark.main, teacher.main])
 def test_where_results_cannot_go_is_refused_before_the_work(
     job: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
-    flag = "to" if job is train_teacher.main else "json"
+    flag = "to" if job is teacher.main else "json"
     for place, said in (
         (tmp_path, f"{tmp_path}: a folder, not a file"),
         (tmp_path / "file" / "x", f"{tmp_path}/file: cannot be created (File exists)"),

@@ -1,4 +1,4 @@
-"""How a job begins, speaks and ends, tried with jobs of a few lines: signals, pipes, encodings."""
+"""How a command begins, speaks and ends, tried with jobs of a few lines: signals, pipes, encodings."""
 
 import os
 import signal
@@ -10,24 +10,24 @@ import pytest
 from people import Seen
 from terminal import Terminal
 
+from ail_ray.entry import called
+
 GOES_ON = "stopped; the same command goes on from there"
 HEAD = "from ail_ray.entry import GOES_ON, run, say\nimport os, sys, time\n"
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """Where a job may be written; it is known to be one by its folder."""
-    path = tmp_path / "jobs" / "toy.py"
-    path.parent.mkdir()
-    return path
+    """Where a job may be written."""
+    return tmp_path / "toy.py"
 
 
-def write(job: Path, *lines: str, before: str = "") -> list[str]:
-    """A job whose main function has these lines; the command that starts it."""
-    body = "".join(f"    {line}\n" for line in lines)
+def write(job: Path, *lines: str, before: str = "pass") -> list[str]:
+    """A job whose main function has these lines, and which does something before while it loads; its command."""
+    body = "".join(f"        {line}\n" for line in lines)
     job.write_text(
-        f"{HEAD}{before}def main(words):\n{body}    return 0\n"
-        "if __name__ == '__main__':\n    run(main, again=GOES_ON)\n",
+        f"{HEAD}def load():\n    {before}\n    def main(words):\n{body}        return 0\n    return main\n"
+        "if __name__ == '__main__':\n    run(load, again=GOES_ON)\n",
         encoding="utf-8",
     )
     return [sys.executable, str(job)]
@@ -86,7 +86,7 @@ def test_a_second_ctrl_c_does_not_wait_for_what_the_first_began(job: Path) -> No
 
 
 def test_ctrl_c_among_the_imports_is_quiet(job: Path) -> None:
-    seen = stopped(write(job, before="say('begun')\ntime.sleep(60)\n"))
+    seen = stopped(write(job, before="say('begun'); time.sleep(60)"))
     assert (seen.code, seen.lines) == (130, ["begun", "stopped at once"])
 
 
@@ -158,3 +158,18 @@ def test_an_error_of_the_job_is_still_seen(job: Path) -> None:
     assert "ZeroDivisionError" in done.stderr
     refused = write(job, "raise SystemExit(2)")
     assert subprocess.run(refused, env=environment(), check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("begun", "again"),
+    [
+        ("/home/me/.venv/bin/ail", "ail paper --tables 1 --out 'my folder'"),
+        ("/home/me/ail_ray/__main__.py", "ail paper --tables 1 --out 'my folder'"),
+        ("jobs/ail_sweep.py", "python jobs/paper_tables.py --tables 1 --out 'my folder'"),
+    ],
+)
+def test_commands_are_named_as_the_running_one_was_begun(
+    begun: str, again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [begun, "demo"])
+    assert called("paper", "--tables", "1", "--out", "my folder") == again

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.presets import mini
 from ail_ray.learning.theta import TrainState, train_epoch
-from ail_ray.machine import cores
+from ail_ray.machine import PACKAGE, cores
 from ail_ray.orchestration.cluster import cluster
 from ail_ray.orchestration.trials import run_on_ray
 from ail_ray.runs.directory import RunDirectory
@@ -41,7 +40,6 @@ from ail_ray.runs.preparation import build_data, plan_data
 from ail_ray.runs.run import TrialPlan, run_local
 from ail_ray.sweeps.sweep_file import Summary
 
-ROOT = Path(__file__).parents[2]
 WORKING = ("RayTrainWorker", "ImportanceStore", "raylet")  # processes that hold pixels, the last in shared memory
 
 
@@ -226,9 +224,9 @@ def _first_step(runs: UPath) -> float | None:
 
 def _command(words: Sequence[str], folder: UPath) -> dict[str, Any]:
     """How to start a sweep in a folder of its own, silently."""
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {
-        "args": [sys.executable, str(ROOT / "jobs" / "ail_sweep.py"), *words], "cwd": str(folder),
+        "args": [sys.executable, "-m", "ail_ray", "sweep", *words], "cwd": str(folder),
         "env": os.environ | {"PYTHONPATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"},
         "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The model that evaluate.py and upscale.py are asked for; both take the same words."""
+"""The model that `ail evaluate`, `ail upscale` and `ail export` are asked for; all take the same words."""
 
 from ail_ray.delivery.named import CHAMPION, find_network
 from ail_ray.learning.networks import Network

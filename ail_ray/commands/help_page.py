@@ -1,4 +1,4 @@
-"""The page that every job prints for `--help`: what the job does, examples as they are written, flags in groups.
+"""The page that every command prints for `--help`: what it does, examples as they are written, flags in groups.
 
 The fields of the job's dataclass are the flags, and the text below each field is its help; argparse lays the page out.
 A flag means the same in every job, so that one table here has the group of each and the word that stands for its value.
@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from tyro.conf import Positional
+
+from ail_ray.commands.ail import COMMANDS
+from ail_ray.entry import called
 
 GROUPS = {
     "tables and figures": "tables figures budget seeds",
@@ -79,13 +82,14 @@ def help_page(kind: type, default: Any, *, prog: str, description: str) -> str:
     Args:
         kind: the dataclass of the job, whose fields may be dataclasses.
         default: an instance, whose values are shown as the defaults.
+        prog: the command as `ail` has it, with words that come before all others.
         description: paragraphs, which are filled, and indented lines, which are kept as they are.
     """
     flags = {flag.name: flag for flag in _flags(kind, default)}
     positional = [f"[{_value(flag)}]" for flag in flags.values() if _is_positional(flag)]
     page = argparse.ArgumentParser(
-        usage=" ".join(["python", f"jobs/{prog}", *positional, "[options]"]), add_help=False,
-        description=_filled(description), formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=_as_called(" ".join([prog, *positional, "[options]"])), add_help=False,
+        description=_filled(_as_called(description)), formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     grouped = GROUPS if len(flags) > FEW else {}
     names = {title: [name for name in several.split() if name in flags] for title, several in grouped.items()}
@@ -123,7 +127,7 @@ def texts(kind: type) -> dict[str, str]:
 def _add(group: Any, flag: Flag) -> None:
     """Add a flag to a group of argparse, which only shows it and never reads any."""
     default = _shown(flag)
-    text = f"{flag.text} (default: {default})" if default else flag.text
+    text = _as_called(f"{flag.text} (default: {default})" if default else flag.text)
     form: dict[str, Any] = {"help": text.replace("%", "%%")}
     form |= {"action": "store_true"} if flag.kind is bool else {"metavar": _value(flag)}
     group.add_argument(flag.name if _is_positional(flag) else f"--{flag.name.replace('_', '-')}", **form)
@@ -165,6 +169,11 @@ def _parts(kind: Any) -> Iterator[Any]:
         yield get_origin(kind) or kind
         for each in get_args(kind):
             yield from _parts(each)
+
+
+def _as_called(text: str) -> str:
+    """Text with each command that it names, such as `ail runs`, written as the running one was begun."""
+    return re.sub(rf"\bail ({'|'.join(COMMANDS)})\b", lambda found: called(found[1]), text)
 
 
 def _filled(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line of every job: a dataclass becomes flags, and all that is wrong with them is said at once."""
+"""The command line of every command: a dataclass becomes flags, and all that is wrong with them is said at once."""
 
 import dataclasses
 import difflib
@@ -10,13 +10,12 @@ from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from typing import IO, Any, NoReturn, TypeVar, get_args, get_origin
 
-from ail_ray.entry import say
-
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 from ail_ray.commands.help_page import help_page
+from ail_ray.entry import say
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, unwritable_file, write_json
 
@@ -117,6 +116,15 @@ def progress(
             else (lambda line: say(line, file)),
             lambda done: bar.advance(task, done),
         )
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Refuse the command if it turns out to be wrong: what every command's main function is decorated with."""
+    try:
+        yield
+    except ConfigError as error:
+        refuse(error.problems)
 
 
 def refuse(problems: Sequence[str]) -> NoReturn:

@@ -129,9 +129,9 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
     name = f"{model.name}-f{model.width}-x{scale}-{variant}{'-bytes' if eight_bit else ''}.onnx"
     path, problems, ranges = as_path(folder) / name, list[str](), list[np.ndarray]()
     if model.name not in NETWORKS:
-        raise ConfigError([f"export: only a student or a teacher in safetensors can be written, no {model.name}"])
+        raise ConfigError([f"model: only a student or a teacher in safetensors can be written, no {model.name}"])
     if path.exists():
-        problems.append(f"export: {path} is there already; remove it, or name another folder")
+        problems.append(f"out: {path} is there already; remove it, or name another folder")
     try:
         if variant == "int8":
             inputs = _images(calibration, scale).inputs(model.upsampling)

@@ -7,6 +7,7 @@ leaves at most eight temporary files beside the images, without the suffix of on
 """
 
 import csv
+import hashlib
 import os
 import re
 import shlex
@@ -15,11 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-import requests
-from tqdm import tqdm
 from upath import UPath
 
+from ail_ray.entry import called
 from ail_ray.errors import ConfigError
 from ail_ray.files import AnyPath, as_path
 
@@ -96,7 +95,7 @@ def default_folder() -> str:
 def fetch_command(names: Sequence[str], folder: AnyPath, base: str | None = None) -> str:
     """The command that fetches or completes sets, as a user types it; an object store has to be filled by copying."""
     flags = ["--sets", *names, *(["--base", base] if base else []), "--to"]
-    command = f"python jobs/fetch_data.py {shlex.join(flags)}"
+    command = called("fetch", *flags)
     if _is_address(folder):
         return f"`{command} FOLDER`, then copy FOLDER to {folder}"
     return f"`{command} {shlex.quote(str(as_path(folder)))}`"
@@ -157,6 +156,9 @@ def fetch(
 
 def _fetch_files(wanted: Sequence[Entry], folder: UPath, base: str | None) -> list[str]:
     """Fetch the files; a line for each that failed, in their order."""
+    import pooch  # here, as requests below: they take a second to load, and are needed by nobody else
+    from tqdm import tqdm
+
     pooch.get_logger().setLevel("ERROR")  # its line for each file would go through the bar
     addresses = {entry.place: f"{base.rstrip('/')}/{entry.place}" if base else entry.url for entry in wanted}
     store = pooch.create(
@@ -216,13 +218,20 @@ def _lacking(entries: Sequence[Entry], folder: UPath) -> dict[Entry, str]:
         path = folder / entry.place
         if not path.is_file():
             lacking[entry] = "missing"
-        elif path.stat().st_size != entry.bytes or pooch.file_hash(str(path)) != entry.sha256:
+        elif path.stat().st_size != entry.bytes or _sha256(path) != entry.sha256:
             lacking[entry] = "damaged"
     return lacking
 
 
+def _sha256(path: UPath) -> str:
+    with open(str(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _reason(error: OSError | ValueError) -> str:
     """Why a file could not be had, in words; the libraries' own messages take a screenful."""
+    import requests
+
     match error:
         case requests.HTTPError(response=requests.Response() as answer):
             return f"its address answers {answer.status_code} {answer.reason}"

@@ -7,11 +7,15 @@ it has been sent.
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from ray._private.ray_constants import DASHBOARD_CLIENT_MAX_SIZE, RAY_RUNTIME_ENV_IGNORE_GITIGNORE
-from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel
+from ray._private.ray_constants import (
+    DASHBOARD_CLIENT_MAX_SIZE,
+    RAY_RUNTIME_ENV_IGNORE_GITIGNORE,
+    get_runtime_env_default_excludes,
+)
+from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE, _dir_travel, _get_excludes
 from ray.job_submission import JobSubmissionClient
 
 from ail_ray.errors import one_line
@@ -24,7 +28,7 @@ FORWARDED = (
 
 
 def uploaded(folder: Path) -> Counter[str]:
-    """Bytes of a folder's entries as Ray would upload them, less what .rayignore and .gitignore name in any folder."""
+    """Bytes of a folder's entries as Ray would upload them: without `.venv` and what .rayignore and .gitignore name."""
     sizes = Counter[str]()
 
     def count(path: Path) -> None:
@@ -32,7 +36,8 @@ def uploaded(folder: Path) -> Counter[str]:
             sizes[path.relative_to(folder).parts[0]] += path.stat().st_size
 
     ignored = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
-    _dir_travel(folder, [], count, ignored, logging.getLogger(__name__))  # Ray's own names every such file
+    left_out = [_get_excludes(folder, get_runtime_env_default_excludes())]
+    _dir_travel(folder, left_out, count, ignored, logging.getLogger(__name__))  # Ray's own names every such file
     return sizes
 
 
@@ -70,9 +75,3 @@ def relative(settings: Mapping[str, str]) -> list[str]:
         for name in ("AIL_DATA_DIR", "AIL_TEACHER_DIR")
         if name in settings and "://" not in settings[name] and not Path(settings[name]).is_absolute()
     ]
-
-
-def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Our own options, and after `--` the command to run on the cluster."""
-    here = list(arguments).index("--") if "--" in arguments else len(arguments)
-    return list(arguments[:here]), list(arguments[here + 1 :])

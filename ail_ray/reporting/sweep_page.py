@@ -1,7 +1,6 @@
 """What the page of a sweep shows, as plain data, charts and pictures for its template."""
 
 import math
-import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from markupsafe import Markup
 from upath import UPath
 
+from ail_ray.entry import called
 from ail_ray.errors import counted
 from ail_ray.reporting import sentences
 from ail_ray.reporting.films import comparisons, films
@@ -186,12 +186,11 @@ def _commands(sweep: Findings, shown: Trial | None) -> list[tuple[str, str]]:
         weights = shown.path / "students" / f"round-{shown.rounds:03d}.safetensors"
         named = dict.fromkeys([*sweep.config["test"], *sweep.config["validation"]])
         if named:
-            measure = ["python", "jobs/evaluate.py", "--model", str(weights), "--sets", *named,
-                       "--scales", *dict.fromkeys(str(row.scale) for row in shown.all)]  # fmt: skip
-            commands.append(("PSNR and SSIM of the best student", shlex.join(measure)))
+            scales = dict.fromkeys(str(row.scale) for row in shown.all)
+            measure = called("evaluate", "--model", str(weights), "--sets", *named, "--scales", *scales)
+            commands.append(("PSNR and SSIM of the best student", measure))
         storage, run = str(shown.path.parent.parent), shown.run
-        show = shlex.join(["python", "jobs/runs.py", "--storage", storage, "--show", run])
-        commands.append(("Its run, round by round", show))
+        commands.append(("Its run, round by round", called("runs", "--storage", storage, "--show", run)))
     return commands
 
 

@@ -90,7 +90,7 @@ class RunDirectory:
                 self.write_manifest(manifest)
             return manifest
         manifest = Manifest(
-            format=FORMAT, run=self.path.name, config=config, **resolved, versions=versions(), machine=machine(),
+            format=FORMAT, run=self.path.name, config=config, **resolved, versions=versions(), machine={**machine()},
             created=time.time(), last_round=-1,
         )  # fmt: skip
         self.write_manifest(manifest)

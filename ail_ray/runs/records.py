@@ -81,7 +81,7 @@ class Manifest:
     workers: Count
     references: dict[str, Rows] = field(default_factory=dict)  # `bicubic`, and `teacher` if there is one
     versions: dict[str, str]
-    machine: dict[str, str | None]
+    machine: dict[str, str | None]  # its commit is None in older ones that had none
     created: float  # seconds since 1970
     last_round: Annotated[int, Meta(ge=-1, lt=10**6)]  # committed
     places: tuple[Place, ...] = ()  # the last two commits, in order

@@ -6,11 +6,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ail_ray.entry import heed_stop
-
 import torch
 from upath import UPath
 
+from ail_ray.entry import heed_stop
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, write_bytes
 from ail_ray.learning.config import RunConfig

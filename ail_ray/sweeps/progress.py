@@ -50,6 +50,7 @@ class Board:
         self.monitors, self.asked, self.since = monitors, asked, time.monotonic()
         self.before: dict[Number, float] = {}
         self.trials: dict[Number, Trial] = {}  # as they were seen last
+        self.over = set[Number]()  # and were over then
         self.shown = Group()
 
     def look(self) -> Group:
@@ -67,13 +68,18 @@ class Board:
         begun = [(i, run, plan) for i, m in enumerate(self.monitors) for run, plan in dict(m.plans).items()]
         for i, run, plan in begun:
             number, over = (i, run), run in self.monitors[i].over
+            if number in self.over:
+                shares[number] = 1.0
+                continue
             with suppress(Exception):  # of one trial; the others have their rows
                 before = self.trials.get(number)
                 trial = read_trial(plan.directory, plan.config.rounds, before.records if before else ())
                 self.trials[number] = trial
                 shares[number] = 1.0 if over else (trial.rounds + 1) / (trial.asked + 1)
                 self.before.setdefault(number, shares[number])
-                if not over:
+                if over:
+                    self.over.add(number)
+                else:
                     table.add_row(*_row(trial))
         done = sum(shares[number] - self.before[number] for number in shares)
         left = (time.monotonic() - self.since) * (self.asked - sum(shares.values())) / done if done > 0 else 0.0

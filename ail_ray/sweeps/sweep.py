@@ -8,10 +8,9 @@ from functools import partial
 from traceback import clear_frames
 from typing import Any, Protocol
 
-from ail_ray.entry import heed_stop
-
 import torch
 
+from ail_ray.entry import heed_stop
 from ail_ray.errors import ConfigError, Interrupted, counted
 from ail_ray.files import digest_of
 from ail_ray.learning.config import RunConfig

@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from ail_ray.entry import heed_stop
 from ail_ray.entry import say as print_line
-
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.records import Rows
 from ail_ray.runs.preparation import Prepared

@@ -264,7 +264,7 @@ def test_the_job_says_what_is_missing_and_exits_with_one(server: Server, small_r
 
 
 def test_the_command_that_fetches_asks_where_the_first_did(tmp_path: Path) -> None:
-    expected = f"`python jobs/fetch_data.py --sets Few Many --base 'http://mirror/a b' --to {tmp_path}`"
+    expected = f"`ail fetch --sets Few Many --base 'http://mirror/a b' --to {tmp_path}`"
     assert fetch_command(["Few", "Many"], tmp_path, "http://mirror/a b") == expected
 
 
@@ -329,7 +329,7 @@ def test_find_says_how_to_fetch_and_fetches_nothing(
     home = tmp_path / "home/.cache/ail_ray/data"
     with pytest.raises(DatasetError) as refusal:
         find("Few")
-    command = "python jobs/fetch_data.py --sets Few --to"
+    command = "ail fetch --sets Few --to"
     assert (
         str(refusal.value) == f"image set Few is not here (AIL_DATA_DIR is not set); fetch it with `{command} {home}`"
     )
@@ -347,7 +347,7 @@ def test_find_refuses_a_set_that_is_not_all_there(
     monkeypatch.setenv("AIL_DATA_DIR", str(tmp_path / "data"))
     server.faults = {"Few/2.png": "404"}
     fetch(["Few"], default_folder())
-    command = f"`python jobs/fetch_data.py --sets Few --to {tmp_path}/data`"
+    command = f"`ail fetch --sets Few --to {tmp_path}/data`"
     with pytest.raises(DatasetError, match=f"has 11 images, the set has 12; complete it with {command}"):
         find("Few")
     assert len(find(str(tmp_path / "data" / "Few")).paths) == 11  # a path is taken as it is

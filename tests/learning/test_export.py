@@ -145,7 +145,7 @@ def test_export_says_what_it_costs_and_replaces_nothing(tmp_path: Path) -> None:
     assert refused.value.problems[0].startswith("calibration: unknown image set 'nowhere'")
     with pytest.raises(ConfigError) as refused:
         export(model, tmp_path, "int8", 2, eight_bit=True, calibration="nowhere")
-    assert [line.split(":")[0] for line in refused.value.problems] == ["export", "calibration"]
+    assert [line.split(":")[0] for line in refused.value.problems] == ["out", "calibration"]
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match="int8 needs calibration images"):
         to_onnx(model, "int8")

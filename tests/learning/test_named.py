@@ -14,6 +14,8 @@ from PIL import Image
 from terminal import Terminal
 
 from ail_ray.commands.chosen import chosen_model
+from ail_ray.commands.evaluate import main as evaluate_job
+from ail_ray.commands.upscale import main as upscale_job
 from ail_ray.delivery.evaluate import benchmark
 from ail_ray.delivery.named import find_network
 from ail_ray.delivery.onnx import to_onnx
@@ -26,8 +28,6 @@ from ail_ray.imaging.metrics import to_uint8
 from ail_ray.learning.inference import evaluate, predict
 from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Bicubic, Network
 from ail_ray.learning.weights import save_model
-from jobs.evaluate import main as evaluate_job
-from jobs.upscale import main as upscale_job
 
 ROOT = Path(__file__).parents[2]
 

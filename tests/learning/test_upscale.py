@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from ail_ray.commands.export import main as export_job
+from ail_ray.commands.upscale import main as upscale_job
 from ail_ray.delivery.upscale import prepare, upscale
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.colour import pixels_of, planes, read_header, read_picture
@@ -24,7 +26,6 @@ from ail_ray.learning.inference import predict
 from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Network
 from ail_ray.learning.precision import placed
 from ail_ray.learning.weights import load_model, save_model
-from jobs.upscale import main as upscale_job
 
 MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
 """What each is read as."""
@@ -204,10 +205,10 @@ def test_cmyk_is_shown_through_its_profile(tmp_path: Path) -> None:
 # The command
 
 
-def main(*arguments: str | Path) -> int:
+def main(*arguments: str | Path, job: Callable[[list[str]], int] = upscale_job) -> int:
     """The command in this process; its exit code."""
     try:
-        return upscale_job([str(argument) for argument in arguments])
+        return job([str(argument) for argument in arguments])
     except SystemExit as ended:
         return int(ended.code or 0)
 
@@ -363,8 +364,8 @@ def test_bicubic_is_a_model_too(tmp_path: Path) -> None:
 
 
 def test_only_a_network_of_ours_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("--model", "bicubic", "--export", "fp32", "--out", tmp_path) == 2
-    line = "error: export: only a student or a teacher in safetensors can be written, no bicubic interpolation\n"
+    assert main("--model", "bicubic", "--out", tmp_path, job=export_job) == 2
+    line = "error: model: only a student or a teacher in safetensors can be written, no bicubic interpolation\n"
     assert capsys.readouterr().err == line
 
 
@@ -375,21 +376,33 @@ def test_the_network_is_laid_out_for_speed(tmp_path: Path, student: Path) -> Non
     assert weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore[operator]
 
 
-def test_what_only_an_export_reads_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("a.png", "--bytes", "--calibration", "mine") == 2
-    assert capsys.readouterr().err == "error: bytes goes with --export\nerror: calibration goes with --export int8\n"
-    assert main("--export", "fp16", "--calibration", "mine") == 2
-    assert capsys.readouterr().err == "error: calibration goes with --export int8\n"
+def test_an_export_is_one_file_and_replaces_none(
+    tmp_path: Path, student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", student, "--precision", "int8", "--bytes", "--out", tmp_path / "phone")
+    assert main(*words, job=export_job) == 0
+    (file,) = (tmp_path / "phone").iterdir()
+    assert file.name == "vdsr-f2-x2-int8-bytes.onnx"
+    assert capsys.readouterr().out.startswith(f"{file}: ")
+    assert main(*words, job=export_job) == 2
+    assert capsys.readouterr().err == f"error: out: {file} is there already; remove it, or name another folder\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--export", "int4"], ["a.png", "--scale", "2", "b.png"]])
-def test_commands_that_mean_nothing_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(*arguments) == 2
-    assert capsys.readouterr().err in (
-        "error: images: name files, folders or sets to enlarge, or choose --export\n",
-        "error: --export: cannot read 'int4'; see --help\n",
-        "error: b.png: name it in one place with the other values of its kind\n",
-    )
+@pytest.mark.parametrize(
+    ("job", "arguments", "line"),
+    [
+        (upscale_job, [], "images: name files, folders or sets to enlarge"),
+        (upscale_job, ["a.png", "--scale", "2", "b.png"],
+         "b.png: name it in one place with the other values of its kind"),
+        (export_job, ["--precision", "int4"], "--precision: cannot read 'int4'; see --help"),
+        (export_job, ["--precision", "fp16", "--calibration", "mine"], "calibration goes with --precision int8"),
+    ],
+)  # fmt: skip
+def test_commands_that_mean_nothing_are_refused(
+    job: Callable[[list[str]], int], arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(*arguments, job=job) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
 
 
 PEAK = """

@@ -22,7 +22,7 @@ from conftest import TinyFiles, as_options
 from ray.exceptions import GetTimeoutError
 from ray.tune.tune import _setup_signal_catching
 
-from ail_ray.commands.sweep import run_sweep
+from ail_ray.commands.sweep import main, run_sweep
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import SweepConfig
 from ail_ray.orchestration import launch
@@ -33,7 +33,6 @@ from ail_ray.runs.run import resolve_precision
 from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking import listener
 from ail_ray.tracking.connection import connect
-from jobs.ail_sweep import main
 
 
 @pytest.mark.parametrize(

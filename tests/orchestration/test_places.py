@@ -19,6 +19,7 @@ from ray._private.utils import validate_socket_filepath
 from upath import UPath
 
 from ail_ray import machine
+from ail_ray.commands.sweep import main
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path
 from ail_ray.home import settle
@@ -28,7 +29,6 @@ from ail_ray.sweeps import sweep_job
 from ail_ray.sweeps.sweep_job import tracking_uri
 from ail_ray.tracking.champion import fetch_champion
 from ail_ray.tracking.connection import connect, database_of
-from jobs.ail_sweep import main
 
 ODD = ["plain", "q?a=b", "half#way", "100%25 'sure' \"yes\"", "me@corp:é\\"]
 

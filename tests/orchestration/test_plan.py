@@ -10,17 +10,17 @@ import pytest
 from conftest import TinyFiles, as_options
 from upath import UPath
 
+from ail_ray.commands.sweep import main
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig, SweepConfig
 from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.preparation import build_data, plan_data
+from ail_ray.runs.preparation import build_data, data_key, plan_data
 from ail_ray.runs.teacher_maps import teacher_maps
 from ail_ray.sweeps import cost as planning
 from ail_ray.sweeps import speed
 from ail_ray.sweeps.cost import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
 from ail_ray.sweeps.speed import ASSUMED_SPEED, STEPS
-from jobs.ail_sweep import main
 
 BANK = 5  # bytes a pixel
 PIXELS = sum(height * width for height, width in [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)])
@@ -29,9 +29,9 @@ PIXELS = sum(height * width for height, width in [(64, 64), (64, 80), (80, 64), 
 def planned(tiny_files: TinyFiles, placement: Placement, max_workers: int | None = None, **changes: Any) -> Plan:
     values = {"width": (2, 3), "lam": (0.05,), "teacher": ("none", str(tiny_files.teacher)), **changes}
     sweep = SweepConfig.of(**{**tiny_files.protocol(), **values})
-    prepared = plan_data(sweep, UPath("/nowhere"))
+    inputs = {data_key(sweep.base): plan_data(sweep.base, UPath("/nowhere"))}
     teachers = {"none": None, str(tiny_files.teacher): UPath(tiny_files.teacher)}
-    return plan_sweep(sweep, prepared, placement, teachers, max_workers=max_workers, local=False)
+    return plan_sweep(sweep, inputs, placement, teachers, max_workers=max_workers, local=False)
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +71,22 @@ def test_trials_share_what_runs_at_once(gpus: Plan) -> None:
 
 def test_a_teacher_costs_only_what_it_has_not_seen(tiny_files: TinyFiles, tmp_path: Path) -> None:
     sweep = SweepConfig.of(**{**tiny_files.protocol(), "width": (3,), "teacher": (str(tiny_files.teacher),)})
-    prepared, teacher = plan_data(sweep, UPath(tmp_path)), UPath(tiny_files.teacher)
+    config, teacher = sweep.base, UPath(tiny_files.teacher)
+    prepared = plan_data(config, UPath(tmp_path))
 
     def asked() -> Plan:
         weights = {str(tiny_files.teacher): teacher}
-        return plan_sweep(sweep, prepared, Placement(gpu=True), weights, max_workers=1, local=False)
+        inputs = {data_key(config): prepared}
+        return plan_sweep(sweep, inputs, Placement(gpu=True), weights, max_workers=1, local=False)
 
     (whole,) = asked().teachers.values()
     build_data(prepared)
-    precision: Any = "bf16" if sweep.precision == "auto" else sweep.precision
-    _, folder = teacher_maps("errors", teacher, prepared, precision, device="cpu", threads=1, say=lambda _: None)
+    maps = teacher_maps(teacher, config, prepared.data, "fp64", device="cpu", threads=1, say=lambda _: None)
+    assert config.precision == "fp64"
     assert asked().teachers == {}
     assert "none to run" in describe_plan(asked(), Placement(gpu=True))[3]
     lost = 1
-    (folder / prepared.shard_paths[lost].name).unlink()
+    (maps.folder / prepared.data.shard_paths[lost].name).unlink()
     (rest,) = asked().teachers.values()
     assert rest == pytest.approx(whole * prepared.shard_pixels[lost] / PIXELS)
 

@@ -15,12 +15,10 @@ import torch
 from rich.console import Console
 from upath import UPath
 
-from ail_ray.files import read_record
 from ail_ray.learning.records import Measured
-from ail_ray.runs import directory
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.run import TrialPlan, run_local
-from ail_ray.runs.trial import read_trial
+from ail_ray.runs.trial import Trial, read_trial
 from ail_ray.sweeps import progress
 
 
@@ -67,25 +65,19 @@ def test_a_row_for_what_is_worked_on_and_the_sweep_below(monitor: Any) -> None:
     assert caption == [f"1 of 3 trials over, best {best:.2f} dB"]  # nothing was done since: no time left to tell
 
 
-def test_a_record_is_read_once_and_a_trial_that_is_over_has_no_row(
-    monitor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = list[UPath]()
+def test_a_trial_that_is_over_is_looked_at_once(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[str]()
 
-    def counted(path: UPath, kind: Any) -> Any:
-        read.append(path)
-        return read_record(path, kind)
+    def counted(path: UPath, *how: Any) -> Trial:
+        looked.append(path.name)
+        return read_trial(path, *how)
 
-    monkeypatch.setattr(directory, "read_record", counted)
+    monkeypatch.setattr(progress, "read_trial", counted)
     board = progress.Board([monitor], asked=3)
-    first = printed(board.table())
-    over, going = (RunDirectory(plan.directory) for plan in monitor.plans.values())
-    records = [run.record_path(t) for run in (over, going) for t in range(2)]
-    assert read == records
-    second = printed(board.table())
-    assert read == records
+    first, second = printed(board.table()), printed(board.table())
+    over, going = monitor.plans
+    assert looked == [over, going, going]
     assert second == first
-    assert len(second) == 3, "a heading, the one that is worked on, all together"
 
 
 def test_a_name_is_shown_as_it_is(monitor: Any, monkeypatch: pytest.MonkeyPatch) -> None:

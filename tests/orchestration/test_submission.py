@@ -8,11 +8,13 @@ from pathlib import Path
 
 import heads
 import pytest
+from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import create_package
 
+from ail_ray.commands.submit import main
+from ail_ray.machine import PACKAGE
 from ail_ray.orchestration import submission
 from ail_ray.orchestration.submission import FORWARDED, uploaded
-from jobs.submit import REPOSITORY, main
 
 
 class BecameAnotherError(Exception):
@@ -26,6 +28,7 @@ def checkout(tmp_path: Path) -> Path:
     for name, size in {
         "jobs/a.py": 100, "enlarged/big.png": 3000, "photos/one.jpg": 2000, "photos/two.jpg": 2000,
         "photos/raw/three.raw": 5000, "ail_out/state": 7000, "data/set.zip": 9000, "README.md": 50,
+        ".venv/lib/torch.so": 9000,
     }.items():  # fmt: skip
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(bytes(size))
@@ -39,7 +42,9 @@ def test_the_size_is_that_of_what_ray_packs(checkout: Path, tmp_path: Path, monk
     for ignored in ("0", "1"):
         monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", ignored)
         package = tmp_path / f"{ignored}.zip"
-        create_package(str(checkout), package, include_gitignore=ignored == "0")
+        create_package(
+            str(checkout), package, include_gitignore=ignored == "0", excludes=get_runtime_env_default_excludes()
+        )
         with zipfile.ZipFile(package) as packed:
             assert uploaded(checkout).total() == sum(file.file_size for file in packed.infolist())
         assert ("ail_out" in uploaded(checkout)) == (ignored == "1")
@@ -81,8 +86,11 @@ def test_it_becomes_rays_own_command(monkeypatch: pytest.MonkeyPatch, capsys: py
     job = ["python", "jobs/ail_sweep.py", "demo", "--out", "/data/out", "--no-wait"]
     with pytest.raises(BecameAnotherError):
         main(["--", *job])
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", str(REPOSITORY)]
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--working-dir", str(PACKAGE.parent)]
     assert became[-1] == [*ray, "--", *job]
+    with pytest.raises(BecameAnotherError):
+        main(["--", "ail", "sweep", "demo", "--no-wait"])
+    assert became[-1] == [*ray, "--", "python", "-m", "ail_ray", "sweep", "demo", "--no-wait"]
     monkeypatch.setenv("AIL_DATA_DIR", "s3://bucket/data")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
     monkeypatch.setenv("AIL_TEACHER_DIR", "")
@@ -114,4 +122,4 @@ def test_a_cluster_that_does_not_answer_is_named(
 
 
 def test_this_repository_is_small_enough() -> None:
-    assert uploaded(REPOSITORY).total() < submission.LIMIT / 4
+    assert uploaded(PACKAGE.parent).total() < submission.LIMIT / 4

@@ -17,7 +17,7 @@ from conftest import Bench, as_options
 from PIL import Image
 from upath import UPath
 
-from ail_ray.commands.sweep import run_sweep, run_sweeps
+from ail_ray.commands.sweep import main, run_sweep, run_sweeps
 from ail_ray.files import read_json, read_record, read_tensors, write_json
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.panels import panels
@@ -27,7 +27,6 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.sweeps import sweep
 from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
-from jobs.ail_sweep import main
 
 WIDTHS, LAMBDAS = (2, 3), (0.05,)
 

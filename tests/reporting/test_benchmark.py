@@ -25,6 +25,7 @@ from ail_ray.benchmarks.released import released_importance, released_step
 from ail_ray.benchmarks.self_check import features
 from ail_ray.benchmarks.timing import in_turns, ratio
 from ail_ray.benchmarks.whole_runs import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
+from ail_ray.commands.benchmark import main
 from ail_ray.imaging.bank import Crops
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import first_importance, next_importance
@@ -36,7 +37,6 @@ from ail_ray.machine import machine
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.run import TrialPlan, run_local
-from jobs.benchmark import main
 
 QUICK: dict[str, Callable[[], dict[str, Any]]] = {
     "update_vs_copy": partial(update_vs_copy, 2, pixels=300_000),

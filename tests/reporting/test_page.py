@@ -23,10 +23,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from upath import UPath
 
+from ail_ray.commands.report import main
 from ail_ray.files import write_bytes, write_json, write_record
 from ail_ray.imaging.panels import as_png
 from ail_ray.reporting import films, sweep_page
-from jobs.report import main
 
 HOSTILE = "</script></style><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7919*7907 }}"
 
@@ -92,7 +92,7 @@ def test_the_numbers_are_the_records(sweep: MadeSweep, capsys: pytest.CaptureFix
     assert "trained on sample (14 pairs, 2.0 M pixels): round 0 and 2 more rounds" in page.text
     assert "On the Pareto front, no smaller student is as good:" in page.text
     assert "python jobs/ail_sweep.py demo" in page.text
-    assert f"python jobs/report.py --out {sweep.out}" in page.text
+    assert f"ail report --out {sweep.out}" in page.text
     titles = re.findall(r"<title>([^<]*)</title>", (Path(str(sweep.out)) / "report.html").read_text())
     assert "vdsr-f13 ×2 λ=0.15 teacher=tiny: round 2, 30.3 dB" in titles  # a point of the curve: the mean of both seeds
 

@@ -15,6 +15,8 @@ import torch
 from made_sweep import record
 from upath import UPath
 
+from ail_ray.commands import paper as paper_tables
+from ail_ray.commands import teacher as train_teacher
 from ail_ray.commands.sweep import run_sweeps
 from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
@@ -33,7 +35,6 @@ from ail_ray.paper.tables import RunTable, comparison, comparison_markdown, comp
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.trial import Trial
-from jobs import paper_tables, train_teacher
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDED = REPOSITORY / "docs" / "results" / "mini" / "runs"
@@ -121,7 +122,7 @@ def test_the_commands_refuse_and_help(job: Callable[[list[str]], int], capsys: p
 def test_where_tables_cannot_go_is_refused_before_any_run(
     more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(paper_tables, "run", lambda *arguments: pytest.fail("it has begun"))
+    monkeypatch.setattr(paper_tables.paper, "run", lambda *arguments: pytest.fail("it has begun"))
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as left:
         paper_tables.main(["--out", str(tmp_path / "file"), "--storage", str(tmp_path / "runs"), *more])

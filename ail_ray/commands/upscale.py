@@ -1,0 +1,50 @@
+r"""Enlarge pictures with a trained student. Colour, transparency, profile and camera data are kept.
+
+    # a picture and a folder of pictures, into ./enlarged
+    ail upscale photo.jpg ~/holidays \
+        --model ail_out/runs/RUN/student.safetensors
+
+    # the pictures of a folder, by the best student so far
+    ail upscale ~/holidays --scale 3
+
+No file is replaced: started again, the same command skips what is there. For files that a phone can run there is
+`ail export`. Exit codes: 0 when all pictures were enlarged, 1 when one failed, 2 when the command was refused and
+nothing was started.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+from ail_ray.commands.chosen import chosen_model
+from ail_ray.commands.parsing import parse, progress, refusals, refuse
+from ail_ray.delivery.upscale import enlarge_files, prepare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to enlarge, and by which network."""
+
+    images: Positional[tuple[str, ...]] = ()
+    """Image files, folders of images, or names of image sets."""
+    model: str = "champion"
+    """`champion` (the best student so far, from MLflow's registry), `bicubic`, a teacher's name (`vdsr`, or one in
+    $AIL_TEACHER_DIR), or the path of a .safetensors or .onnx file."""
+    scale: int = 2
+    """Factor by which pictures are enlarged: 2, 3 or 4."""
+    out: str = "enlarged"
+    """Folder for the results, which are named NAME-x2.jpg and so on."""
+    format: Literal["jpeg", "png", "webp"] | None = None
+    """Format of the results; by default that of each picture, and PNG where it is none of these three."""
+
+
+@refusals()
+def main(arguments: list[str]) -> int:
+    """Parse, enlarge, print; returns the exit code."""
+    o = parse(Options, arguments, default=Options(), prog="ail upscale", description=__doc__ or "")
+    if not o.images:
+        refuse(["images: name files, folders or sets to enlarge"])
+    work = prepare(chosen_model, o.model, o.scale, o.images, o.out, o.format)
+    with progress(sum(job.pixels for job in work.jobs)) as (tell, advance):
+        return int(enlarge_files(work, o.scale, say=tell, advance=advance) > 0)

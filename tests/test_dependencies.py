@@ -1,0 +1,56 @@
+"""What the package imports is what pyproject.toml names, no more and no less."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+UNSEEN = {
+    "optuna": "Ray Tune's searcher imports it",
+    "onnxscript": "torch writes ONNX through it",
+    "msgspec": "records will be read by it",
+}
+"""Needed packages that nothing here imports itself."""
+
+
+def named(requirements: list[str]) -> set[str]:
+    """The names of packages in requirements such as `ray[train]>=2.50`."""
+    return {normal(re.split(r"[\[<>=~! ]", each)[0]) for each in requirements}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(folder: Path) -> Iterator[str]:
+    """Everything that the files of a folder import, by its first name, inside functions too."""
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Import(names=names):
+                    yield from (each.name.split(".")[0] for each in names)
+                case ast.ImportFrom(module=str(module), level=0):
+                    yield module.split(".")[0]
+
+
+def test_every_library_that_is_imported_is_named_and_no_other() -> None:
+    packages, dependencies = packages_distributions(), named(PROJECT["dependencies"])
+    libraries = {*imported(ROOT / "ail_ray")} - sys.stdlib_module_names - {"ail_ray"}
+    assert {"torch", "ray", "mlflow"} <= libraries
+    origins = {library: {normal(name) for name in packages[library]} for library in libraries}
+    assert [library for library, names in origins.items() if not names & dependencies] == []
+    assert dependencies - set[str]().union(*origins.values()) <= UNSEEN.keys()
+
+
+def test_every_package_is_pinned_and_explained() -> None:
+    pinned = named((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z][\w, \[\]-]*) \|", page, re.MULTILINE)
+    explained = named([name.strip() for row in rows for name in row.split(",")])
+    assert named(PROJECT["dependencies"]) <= pinned
+    assert named([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]) <= explained
