@@ -18,11 +18,12 @@ from ail_ray.delivery.evaluate import benchmark
 from ail_ray.delivery.upscale import enlarge_files, prepare
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.colour import Format
-from ail_ray.learning.config import RunConfig, SweepConfig
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.presets import preset as preset_of
 from ail_ray.learning.records import Row
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.trial import Trial, read_trial
 from ail_ray.sweeps.listeners import Unrecorded
@@ -105,7 +106,8 @@ def sweep(
 ) -> Summary:
     """Train students in every combination of the values given, on Ray or with `local` in this process.
 
-    They are compared by PSNR on validation images. Every round is recorded in MLflow. The same call goes on where it was interrupted.
+    They are compared by PSNR on validation images, and MLflow records every round. The same call goes on where it was
+    interrupted.
 
     Args:
         out: folder for `summary.json`; `storage`, by default the same, has the runs.

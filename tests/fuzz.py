@@ -29,7 +29,7 @@ from upath import UPath
 
 from ail_ray.commands.parsing import parse
 from ail_ray.errors import ConfigError
-from ail_ray.files import FileError, digest_of
+from ail_ray.files import FileError, digest_of, read_json
 from ail_ray.imaging.image_sets import DatasetError
 from ail_ray.imaging.images import ImageError, image_size, luma, read_image
 from ail_ray.learning.config import RunConfig
@@ -183,7 +183,9 @@ def manifest(generator: random.Random, folder: Path) -> tuple[bool, Callable[[],
     run = RunDirectory(UPath(folder / "run"))
     (folder / "run" / "manifest.json").unlink(missing_ok=True)
     (folder / "run" / "manifest-previous.json").unlink(missing_ok=True)
-    content = run.create(RunConfig(rounds=2, teacher="none"), precision="fp32", threads=1, workers=1)
+    run.create(RunConfig(rounds=2, teacher="none"), corpus="c", precision="fp32", threads=1, workers=1)
+    content = read_json(UPath(folder / "run" / "manifest.json"))
+    del content["sha256"]
     strange = [
         None,
         -1,

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +13,17 @@ from PIL import Image
 
 from ail_ray.commands import benchmark, teacher
 from ail_ray.commands import evaluate as evaluate_job
+from ail_ray.commands.flags import Flags, flags_of, job_of
 from ail_ray.commands.parsing import parse
-from ail_ray.errors import ConfigError
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.sweeps.sweep_job import SweepJob
 
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """A job as the real one is built: a sweep inside, a value that depends on it beside."""
-
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    workers: int = 1
-    """Train workers of one run."""
-    gpu: bool = False
-
-    def __post_init__(self) -> None:
-        if self.workers > self.sweep.shards:
-            raise ConfigError([f"workers must not exceed the {self.sweep.shards} shards, got {self.workers}"])
-
-
-def read(*arguments: str) -> Job:
-    return parse(Job, arguments, default=Job(), prog="job.py", description="What it does.")
+def read(*arguments: str) -> SweepJob:
+    default = flags_of(SweepJob(sweep=SweepConfig.of()))
+    return job_of(parse(Flags, arguments, default=default, prog="job.py", description="What it does."))
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
@@ -51,11 +38,19 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
 
 def test_flags_override_leaves_and_keep_the_rest() -> None:
     job = read("--rho", "0.75", "0.8", "--gpu", "--depth", "8", "--validation", "--learning-rate=3e-3", "--crops", "64")
-    sweep = job.sweep
-    assert job.gpu
-    assert (sweep.rho, sweep.depth, sweep.learning_rate, sweep.validation) == ((0.75, 0.8), 8, 3e-3, ())
-    assert (sweep.crops, sweep.rounds, job.workers) == (64, 10, 1)
-    assert read() == Job()
+    config = job.sweep.base
+    assert job.placement.gpu
+    assert dict(job.sweep.axes) == {"rho": (0.75, 0.8)}
+    assert (config.depth, config.learning_rate, config.validation) == (8, 3e-3, ())
+    assert (config.crops, config.rounds, job.placement.workers) == (64, 10, 1)
+    assert read() == SweepJob(sweep=SweepConfig.of())
+
+
+def test_any_flag_of_a_run_takes_several_values() -> None:
+    sweep = read("--learning-rate", "1e-3", "3e-3", "--batch", "16", "32", "--crops", "64", "--scales", "2", "3").sweep
+    assert dict(sweep.axes) == {"batch": (16, 32), "learning_rate": (1e-3, 3e-3)}
+    assert (sweep.base.crops, sweep.base.scales) == (64, (2, 3))
+    assert len(list(sweep.grid())) == 4
 
 
 def test_all_mistakes_of_a_command_are_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +91,8 @@ def test_one_mistake_is_one_line(capsys: pytest.CaptureFixture[str], arguments: 
         (("--test", "--test=a b", "--test", "c"),
          ["--test was given 3 times: name its values in one place: --test 'a b' c"]),
         (("--workers=1", "--workers", "2"), ["--workers was given twice"]),
-        (("--learning_rate", "1", "--learning-rate", "1"), ["--learning-rate was given twice"]),
+        (("--learning_rate", "1", "--learning-rate", "1"),
+         ["--learning-rate was given twice: name its values in one place: --learning-rate 1 1"]),
         (("--no_gpu", "--gpu", "--asha", "--asha"), ["--gpu was given twice", "--asha was given twice"]),
         (("--gpu", "--gpu", "--depth", "1"), ["--gpu was given twice", "depth must lie in 2..999, got 1"]),
         (("--lr", "1", "--lr", "1"), ["--lr: no such option"]),
@@ -110,7 +106,7 @@ def test_a_flag_given_twice_is_refused(
 
 def test_what_is_wrong_alone_may_be_right_beside_another_flag(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (("--workers", "32", "--shards", "32"), ("--shards", "32", "--workers", "32")):
-        assert read(*arguments).workers == 32
+        assert str(read(*arguments).placement.workers) == "32"
     for arguments in (("--workers", "8", "--shards", "4"), ("--shards", "4", "--workers", "8")):
         assert refused(capsys, *arguments) == ["error: workers must not exceed the 4 shards, got 8"]
     assert refused(capsys, "--workers", "32", "--rho", "2", "--shards", "32") == [
@@ -132,7 +128,7 @@ def test_help_exits_with_zero_and_names_the_flags(capsys: pytest.CaptureFixture[
         for words in (
             "What it does.",
             "--workers",
-            "Train workers of one run.",
+            "Train workers of every trial",
             "--learning-rate",
             "--rho",
             "--gpu",

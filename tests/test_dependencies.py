@@ -13,7 +13,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 UNSEEN = {
     "optuna": "Ray Tune's searcher imports it",
     "onnxscript": "torch writes ONNX through it",
-    "msgspec": "records will be read by it",
 }
 """Needed packages that nothing here imports itself."""
 

@@ -68,13 +68,19 @@ def test_every_command_has_a_file_in_jobs() -> None:
 def test_a_page_has_every_flag_once_and_with_help(
     name: str, job: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kinds = list[type]()
+    asked = list[tuple[type, Any]]()
     parse = job.parse
-    monkeypatch.setattr(job, "parse", lambda kind, *words, **named: (kinds.append(kind), parse(kind, *words, **named)))
+
+    def seen(kind: type, *words: Any, **named: Any) -> object:
+        asked.append((kind, named["default"]))
+        return parse(kind, *words, **named)
+
+    monkeypatch.setattr(job, "parse", seen)
     page = shown(job, capsys)
+    ((kind, default),) = asked
     flags = re.findall(r"^  (--[a-z0-9-]+)", page, flags=re.MULTILINE)
-    assert all(flag.text for flag in help_page._flags(kinds[0], kinds[0]()))
-    assert sorted([*flags, *(["--images"] if "IMAGE ..." in page else [])]) == sorted(_leaves(kinds[0]))
+    assert all(flag.text for flag in help_page._flags(kind, default))
+    assert sorted([*flags, *(["--images"] if "IMAGE ..." in page else [])]) == sorted(_leaves(kind))
     titles = re.findall(r"^(\w.*):$", page, flags=re.MULTILINE)
     if name in GROUPED:
         assert titles == [title for title in help_page.GROUPS if title in titles], "a flag is in no group"
@@ -87,8 +93,8 @@ def test_defaults_have_their_units(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setenv("COLUMNS", "200")
     page = shown(importlib.import_module("ail_ray.commands.sweep"), capsys)
     for line in (
-        "  --crop PIXELS         Side of a training crop in pixels. (default: 41 pixels)",
-        "  --epochs EPOCHS       Epochs in every round. (default: 2 epochs)",
+        "  --crop PIXELS ...     Side of a training crop in pixels. (default: 41 pixels)",
+        "  --epochs EPOCHS ...   Epochs in every round. (default: 2 epochs)",
         "  --gpu                 Give every worker a GPU.",
     ):
         assert line in page.splitlines()

@@ -5,7 +5,8 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 from ail_ray.commands.help_page import texts
-from ail_ray.learning.config import RunConfig, SweepConfig
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.placement import Placement
 from ail_ray.sweeps.sweep_job import SweepJob
 

@@ -81,15 +81,16 @@ def benchmark(
 
 def _usable(images: image_sets.ImageSet, scale: int) -> list[np.ndarray]:
     """The luma of every image; ConfigError with a line for each image that is too small to be measured."""
-    try:
-        pictures = read_luma(images.paths)
-    except ImageError as error:
-        raise ConfigError([f"sets: {line}" for line in str(error).splitlines()]) from None
-    small = [
-        f"sets: {path}: {y.shape[0]}×{y.shape[1]} pixels are too few to measure scale {scale}"
-        for path, y in zip(images.paths, pictures, strict=True)
-        if not measurable(y.shape[0], y.shape[1], scale)
-    ]
-    if small:
-        raise ConfigError(small)
+    pictures, problems = list[np.ndarray](), list[str]()
+    for path in images.paths:
+        try:
+            pictures += read_luma([path])
+        except ImageError as error:
+            problems.append(f"sets: {error}")
+            continue
+        height, width = pictures[-1].shape
+        if not measurable(height, width, scale):
+            problems.append(f"sets: {path}: {height}×{width} pixels are too few to measure scale {scale}")
+    if problems:
+        raise ConfigError(problems)
     return pictures

@@ -1,7 +1,7 @@
 """The presets, each a function: `demo` takes minutes, `mini` takes hours on CPUs, `paper` is the paper's protocol."""
 
-from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.networks import NETWORKS
+from ail_ray.learning.sweep_config import SweepConfig
 
 
 def demo() -> SweepConfig:

@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler
 from upath import UPath
 
 from ail_ray.files import FileError, read_json, write_json
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.orchestration.trials import reported, run_on_ray
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.run import RunError, TrialPlan, complete_with_onnx

@@ -14,8 +14,8 @@ from upath import UPath
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of
 from ail_ray.imaging import image_sets
-from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.networks import NETWORKS
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.paper.methods import FIGURES, JOINT, METHODS, SETS, TABLES, Method

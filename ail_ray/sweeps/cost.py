@@ -14,9 +14,10 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError, counted
 from ail_ray.imaging.images import image_size
-from ail_ray.learning.config import RunConfig, SweepConfig
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.networks import parameter_count
 from ail_ray.learning.precision import Precision, fastest
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.machine import cores, memory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import DataKey, EvaluationFile, Prepared, data_key

@@ -11,7 +11,7 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, is_local, unwritable
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import DataKey, Prepared, data_key, find_start, plan_data

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ail_ray.learning.config import RunConfig, SweepConfig, identity
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.sweep_config import SweepConfig, identity
 
 
 def proposals(sweep: SweepConfig) -> list[RunConfig]:

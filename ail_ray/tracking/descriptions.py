@@ -8,7 +8,8 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from ail_ray.learning.config import PARAMETERS, RunConfig, SweepConfig
+from ail_ray.learning.config import PARAMETERS, RunConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.preparation import EvaluationFile, Prepared
 from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.trials import is_range

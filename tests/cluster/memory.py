@@ -19,7 +19,7 @@ from faults import Case, TinyFiles
 from PIL import Image
 from upath import UPath
 
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import data_key, plan_data
 from ail_ray.sweeps.cost import plan_sweep

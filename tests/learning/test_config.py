@@ -11,9 +11,10 @@ import torch
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.config import RunConfig, SweepConfig, parameters
+from ail_ray.learning.config import RunConfig, parameters
 from ail_ray.learning.importance import Rule
 from ail_ray.learning.presets import PRESETS, demo, mini, paper, preset
+from ail_ray.learning.sweep_config import SweepConfig
 
 OTHER: dict[str, Any] = {
     "scales": (2, 3), "downsizes": (1.0,), "depth": 19, "mu0": 0.02, "alpha0": 50.0, "error_unit": "absolute",

@@ -13,8 +13,9 @@ from mlflow.entities import Run
 from PIL import Image
 from upath import UPath
 
-from ail_ray.learning.config import RunConfig, SweepConfig
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.networks import VDSR
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.weights import save_model
 from ail_ray.runs.preparation import build_data, find_start, here, plan_data
 from ail_ray.runs.run import TrialPlan

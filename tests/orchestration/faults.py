@@ -25,13 +25,13 @@ from typing import Any
 
 import heads
 import numpy as np
-from ail_ray.runs.manifest import Place
 from conftest import TinyFiles, as_options, make_tiny_files
 from mlflow import MlflowClient
 from upath import UPath
 
 from ail_ray.files import FileError, read_json, read_tensors
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.records import Place
 
 INJECTOR = Path(__file__).parent / "injector"
 PATIENCE = 400  # seconds, for one command

@@ -204,7 +204,5 @@ def test_a_network_is_named_by_its_path_or_as_the_champion_of_its_scale(
     with pytest.raises(ConfigError, match="there is no champion for scale 2"):
         chosen_model("champion", 2)
     registry.crown(trial)
-    for ours, theirs in zip(
-        chosen_model("champion", 2).parameters(), load_model(weights).parameters(), strict=True
-    ):
+    for ours, theirs in zip(chosen_model("champion", 2).parameters(), load_model(weights).parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -24,12 +24,15 @@ from ray.tune.tune import _setup_signal_catching
 
 from ail_ray.commands.sweep import main, run_sweep
 from ail_ray.errors import ConfigError
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.orchestration import launch
-from ail_ray.orchestration.cluster import NO_GPU, cannot_start, cluster, concurrency, start_own
+from ail_ray.orchestration.cluster import cannot_start, cluster, concurrency, start_own
 from ail_ray.orchestration.tasks import OnCluster, first_answer
 from ail_ray.runs.placement import Placement
+from ail_ray.runs.records import Manifest
 from ail_ray.runs.run import resolve_precision
+from ail_ray.sweeps.sweep import no_gpu
 from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking import listener
 from ail_ray.tracking.connection import connect
@@ -108,7 +111,7 @@ def test_a_gpu_that_is_not_here_is_refused_with_all_else_before_anything_starts(
     job = SweepJob(sweep=protocol, placement=Placement(gpu=True), local=local, out=str(tmp_path / "out"))
     with pytest.raises(ConfigError) as refused:
         run_sweep(job, say=lambda line: None)
-    assert refused.value.problems == [NO_GPU, f"train: {tmp_path / 'none'}: no such folder"]
+    assert refused.value.problems == [*no_gpu(Placement(gpu=True)), f"train: {tmp_path / 'none'}: no such folder"]
 
 
 def test_a_node_whose_gpu_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +155,10 @@ def test_a_ray_of_our_own_stays_on_the_loopback(address: str, closed: str) -> No
 
 
 def test_a_run_goes_on_with_what_it_began_with() -> None:
-    begun = {"threads": 8, "workers": 4}
+    begun = Manifest(
+        format=2, run="r", config=RunConfig(), corpus="c", precision="fp32", threads=8, workers=4, versions={},
+        machine={}, created=0.0, last_round=-1,
+    )  # fmt: skip
     assert Placement(workers=1, gpu=True).of(begun) == Placement(workers=4, threads=8, gpu=True)
     assert Placement(workers="1..3").of(begun) == Placement(workers="1..3", threads=8)
     assert concurrency(Placement(workers=4), 8) == 2

@@ -1,19 +1,20 @@
 """`ray job submit` against a head of its own: the job's status, its results, and a relative folder refused."""
 
 import hashlib
-import json
 import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import heads
 import pytest
 from conftest import TinyFiles, as_options
 from heads import Head
+from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep
-from ail_ray.learning.config import SweepConfig
+from ail_ray.files import read_record
+from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 
 
@@ -23,11 +24,9 @@ def head() -> Iterator[Head]:
         yield made
 
 
-def students(summary: dict[str, Any]) -> dict[str, str]:
+def students(summary: Summary) -> dict[str, str]:
     """SHA-256 of each trial's student."""
-    return {
-        trial.name: hashlib.sha256(Path(trial.weights).read_bytes()).hexdigest() for trial in summary.trials
-    }
+    return {trial.name: hashlib.sha256(Path(trial.weights or "").read_bytes()).hexdigest() for trial in summary.trials}
 
 
 def test_a_submitted_sweep_ends_as_a_local_one(
@@ -43,7 +42,7 @@ def test_a_submitted_sweep_ends_as_a_local_one(
     head.submit("sweep", ["demo", *as_options(values), "--out", str(out)])
     job = head.result("sweep")
     assert job["status"] == "SUCCEEDED", job["logs"]
-    summary = json.loads((out / "summary.json").read_text())
+    summary = read_record(UPath(out / "summary.json"), Summary)
     assert [trial.status for trial in summary.trials] == ["finished", "finished"]
     assert summary.tracking_uri == f"sqlite:///{out / 'mlflow.db'}"
     assert str(out / "summary.json") in job["logs"]

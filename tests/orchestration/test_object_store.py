@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep
-from ail_ray.learning.config import SweepConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.sweeps.sweep_job import SweepJob
 
 

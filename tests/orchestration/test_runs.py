@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from upath import UPath
 
 from ail_ray.commands.runs import main
-from ail_ray.files import write_json
+from ail_ray.files import digest_of, read_json, write_json
+from ail_ray.learning.records import Measured
 from ail_ray.runs import prune
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import Lease
@@ -144,7 +146,14 @@ def test_a_run_by_a_rule_that_is_no_more_is_unreadable_and_no_other(make_plan: P
     old, plan = make_plan(tmp_path, lam=0.1), make_plan(tmp_path, lam=0.2)
     for each in (old, plan):
         each.open(RunDirectory(each.directory), Placement())
-    (path := old.directory / "manifest.json")
+    content = read_json(path := old.directory / "manifest.json")
+    content["config"]["rule"] = "greedy"
+    del content["sha256"]
+    write_json(path, content | {"sha256": digest_of(content, length=64)})
+    found = {s.run: s for s in trials_in(UPath(tmp_path))}
+    assert (found[old.directory.name].status, found[plan.directory.name].status) == ("unreadable", "stopped")
+    assert f"{path}: damaged, or written by another version" in found[old.directory.name].reason
+    assert "'greedy' - at `$.config.rule`" in found[old.directory.name].reason
 
 
 def test_a_storage_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,11 +172,9 @@ def test_a_storage_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[st
 def test_a_run_that_somebody_works_on_stays_with_what_it_needs(make_plan: PlanMaker, tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     run(plan)
-    manifest = RunDirectory(plan.directory).manifest()
-    manifest["config"]["rounds"] = 9  # not finished
-    RunDirectory(plan.directory).write_manifest(manifest)
+    RunDirectory(plan.directory).create(replace(plan.config, rounds=9))  # not finished
     with Lease(plan.directory):
         found = read_trial(plan.directory)
-        assert found.works
-        assert f"process {os.getpid()}" in found.state
+        assert found.status == "working"
+        assert f"process {os.getpid()}" in found.worker
         assert rubbish(UPath(tmp_path), failed=True, older=0.0, names=(plan.directory.name,)) == []

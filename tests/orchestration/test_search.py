@@ -20,7 +20,8 @@ from ail_ray import entry
 from ail_ray.commands.sweep import run_sweep
 from ail_ray.errors import ConfigError, Interrupted
 from ail_ray.files import read_json, write_json
-from ail_ray.learning.config import RunConfig, SweepConfig
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.orchestration.cluster import concurrency
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement

@@ -19,8 +19,9 @@ from upath import UPath
 
 from ail_ray.files import write_bytes, write_record
 from ail_ray.imaging.panels import as_png
-from ail_ray.learning.config import ConfigError, RunConfig, SweepConfig
+from ail_ray.learning.config import ConfigError, RunConfig
 from ail_ray.learning.records import Row, Rows, Spread
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.records import RoundRecord
@@ -482,7 +483,7 @@ def test_what_is_longer_than_mlflow_takes_is_clipped_and_counted(
     name, note = sweep_title("mini", sweep), sweep_note(sweep, f"python jobs/ail_sweep.py {' '.join(folders)}")
     pair = SimpleNamespace(content="0")
     corpus = SimpleNamespace(pairs=[pair] * 130, digest="0123456789abcdef", pixels=10**7)
-    inputs = datasets(sweep, [SimpleNamespace(corpus=corpus, validation=[], test=[])])  # type: ignore[arg-type]
+    inputs = datasets(sweep, [SimpleNamespace(corpus=corpus, validation=[], test=[])])  # type: ignore[list-item]
     tracker = Tracker(
         f"sqlite:///{tmp_path / 'mlflow.db'}", sweep="long", name=name, note=note, params=sweep_params(sweep),
         datasets=inputs,

@@ -34,9 +34,10 @@ from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.learning.config import SweepConfig
 from ail_ray.learning.inference import predict
+from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.weights import load_model
+from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking.champion import fetch_champion
 
@@ -51,7 +52,7 @@ class Site:
 
     folder: Path
     url: str
-    summary: dict[str, Any]
+    summary: Summary
 
     @property
     def uri(self) -> str:
@@ -170,7 +171,7 @@ def test_the_printed_address_opens_on_a_chart_of_this_sweep(browser: Chrome, sit
     """Without a click, in a browser that was never here: a window as a laptop has it, with MLflow's assistant open."""
     browser.get(f"{site.url}/version")
     browser.execute_script("localStorage.clear()")
-    browser.get(f"{site.url}{site.summary['mlflow_page']}")
+    browser.get(f"{site.url}{site.summary.mlflow_page}")
     lines = "//*[contains(@class, 'js-plotly-plot')]//*[name()='path' and contains(@class, 'js-line')]"
 
     def drawn() -> list[WebElement]:
@@ -229,8 +230,8 @@ def test_four_runs_compare_by_what_was_searched(page: Page, experiment: str, sit
 def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
     page: Page, experiment: str, site: Site
 ) -> None:
-    trial = next(t for t in site.summary.trials if t["name"] == NAMES[0])
-    run = f"experiments/{experiment}/runs/{trial['mlflow_run_id']}"
+    trial = next(t for t in site.summary.trials if t.name == NAMES[0])
+    run = f"experiments/{experiment}/runs/{trial.mlflow_run_id}"
     page.open(run, NAMES[0], "Question.", "width 2 or 3, rule eq7 or uniform?", "the command", "train (", "Datasets")
     page.shows("Parent run", TITLE)  # it is asked for later
     page.open(f"{run}/model-metrics", "dB", "importance", "pictures", "ssim", "theta", "time")
@@ -252,13 +253,13 @@ def test_a_run_shows_its_question_its_curves_and_its_rounds_under_a_slider(
 
 def test_the_champion_has_a_page_with_its_alias_and_its_signature(page: Page, site: Site) -> None:
     best = site.summary.trials[0]
-    page.open("models/ail-ray-x2/versions/1", "champion", best["name"], f"{best['validation'][0]['psnr']:.2f} dB")
+    page.open("models/ail-ray-x2/versions/1", "champion", best.name, f"{best.psnr:.2f} dB")
     page.shows("Reads the bicubic-upsampled image", "Inputs (1)", "Outputs (1)")
 
 
 def test_mlflow_serves_the_champion_with_the_pixels_that_we_make(site: Site, tmp_path: Path) -> None:
     weights = fetch_champion(site.uri, 2, tmp_path)
-    assert weights.read_bytes() == Path(site.summary.trials[0]["weights"]).read_bytes()
+    assert weights.read_bytes() == Path(site.summary.trials[0].weights or "").read_bytes()
     (evaluation,) = (site.folder / "ail_out" / "evaluation").glob("*.safetensors")
     images = EvaluationImages.load(UPath(evaluation))
     model = load_model(weights).eval()

@@ -225,8 +225,9 @@ def test_a_table_run_has_its_rows_intervals_and_figures(tmp_path: Path) -> None:
     ]  # fmt: skip
     note = "`python jobs/paper_tables.py --budget mini --tables 1`, 9 runs, teacher vdsr."
     write_json(UPath(out / "table_1.json"), {"note": note, "rows": rows, "missing": ["BSD100: not measured"]})
-    sizes = [{"method": "VDSR-f13", "parameters": 28_000, "paper_parameters": "28K", "multiply_accumulates": 1_800_000_000,
-              "paper_complexity": "115M", "seconds": 0.5, "paper_seconds": None, "set": "Set5"}]  # fmt: skip
+    sizes = [{"method": "VDSR-f13", "parameters": 28_000, "paper_parameters": "28K", "paper_complexity": "115M",
+              "multiply_accumulates": 1_800_000_000, "seconds": 0.5, "paper_seconds": None,
+              "set": "Set5"}]  # fmt: skip
     write_json(UPath(out / "table_3.json"), {"note": "`x`, one thread.", "rows": sizes, "missing": []})
     write_bytes(UPath(out / "figure_3.png"), as_png(np.zeros((30, 40), np.uint8)))
     write_bytes(UPath(out / "figure_4.png"), b"damaged")

@@ -26,7 +26,7 @@ def test_a_teacher_is_trained_and_published_in_half_precision(tmp_path: Path, mo
     tensors, metadata = read_tensors(tmp_path / "new" / "small.safetensors")  # type: ignore[arg-type]
     assert {array.dtype.name for array in tensors.values()} == {"float16"}
     assert metadata["run"] == Path(trial.directory).name
-    trained, published = load_model(trial.weights), load_model(teacher.to)
+    trained, published = load_model(trial.weights or ""), load_model(teacher.to)
     for ours, theirs in zip(trained.parameters(), published.parameters(), strict=True):
         assert torch.equal(ours.half().float(), theirs)
     assert "A vdsr of width 3 and depth 20, trained plainly (w = 1) on scales 2, 3 of sample, seed 0" in card
@@ -44,7 +44,7 @@ def test_a_teacher_goes_on_from_an_earlier_one(tmp_path: Path, monkeypatch: pyte
     )  # fmt: skip
     (trial,) = run_sweep(teacher.job(), command="a command").trials
     for ours, theirs in zip(
-        load_model(trial.weights).parameters(), load_model("earlier.safetensors").parameters(), strict=True
+        load_model(trial.weights or "").parameters(), load_model("earlier.safetensors").parameters(), strict=True
     ):
         assert torch.allclose(ours, theirs, atol=1e-7)
     assert "seed 0, going on from earlier.safetensors: 1 epoch of" in publish(trial, "new.safetensors", "a command")
@@ -60,7 +60,7 @@ def test_the_errors_of_an_earlier_teacher_weigh_the_pixels(tmp_path: Path, monke
         )
         (trial,) = run_sweep(teacher.job(), command="a command").trials
         cards.append(publish(trial, tmp_path / out / "new.safetensors", "a command"))
-        students.append(load_model(trial.weights))
+        students.append(load_model(trial.weights or ""))
     assert "trained plainly (w = 1) on scales 2 of sample" in cards[0]
     assert "trained with the importance of vdsr's errors (Eq. 8, μ0 = 0.02, α0 = 200) on scales 2 of" in cards[1]
     plain, weighed = (torch.cat([p.flatten() for p in student.parameters()]) for student in students)
