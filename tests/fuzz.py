@@ -27,6 +27,7 @@ import safetensors.numpy
 from PIL import Image
 from upath import UPath
 
+from ail_ray.commands.flags import Flags, flags_of, job_of
 from ail_ray.commands.parsing import parse
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, digest_of, read_json
@@ -97,7 +98,8 @@ def command(generator: random.Random, folder: Path) -> tuple[bool, Callable[[], 
         said, code = io.StringIO(), None
         try:
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-                job = parse(SweepJob, words, default=SweepJob(sweep=PRESETS[preset]()), prog="fuzz", description="")
+                default = flags_of(SweepJob(sweep=PRESETS[preset]()))
+                job = job_of(parse(Flags, words, default=default, prog="fuzz", description=""))
         except SystemExit as leaving:
             code = leaving.code
         if code is not None:
@@ -107,7 +109,7 @@ def command(generator: random.Random, folder: Path) -> tuple[bool, Callable[[], 
             assert all(line.startswith("error: ") for line in lines), lines
             raise ConfigError(lines)
         if generator.random() < 0.05:  # what it names is looked for, and the pixels' headers are read
-            plan_data(job.sweep, UPath(folder))
+            plan_data(job.sweep.base, UPath(folder))
 
     return known, read
 

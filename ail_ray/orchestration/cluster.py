@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import grpc
 import ray
+from ray._private import ray_constants
 from ray._private.grpc_utils import init_grpc_channel
-from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.services import canonicalize_bootstrap_address_or_die
 
 from ail_ray.errors import ConfigError, counted, one_line
@@ -90,7 +90,7 @@ def _check_answers(address: str) -> None:
     scheme, _, place = address.rpartition("://")
     if scheme in ("", "ray"):  # Ray refuses all others at once
         place = place if scheme else canonicalize_bootstrap_address_or_die(place)
-        with init_grpc_channel(place, GLOBAL_GRPC_OPTIONS) as channel:
+        with init_grpc_channel(place, ray_constants.GLOBAL_GRPC_OPTIONS) as channel:
             try:
                 grpc.channel_ready_future(channel).result(timeout=ANSWER)
             except grpc.FutureTimeoutError:
@@ -122,6 +122,7 @@ def _start(**options: Any) -> None:
     os.environ.pop("RAY_ADDRESS", None)  # `local` is no address to the processes that inherit it
     if not os.access(os.path.expanduser("~"), os.W_OK):  # where Ray would keep its token
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray_constants.ENABLE_RAY_CLUSTER = False  # read when Ray was imported, by somebody else perhaps; see __init__.py
     port = _free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     _shorten()
