@@ -11,8 +11,8 @@ r"""Train small super-resolution networks by adaptive importance learning, and c
     # what would the paper's own protocol cost on GPUs?
     ail sweep paper --gpu --plan --price 0.8
 
-A preset (demo, mini or paper) comes first, and every option overrides it. Several values of --rho (or --width), --lam,
---teacher, --rule or --seed make a trial of every combination. The same command, started again, goes on where it was
+A preset (demo, mini or paper) comes first, and every option overrides it. Several values of an option of network,
+importance, training or seed make a trial of every combination. The same command, started again, goes on where it was
 stopped.
 
 The results are in the file summary.json in --out, and every round is in MLflow. Exit codes: 0 when all trials have
