@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench mutants faults soak fuzz autoscaling memory people clean
+.PHONY: demo test lint bench mutants faults soak fuzz autoscaling memory people versions clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -41,6 +41,17 @@ fuzz: $(INSTALLED)
 # Use every job at a terminal, in a pipe and in a closed one, and stop a sweep at five moments.
 people: $(INSTALLED)
 	$(BIN)/python tests/people.py
+
+# Try the lowest versions of all dependencies that pyproject.toml allows, on every Python that is there. The tests that
+# start a Ray or a browser are left out.
+versions:
+	@for python in $(or $(PYTHONS),python3.11 python3.12 python3.13); do \
+	    $$python -c '' 2>/dev/null || { echo "no $$python here"; continue; }; \
+	    scratch=$$(mktemp -d) && $$python -m venv $$scratch && echo "$$($$python --version), lowest versions" \
+	    && $$scratch/bin/python -m pip install --quiet -e '.[dev,s3]' -c tests/lowest.txt \
+	    && $$scratch/bin/python -m pytest -q -m 'not ray and not browser' -n 2 --dist loadfile; \
+	    code=$$?; rm -rf $$scratch; [ $$code = 0 ] || exit $$code; \
+	done
 
 # Watch an autoscaler bring nodes for a sweep and let them go.
 autoscaling: $(INSTALLED)

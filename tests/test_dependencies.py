@@ -4,9 +4,13 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -17,13 +21,9 @@ UNSEEN = {
 """Needed packages that nothing here imports itself."""
 
 
-def named(requirements: list[str]) -> set[str]:
+def named(requirements: Iterable[str]) -> set[str]:
     """The names of packages in requirements such as `ray[train]>=2.50`."""
-    return {normal(re.split(r"[\[<>=~! ]", each)[0]) for each in requirements}
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return {str(canonicalize_name(Requirement(each).name)) for each in requirements}
 
 
 def imported(folder: Path) -> Iterator[str]:
@@ -41,15 +41,25 @@ def test_every_library_that_is_imported_is_named_and_no_other() -> None:
     packages, dependencies = packages_distributions(), named(PROJECT["dependencies"])
     libraries = {*imported(ROOT / "ail_ray")} - sys.stdlib_module_names - {"ail_ray"}
     assert {"torch", "ray", "mlflow"} <= libraries
-    origins = {library: {normal(name) for name in packages[library]} for library in libraries}
+    origins = {library: {canonicalize_name(name) for name in packages[library]} for library in libraries}
     assert [library for library, names in origins.items() if not names & dependencies] == []
     assert dependencies - set[str]().union(*origins.values()) <= UNSEEN.keys()
 
 
 def test_every_package_is_pinned_and_explained() -> None:
-    pinned = named((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = named(line for line in lines if not line.startswith("#"))
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([a-z][\w, \[\]-]*) \|", page, re.MULTILINE)
     explained = named([name.strip() for row in rows for name in row.split(",")])
     assert named(PROJECT["dependencies"]) <= pinned
     assert named([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]) <= explained
+
+
+def test_the_lowest_versions_are_those_that_are_tried() -> None:
+    lines = (ROOT / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    tried = {name: Version(version) for name, version in (line.split("==") for line in lines if "==" in line)}
+    needed = map(Requirement, PROJECT["dependencies"])
+    assert tried == {
+        each.name: Version(bound.version) for each in needed for bound in each.specifier if bound.operator == ">="
+    }

@@ -120,7 +120,7 @@ def progress(
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Refuse the command if it turns out to be wrong: what every command's main function is decorated with."""
+    """Refuse the command where a ConfigError says that it is wrong; for the main function of a command."""
     try:
         yield
     except ConfigError as error:

@@ -218,14 +218,9 @@ def _lacking(entries: Sequence[Entry], folder: UPath) -> dict[Entry, str]:
         path = folder / entry.place
         if not path.is_file():
             lacking[entry] = "missing"
-        elif path.stat().st_size != entry.bytes or _sha256(path) != entry.sha256:
+        elif path.stat().st_size != entry.bytes or hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             lacking[entry] = "damaged"
     return lacking
-
-
-def _sha256(path: UPath) -> str:
-    with open(str(path), "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: OSError | ValueError) -> str:
