@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -52,7 +51,7 @@ BENCHMARKS = {
 }
 
 
-def measure(keys: Sequence[str], say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+def measure(keys: Sequence[str], say: Callable[[str], None]) -> dict[str, Figure]:
     """Measure some figures, and say each as a line of the table as soon as it is there.
 
     Returns:

@@ -26,7 +26,7 @@ from ail_ray.benchmarks.timing import Figure, in_turns, ratio
 from ail_ray.files import FileError, as_path, read_json, read_record, write_json
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.shards import Shard
-from ail_ray.learning.config import RunConfig
+from ail_ray.learning.config import Plain, RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.presets import mini
@@ -45,7 +45,7 @@ WORKING = ("RayTrainWorker", "ImportanceStore", "raylet")  # processes that hold
 
 def run_config(**changes: Any) -> RunConfig:
     """A run of `mini` on the bundled photographs, without a teacher: round 0 trains nothing, round 1 is whole."""
-    values: dict[str, Any] = {
+    values: Plain = {
         "train": ("sample",), "validation": ("sample-val",), "test": (), "downsizes": (1.0, 0.7, 0.5), "rounds": 1,
     } | changes  # fmt: skip
     return mini().run(rule="eq7", teacher="none", **values)

@@ -17,6 +17,8 @@ from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
 from ail_ray.learning.networks import NETWORKS, Network, build_model, depth_rule, resolved_width
 from ail_ray.learning.precision import Precision
 
+Plain = dict[str, Any]
+"""A configuration as plain data, such as JSON has: its fields by name."""
 Value = str | int | float | None
 """A value of a run's configuration as people compare it; a tuple of words is one text."""
 
@@ -202,7 +204,7 @@ class RunConfig:
         return self.rounds if RULES[self.rule].needs_error else 0
 
     @property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Plain:
         """All that makes the run what it is, except for images and weights, which are known by what is in them.
 
         The number of rounds is left out, so that a finished run can be extended, unless one schedule spans them all;
@@ -224,7 +226,7 @@ class RunConfig:
         return digest_of(self.content | read)
 
 
-def described(config: RunConfig) -> dict[str, Any]:
+def described(config: RunConfig) -> Plain:
     """A configuration as plain data, without the conditions that are off."""
     return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.config import OFF, PARAMETERS, RunConfig
+from ail_ray.learning.config import OFF, PARAMETERS, Plain, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class SweepConfig:
         own = {name: values.pop(name) for name in ("search", "samples", "asha") if name in values}
         if unknown := values.keys() - kinds.keys():
             raise TypeError(f"no such field: {', '.join(sorted(unknown))}")
-        single, axes, problems = dict[str, Any](), dict[str, tuple[Any, ...]](), list[str]()
+        single, axes, problems = Plain(), dict[str, tuple[Any, ...]](), list[str]()
         for name in (name for name in kinds if name in values):
             given, whole = values[name], get_origin(kinds[name].type) is tuple
             several = whole and bool(given) and all(isinstance(each, tuple | list) for each in given)
@@ -78,7 +78,7 @@ class SweepConfig:
         return sweep
 
     @cached_property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Plain:
         """The sweep as `of` takes it: every field of a run with its value, or with the values of its axis."""
         return {each.name: getattr(self.base, each.name) for each in fields(RunConfig)} | dict(self.axes)
 
@@ -101,7 +101,7 @@ class SweepConfig:
         return replace(self.base, **(searched or {}), **more)
 
     @property
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Plain:
         """The sweep as plain data: a list for each of `PARAMETERS` and for every axis, and one value for all else."""
         values = {name: value for name, value in self.values.items() if name not in OFF or value != OFF[name]}
         listed = {name: list(self.axes.get(name, [values[name]])) for name in (*PARAMETERS, *self.axes)}

@@ -19,6 +19,9 @@ from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep import Sweep
 from ail_ray.sweeps.trials import is_range, proposals
 
+Given = dict[str, Any]
+"""What Tune gives a trial: the numbers by which ours are known, or the values that Optuna proposes."""
+
 
 def run_on_tune(
     sweeps: Sequence[Sweep],
@@ -42,7 +45,7 @@ def run_on_tune(
         raise ValueError("a sweep by Optuna or with ASHA wants Tune for itself")
     recorded = storage / "sweeps" / f"{name}.json"
     plans = _Plans(tuple(sweeps))
-    space: dict[str, Any] = {"trial": tune.grid_search(plans.numbers)}
+    space: Given = {"trial": tune.grid_search(plans.numbers)}
     searcher = None
     if config.search == "optuna":
         from ray.tune.search.optuna import OptunaSearch  # a second that other searches need not wait for
@@ -76,7 +79,7 @@ def run_on_tune(
     ).fit()  # fmt: skip
 
 
-def _repeated(recorded: UPath, sweep: SweepConfig) -> list[dict[str, Any]] | None:
+def _repeated(recorded: UPath, sweep: SweepConfig) -> list[Given] | None:
     """What Optuna has proposed for this sweep before, and proposes again."""
     if not recorded.exists():
         return None
@@ -98,7 +101,7 @@ class _Plans:
         """What a trial is known by that nobody proposes: its sweep's number and its own."""
         return [(i, n) for i, plans in enumerate(self.made) for n in range(len(plans))]
 
-    def of(self, tuned: dict[str, Any]) -> tuple[int, TrialPlan]:
+    def of(self, tuned: Given) -> tuple[int, TrialPlan]:
         """The sweep and the plan of a trial, from its numbers or from a proposal of Optuna's."""
         if "trial" in tuned:
             sweep, number = tuned["trial"]
@@ -106,7 +109,7 @@ class _Plans:
         return 0, self.sweeps[0].plan(self.sweeps[0].job.sweep.run(tuned))
 
 
-def _trial(tuned: dict[str, Any], plans: _Plans) -> None:
+def _trial(tuned: Given, plans: _Plans) -> None:
     """The function of one Tune trial: rounds that are committed already are only reported."""
     torch.set_num_threads(1)
     sweep, plan = plans.of(tuned)
@@ -122,7 +125,7 @@ class _Callback(tune.Callback):
         self, plans: _Plans, monitors: Sequence[Monitor], recorded: UPath, ended: Callable[[int], None]
     ) -> None:
         self.plans, self.monitors, self.recorded, self.ended = plans, monitors, recorded, ended
-        self.proposed: list[dict[str, Any]] = read_json(recorded) if recorded.exists() else []
+        self.proposed: list[Given] = read_json(recorded) if recorded.exists() else []
         self.known: dict[str, tuple[int, TrialPlan]] = {}  # by Tune's name of the trial
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -163,9 +166,9 @@ class _Callback(tune.Callback):
         return self.monitors[sweep], plan
 
 
-def search_space(sweep: SweepConfig) -> dict[str, Any]:
+def search_space(sweep: SweepConfig) -> Given:
     """The search space for Optuna: two or more numbers are the ends of a range, and anything else is a choice."""
-    space: dict[str, Any] = {}
+    space: Given = {}
     for name, options in (sweep.axes or {"seed": (sweep.base.seed,)}).items():
         if not is_range(name, options):
             space[name] = tune.choice(list(options))

@@ -7,13 +7,13 @@ a run that two tables need is trained once, and one that is there is not trained
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of
 from ail_ray.imaging import image_sets
+from ail_ray.learning.config import Plain
 from ail_ray.learning.networks import NETWORKS
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import find_teacher
@@ -32,7 +32,7 @@ SEEDS = {"smoke": (0,), "mini": (0, 1, 2), "paper": (0, 1, 2)}
 """Seeds of each budget, unless others are asked for."""
 
 
-PAPER: dict[str, Any] = {
+PAPER: Plain = {
     "train": ("T91", "BSDS200"), "validation": (), "test": SETS, "scales": (2,), "downsizes": (1.0, 0.7, 0.5),
     "network": "vdsr", "depth": None, "mu0": 0.01, "alpha0": 100.0, "error_unit": "squared", "error_factor": 1.0,
     "rounds": 10, "epochs": 50, "crops": None, "crop": 41, "batch": 128, "optimizer": "sgd", "learning_rate": 0.1,

@@ -7,7 +7,7 @@ from typing import Any
 from upath import UPath
 
 from ail_ray.files import as_path, read_record
-from ail_ray.learning.config import Value
+from ail_ray.learning.config import Plain, Value
 from ail_ray.learning.records import Row, Rows
 from ail_ray.runs.records import Manifest
 from ail_ray.runs.trial import Trial, read_trial
@@ -62,7 +62,7 @@ class Findings:
     state: str  # finished, stopped or running
     started: float | None  # seconds since 1970
     asked: int  # trials
-    config: dict[str, Any]  # as `SweepConfig.plain`
+    config: Plain  # as `SweepConfig.plain`
     trials: list[Trial]
     gone: set[str]  # run directories that are not there; rows are the summary's
     conditions: list[Condition]  # the best first
@@ -132,7 +132,7 @@ def _trial(out: UPath, entry: Begun, rounds: int | None, summary: Trial | None) 
     recorded = as_path(entry.directory)
     moved = out / "runs" / recorded.name  # the folder may have been copied here from elsewhere
     directory = recorded if recorded.exists() or not moved.exists() else moved
-    named: dict[str, Any] = {"name": entry.name, "parameters": entry.parameters}
+    named: Plain = {"name": entry.name, "parameters": entry.parameters}
     if not directory.exists():
         if summary is not None:
             return replace(summary, reason=entry.reason or summary.reason)
@@ -144,7 +144,7 @@ def _trial(out: UPath, entry: Begun, rounds: int | None, summary: Trial | None) 
     return replace(found, **named)
 
 
-def _common(trials: Sequence[Trial]) -> dict[str, Any]:
+def _common(trials: Sequence[Trial]) -> Plain:
     """The configuration of a sweep that wrote none: that of a run, with everything that the trials searched over."""
     config = next((trial.manifest.config for trial in trials if trial.manifest), None)
     if config is None:

@@ -1,13 +1,13 @@
 """What a run directory says, as frozen dataclasses: its manifest, and the record of each round."""
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta
 from upath import UPath
 
 from ail_ray.files import FileError, as_record
-from ail_ray.learning.config import RunConfig
+from ail_ray.learning.config import Plain, RunConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.records import EpochLog, Measured, Rows
 
@@ -90,7 +90,7 @@ class Manifest:
     incidents: tuple[str, ...] = ()  # a line for everything that was found damaged, or could not be written
 
 
-def as_manifest(content: dict[str, Any], path: UPath) -> Manifest:
+def as_manifest(content: Plain, path: UPath) -> Manifest:
     """The manifest that a file holds, all of whose values are checked: who can write one can write its checksum too.
 
     Raises:

@@ -8,7 +8,7 @@ import msgspec
 from upath import UPath
 
 from ail_ray.files import write_json, write_record
-from ail_ray.learning.config import Value
+from ail_ray.learning.config import Plain, Value
 from ail_ray.learning.records import Rows
 from ail_ray.runs.trial import Trial
 
@@ -29,7 +29,7 @@ class SweepFile:
 
     name: str = ""
     command: str = ""
-    config: dict[str, Any]  # as `SweepConfig.plain`
+    config: Plain  # as `SweepConfig.plain`
     asked: int  # trials
     state: Literal["running", "stopped", "finished"]
     started: float  # seconds since 1970
@@ -57,9 +57,9 @@ class Summary(Facts):
     def failed(self) -> bool:
         return any(trial.status == "failed" for trial in self.trials)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Plain:
         """The summary as plain data, without what the run directories have."""
-        content: dict[str, Any] = msgspec.to_builtins(self)
+        content: Plain = msgspec.to_builtins(self)
         for trial in content["trials"]:
             del trial["manifest"], trial["records"]
         return content
@@ -81,7 +81,7 @@ class Summary(Facts):
 class Ledger:
     """Writes the whole of `sweep.json` at every event."""
 
-    def __init__(self, path: UPath, *, name: str, command: str, config: dict[str, Any], asked: int) -> None:
+    def __init__(self, path: UPath, *, name: str, command: str, config: Plain, asked: int) -> None:
         """
         Args:
             config: the configuration of the sweep, as plain data.

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from ail_ray.learning.config import PARAMETERS, RunConfig
+from ail_ray.learning.config import PARAMETERS, Plain, RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.preparation import EvaluationFile, Prepared
 from ail_ray.runs.trial import Trial
@@ -43,7 +42,7 @@ def trial_note(name: str, run: str, note: str) -> str:
     return f"{note}\n\n**Trial.** {name}; run directory `runs/{run}`."
 
 
-def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
+def sweep_params(sweep: SweepConfig) -> Plain:
     """The values that were searched, and those of the protocol on which its numbers depend most; its files have all."""
     names = (*PARAMETERS, "network", "scales", "train", "validation", "test", "epochs", "crops", "learning_rate")
     values = {name: sweep.values[name] for name in dict.fromkeys((*names, *sweep.axes))} | {"search": sweep.search}
@@ -53,7 +52,7 @@ def sweep_params(sweep: SweepConfig) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if value not in ("", None)}
 
 
-def trial_params(trial: Trial, config: RunConfig) -> dict[str, Any]:
+def trial_params(trial: Trial, config: RunConfig) -> Plain:
     """The searched values, the student and its size. The UI draws what a run lacks as if it had some value: say so."""
     values = {name: "not read" if value is None else value for name, value in trial.parameters.items()}
     if config.width is not None:
@@ -90,7 +89,7 @@ def _evaluation(context: str, files: Iterable[EvaluationFile]) -> list[DatasetIn
     ]  # fmt: skip
 
 
-def _dataset(context: str, name: str, digest: str, source: dict[str, Any], profile: dict[str, int]) -> DatasetInput:
+def _dataset(context: str, name: str, digest: str, source: Plain, profile: dict[str, int]) -> DatasetInput:
     return DatasetInput(
         Dataset(name, digest, "images", json.dumps(source), profile=json.dumps(profile)),
         [InputTag(MLFLOW_DATASET_CONTEXT, context)],
