@@ -109,8 +109,9 @@ def findings(out: UPath) -> Findings:
     over = read_record(path, Summary) if (path := out / "summary.json").exists() else None
     summed_up = {trial.directory: trial for trial in over.trials} if over else {}
     if begun:
-        rounds = int(begun.config.get("rounds", 0))
-        trials = [_trial(out, entry, rounds, summed_up.get(entry.directory)) for entry in begun.trials]
+        rounds = begun.config.get("rounds")
+        asked = rounds if isinstance(rounds, int) else None  # with several each entry says its own
+        trials = [_trial(out, each, each.rounds or asked, summed_up.get(each.directory)) for each in begun.trials]
     else:
         trials = [_trial(out, _entry(trial), None, trial) for trial in summed_up.values()]
     return Findings(

@@ -63,11 +63,14 @@ def question(sweep: Findings) -> str:
         if manifest and manifest.pairs
         else ""
     )
-    crops = f"{c['crops']:,}" if c["crops"] else "as many crops as cover the corpus"
+    crops = "as many crops as cover the corpus"
+    if c["crops"]:
+        crops = f"{c['crops']:,}" if isinstance(c["crops"], int) else _all(c["crops"])
+    side = _all(c["crop"])
     return (
-        f"{c['network'].upper()} students for ×{_all(c['scales'])}, trained on {_all(c['train'])}{pairs}: "
-        f"round 0 and {counted(c['rounds'], 'more round')}, {counted(c['epochs'], 'epoch')} each "
-        f"of {crops} crops of {c['crop']}×{c['crop']} pixels. "
+        f"{_all(c['network']).upper()} students for ×{_all(c['scales'])}, trained on {_all(c['train'])}{pairs}: "
+        f"round 0 and {_counted(c['rounds'], 'more round')}, {_counted(c['epochs'], 'epoch')} each "
+        f"of {crops} crops of {side}×{side} pixels. "
         + (f"Compared on {_all(c['validation'])}" if c["validation"] else "Nothing was held out to compare on")
         + (f"; measured on {_all(c['test'])} too." if c["test"] else ".")
     )
@@ -191,4 +194,10 @@ def _seeds(count: int) -> str:
 
 
 def _all(values: Any) -> str:
-    return ", ".join(map(str, values))
+    """Values in words, or the one value that there is."""
+    return ", ".join(map(str, values)) if isinstance(values, list | tuple) else str(values)
+
+
+def _counted(value: Any, noun: str) -> str:
+    """A number of things, or the numbers that a sweep has tried."""
+    return counted(value, noun) if isinstance(value, int) else f"{_all(value)} {noun}s"

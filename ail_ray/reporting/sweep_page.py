@@ -182,9 +182,9 @@ def _others(sweep: Findings) -> list[str]:
 
 def _commands(sweep: Findings, shown: Trial | None) -> list[tuple[str, str]]:
     commands = [("The sweep; goes on where it stands", sweep.command)] if sweep.command else []
-    if shown is not None and shown.weights and shown.directory not in sweep.gone:
-        weights = shown.path / "students" / f"round-{shown.rounds:03d}.safetensors"
-        named = dict.fromkeys([*sweep.config["test"], *sweep.config["validation"]])
+    if shown is not None and shown.weights and shown.manifest:
+        weights, config = shown.path / "students" / f"round-{shown.rounds:03d}.safetensors", shown.manifest.config
+        named = dict.fromkeys([*config.test, *config.validation])
         if named:
             scales = dict.fromkeys(str(row.scale) for row in shown.all)
             measure = called("evaluate", "--model", str(weights), "--sets", *named, "--scales", *scales)

@@ -137,36 +137,33 @@ def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord
         asked: rounds that it was asked for, by default as many as its manifest says; more rounds are left out.
         seen: records that were read before, and are not read again.
     """
-    directory = RunDirectory(path)
-    worker = Lease(path).worker() or ""
+    directory, worker = RunDirectory(path), Lease(path).worker() or ""
     try:
         manifest = directory.manifest()
-        asked = manifest.config.rounds if asked is None else asked
-        known = seen[: min(manifest.last_round, asked) + 1]
-        records = (*known, *directory.follow(len(known) - 1, min(manifest.last_round, asked)))
     except FileError as error:
         status: State = "working" if worker else "unreadable"
-        return Trial(
-            name="",
-            directory=str(path),
-            parameters={},
-            status=status,
-            worker=worker,
-            reason=str(error),
-            asked=asked or 0,
-        )
-    config, last = manifest.config, records[-1] if records else None
-    finished, failure = len(records) > asked, directory.failure() or ""
-    longer = manifest.last_round > asked
-    result = path / "student.safetensors" if finished and not longer else directory.student_path(len(records) - 1)
+        unknown = Trial(name="", directory=str(path), parameters={}, status=status, worker=worker, reason=str(error))
+        return replace(unknown, asked=asked or 0)
+    config, damage = manifest.config, ""
+    asked = config.rounds if asked is None else asked
+    last_round = min(manifest.last_round, asked)
+    records = list(seen[: last_round + 1])
+    try:
+        records += directory.follow(len(records) - 1, last_round)
+    except FileError as error:  # the rounds before the damaged one are known
+        damage = str(error)
+    last, finished, failure = records[-1] if records else None, len(records) > asked, directory.failure() or ""
+    over: State = "finished" if finished else "unreadable" if damage else "failed" if failure else "stopped"
+    result = path / "student.safetensors"
+    if not finished or manifest.last_round > asked or not result.exists():
+        result = directory.student_path(len(records) - 1)
     return Trial(
         name=title(config), directory=str(path), parameters=parameters(config), rounds=len(records) - 1, asked=asked,
-        status="finished" if finished else "working" if worker else "failed" if failure else "stopped",
-        reason="" if finished else failure, worker="" if finished else worker, cost=cost(config),
-        weights=str(result) if records else None,
+        status="working" if worker and not finished else over, reason="" if finished else damage or failure,
+        worker="" if finished else worker, cost=cost(config), weights=str(result) if records else None,
         validation=last.validation if last else (), test=last.test if last else (),
         below_bicubic=last is not None and last.at_or_below(manifest.references.get(BICUBIC)),
-        dead=last.dead if last else (), draws=len(manifest.draws), manifest=manifest, records=records,
+        dead=last.dead if last else (), draws=len(manifest.draws), manifest=manifest, records=tuple(records),
     )  # fmt: skip
 
 

@@ -101,11 +101,15 @@ class Monitor:
         """A trial begins or goes on."""
         run = plan.directory.name
         self.plans[run] = plan
+        self.over.pop(run, None)  # it begins again
         trial = self._look(run)
-        self._told[run] = trial.rounds, len(trial.manifest.incidents) if trial.manifest else 0
+        incidents = len(trial.manifest.incidents) if trial.manifest else 0
+        self._told[run] = trial.rounds, self._told.get(run, (-1, incidents))[1]
         how = "is finished already" if trial.status == "finished" else "started"
         going_on = f", going on after round {trial.rounds}" if 0 <= trial.rounds < trial.asked else ""
-        self.ledger.began(Begun(name=trial.name, directory=trial.directory, parameters=trial.parameters))
+        self.ledger.began(
+            Begun(name=trial.name, directory=trial.directory, parameters=trial.parameters, rounds=trial.asked)
+        )
         self.say(f"[{trial.name}] {how}{going_on} ({run})")
         if holder := Lease(plan.directory).worker():
             self.say(f"[{trial.name}] waits for {holder}, which works on the same run")
@@ -164,7 +168,7 @@ class Monitor:
         new = trial.manifest.incidents[incidents:] if trial.manifest else ()
         for line in (*new, *(map(str, trial.records[last + 1 :]) if rounds else ())):
             self.say(f"[{trial.name}] {line}")
-        self._told[trial.run] = trial.rounds if rounds else last, incidents + len(new)
+        self._told[trial.run] = max(last, trial.rounds) if rounds else last, incidents + len(new)
 
     def _send(self, trial: Trial) -> str | None:
         """Send what the record lacks of a trial; returns the trial's name there."""

@@ -20,6 +20,7 @@ class Begun:
     name: str
     directory: str
     parameters: dict[str, Value]
+    rounds: int | None = None  # asked for; older files do not say
     reason: str | None = None  # why it cannot go on
 
 

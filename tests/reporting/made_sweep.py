@@ -47,7 +47,10 @@ class MadeSweep:
         """A trial that has measured so many dB in its rounds; `finished` if those are all."""
         config = RunConfig(**self.protocol, **searched)
         directory = RunDirectory(self.out / "runs" / digest_of(described(config)))
-        self.ledger.began(Begun(name=title(config), directory=str(directory.path), parameters=parameters(config)))
+        begun = Begun(
+            name=title(config), directory=str(directory.path), parameters=parameters(config), rounds=config.rounds
+        )
+        self.ledger.began(begun)
         manifest = directory.create(
             config, corpus="0123456789abcdef", pairs=14, pixels=2_000_000, precision="fp32", threads=1, workers=1
         )

@@ -13,6 +13,7 @@ from ail_ray.files import write_json
 from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.reporting import sentences
 from ail_ray.reporting.findings import findings
+from ail_ray.reporting.sweep_page import sweep_page
 from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.controls import Estimate
 from ail_ray.sweeps.sweep_file import Summary, write_summary
@@ -225,3 +226,15 @@ def test_every_set_that_was_measured_has_its_difference_with_an_interval(tmp_pat
     gains = found.gains(found.conditions[0])
     assert set(gains) == {"val ×2", "other ×2", "Set5 ×2", "Set14 ×2"}
     assert {round(gain.half or 0, 4) for gain in gains.values()} == {round(T2 * 0.1 / 3**0.5, 4)}
+
+
+def test_a_sweep_over_any_field_can_be_told(tmp_path: Path) -> None:
+    sweep = MadeSweep(tmp_path)
+    several = {"network": ["vdsr", "drrn"], "rounds": [1, 2], "epochs": [1, 2], "crops": [64, 128], "crop": [41, 48]}
+    several |= {"validation": [["val"], ["other"]], "test": [["Set5"], ["Set14"]]}
+    sweep.ledger._write(config=sweep.ledger.content.config | several)
+    sweep.trial(28, 29, 30, **AIL)
+    question = sentences.question(findings(sweep.out))
+    assert "VDSR, DRRN students" in question
+    assert "round 0 and 1, 2 more rounds, 1, 2 epochs each of 64, 128 crops of 41, 48×41, 48 pixels" in question
+    assert sweep_page(sweep.out)["trials"][0].rounds == 2
