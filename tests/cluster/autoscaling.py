@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "orchestration"))
 import heads
 import matplotlib
-from conftest import make_tiny_files
 from faults import Case
+from tiny_files import make_tiny_files
 from upath import UPath
 
 from ail_ray.runs.trial import trials_in

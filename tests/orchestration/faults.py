@@ -23,10 +23,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import heads
 import numpy as np
-from conftest import TinyFiles, as_options, make_tiny_files
 from mlflow import MlflowClient
+from tiny_files import TinyFiles, as_options, make_tiny_files
 from upath import UPath
 
 from ail_ray.files import FileError, read_json, read_tensors

@@ -18,9 +18,10 @@ import time
 from pathlib import Path
 from statistics import median
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import heads
-from conftest import make_tiny_files
 from faults import Case, uninterrupted
+from tiny_files import make_tiny_files
 
 from ail_ray.files import FileError, read_json
 

@@ -18,9 +18,9 @@ import heads
 import pytest
 import ray
 import torch
-from conftest import TinyFiles, as_options
 from ray.exceptions import GetTimeoutError
 from ray.tune.tune import _setup_signal_catching
+from tiny_files import TinyFiles, as_options
 
 from ail_ray.commands.sweep import main, run_sweep
 from ail_ray.errors import ConfigError

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import ray
 import torch
-from conftest import TinyFiles
 from ray.util.state import list_actors
+from tiny_files import TinyFiles
 from upath import UPath
 
 from ail_ray.files import read_json, read_tensors

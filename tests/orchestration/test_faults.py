@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import TinyFiles
 from faults import Case, attempt, killed_in_a_worker, terminated, two_at_once, uninterrupted
+from tiny_files import TinyFiles
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import heads
 import pytest
-from conftest import TinyFiles, as_options
 from heads import Head
+from tiny_files import TinyFiles, as_options
 from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep

@@ -14,8 +14,8 @@ from typing import Any
 import mlflow
 import pytest
 import ray
-from conftest import TinyFiles, as_options
 from ray._private.utils import validate_socket_filepath
+from tiny_files import TinyFiles, as_options
 from upath import UPath
 
 from ail_ray import machine

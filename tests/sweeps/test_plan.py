@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TinyFiles, as_options
+from tiny_files import TinyFiles, as_options
 from upath import UPath
 
 from ail_ray.commands.sweep import main

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PlanMaker
+from tiny_files import PlanMaker
 
 from ail_ray.files import digest_of, read_json, write_json
 from ail_ray.imaging.evaluation import EvaluationImages

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import PlanMaker
+from tiny_files import PlanMaker
 from upath import UPath
 
 from ail_ray.files import write_record

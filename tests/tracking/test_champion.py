@@ -8,8 +8,8 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from conftest import TinyFiles
 from mlflow.exceptions import MlflowException
+from tiny_files import TinyFiles
 from upath import UPath
 
 from ail_ray.commands.chosen import chosen_model

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TinyFiles
+from tiny_files import TinyFiles
 from upath import UPath
 
 from ail_ray.files import checksum, read_tensors

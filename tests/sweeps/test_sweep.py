@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import Bench, as_options
 from PIL import Image
+from tiny_files import Bench, as_options
 from upath import UPath
 
 from ail_ray.commands.sweep import main, run_sweep, run_sweeps

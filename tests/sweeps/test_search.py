@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from conftest import Bench, TinyFiles
 from mlflow import MlflowClient
+from tiny_files import Bench, TinyFiles
 from upath import UPath
 
 from ail_ray import entry

@@ -23,13 +23,13 @@ from urllib.parse import unquote, urlencode
 import mlflow
 import numpy as np
 import pytest
-from conftest import TinyFiles
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+from tiny_files import TinyFiles
 from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep
