@@ -146,7 +146,6 @@ def test_a_sweep_after_somebody_elses_import_of_ray_stays_on_the_loopback(tmp_pa
     assert addresses in ("['0100007F']", "['0000000000000000FFFF00000100007F', '0100007F']")
 
 
-@pytest.mark.ray
 def test_the_notebook_runs(tmp_path: Path) -> None:
     notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
     with pytest.MonkeyPatch.context() as patch:

@@ -427,8 +427,10 @@ def test_a_lease_of_a_process_that_was_killed_is_free_at_once(directory: RunDire
 
 
 def test_a_lease_from_elsewhere_counts_as_long_as_it_is_renewed(
-    directory: RunDirectory,
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Lease, "DEAD", 1.0)  # how long nobody may renew it
+
     def left(renewed: float) -> str | None:
         content = {"holder": "x", "pid": 7, "host": "old-head", "space": "another boot", "renewed": renewed}
         write_json(directory.path / "lease.json", content)
