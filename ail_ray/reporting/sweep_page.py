@@ -66,6 +66,8 @@ def _shown(sweep: Findings) -> tuple[Trial | None, Trial | None]:
 def _asked(sweep: Findings) -> dict[str, str]:
     names = {"teacher": "Teacher", "rule": "Rules", "lam": "λ", "rho": "ρ", "width": "Width", "seed": "Seeds",
              "train": "Training images", "validation": "Validation", "test": "Test sets"}  # fmt: skip
+    several = {name for name, value in sweep.config.items() if isinstance(value, list | tuple) and len(value) > 1}
+    names |= {name: name.replace("_", " ").capitalize() for name in sorted(several - names.keys())}
     shown = {
         label: _plain(sweep.config[name])
         for name, label in names.items()

@@ -20,7 +20,16 @@ from upath import UPath
 
 from ail_ray import __version__
 from ail_ray.delivery import onnx
-from ail_ray.files import FileError, digest_of, read_json, read_tensors, write_bytes, write_json, write_tensors
+from ail_ray.files import (
+    FileError,
+    digest_of,
+    read_json,
+    read_record,
+    read_tensors,
+    write_bytes,
+    write_json,
+    write_tensors,
+)
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.networks import VDSR
@@ -28,13 +37,15 @@ from ail_ray.learning.records import EpochLog, Measured, Row, Spread
 from ail_ray.learning.theta import TrainState
 from ail_ray.machine import machine
 from ail_ray.orchestration import trials
+from ail_ray.runs import directory as run_directory
 from ail_ray.runs import lease, run
 from ail_ray.runs.commits import RunJournal
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import Lease, LeaseLostError
 from ail_ray.runs.placement import Placement
-from ail_ray.runs.records import Death, Place
+from ail_ray.runs.records import Death, Place, RoundRecord
 from ail_ray.runs.run import TrialPlan, complete_with_onnx, run_local
+from ail_ray.runs.trial import read_trial
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 
@@ -185,6 +196,21 @@ def test_only_what_may_be_needed_is_kept(directory: RunDirectory) -> None:
         assert directory.load_state() is not None
     assert len(names(directory.path / "students")) == 7
     assert [found.round for found in directory.follow()] == list(range(7))
+
+
+def test_whoever_follows_a_run_reads_each_record_once(directory: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, seen = list[str](), tuple[RoundRecord, ...]()
+
+    def counted(path: UPath, kind: type) -> Any:
+        read.append(path.name)
+        return read_record(path, kind)
+
+    monkeypatch.setattr(run_directory, "read_record", counted)
+    for t in range(6):
+        whole_round(directory, t)
+        seen = read_trial(directory.path, seen=seen).records
+    assert [found.round for found in seen] == list(range(6))
+    assert read == [f"round-{t:03d}.json" for t in range(6)]
 
 
 def test_the_journal_draws_commits_then_reports(directory: RunDirectory) -> None:
