@@ -4,7 +4,7 @@ It has a value for everything that a run depends on; the defaults are the paper'
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -231,13 +231,13 @@ def described(config: RunConfig) -> Plain:
     return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
 
 
-def parameters(config: RunConfig, also: Mapping[str, object] | None = None) -> dict[str, Value]:
+def parameters(config: RunConfig, also: Iterable[str] = ()) -> dict[str, Value]:
     """The values of a run that people compare; what it does not read is None.
 
     Args:
         also: further fields by name, such as what a sweep varies.
     """
-    values = {name: getattr(config, name) for name in dict.fromkeys((*PARAMETERS, *(also or ())))}
+    values = {name: getattr(config, name) for name in dict.fromkeys((*PARAMETERS, *also))}
     values |= {"width": config.student_width} | ({"rho": None} if config.width is not None else {})
     values |= dict.fromkeys((READABLE - config.reads) & values.keys())
     return {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,7 +1,7 @@
 """What one run is and did, in one type: as its directory says, and as the summary of a sweep keeps it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from upath import UPath
 
 from ail_ray.files import FileError, as_path
-from ail_ray.learning.config import RunConfig, Value, parameters
+from ail_ray.learning.config import PARAMETERS, RunConfig, Value, parameters
 from ail_ray.learning.networks import multiply_accumulates, parameter_count
 from ail_ray.learning.records import Rows
 from ail_ray.runs.directory import RunDirectory
@@ -174,11 +174,15 @@ def trials_in(storage: UPath) -> list[Trial]:
     return sorted(map(read_trial, runs), key=lambda found: (found.age, found.run))
 
 
-def title(config: RunConfig) -> str:
+def title(config: RunConfig, also: Iterable[str] = ()) -> str:
     """The name of a run for people: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
 
     Other rules and conditions are named too: `reference λ=0.15`, `β=0.1`, `one schedule`, `from student.safetensors`.
+
+    Args:
+        also: further fields that tell it from others, such as those that a sweep varies: `learning_rate=0.003`.
     """
+    told = {*PARAMETERS, "network", "scales", "beta", "restart", "start", "init"}
     words = {
         f"×{','.join(map(str, config.scales))}": True,
         "w=1 (control)": config.rule == "uniform" and not config.beta,
@@ -190,6 +194,7 @@ def title(config: RunConfig) -> str:
         "one schedule": config.restart == "never",
         f"from {Path(config.start or '').name}": config.start is not None,
         "init=he": config.init == "he" and config.start is None,
+        **{f"{name}={value}": True for name, value in parameters(config, also).items() if name not in told},
         f"seed={config.seed}": True,
     }
     return " ".join([f"{config.network}-f{config.student_width}", *(word for word, said in words.items() if said)])

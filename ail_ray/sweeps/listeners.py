@@ -157,7 +157,7 @@ class Monitor:
         config = plan.config
         status, reason = self.over.get(run, (found.status, found.reason))
         self.seen[run] = replace(
-            found, name=title(config), parameters=parameters(config, self.axes), cost=cost(config),
+            found, name=title(config, self.axes), parameters=parameters(config, self.axes), cost=cost(config),
             status=status, reason=reason,
         )  # fmt: skip
         return self.seen[run]

@@ -23,6 +23,7 @@ from ail_ray.files import read_json, write_json
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.orchestration.cluster import concurrency
+from ail_ray.reporting.findings import findings
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.sweeps.trials import proposals
@@ -231,3 +232,28 @@ def test_asha_stops_a_trial_and_frees_what_it_held(bench: Bench) -> None:
     while held := [g for key, g in table().items() if key not in before and g["state"] == "CREATED"]:
         assert time.monotonic() < deadline, held
         time.sleep(0.2)
+
+
+def test_trials_that_differ_in_any_field_have_names_and_controls_of_their_own(
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    job = Bench(tmp_path, tiny_files).job(
+        local=True, width=2, lam=0.1, teacher="none", rule=("eq7", "uniform"), learning_rate=(1e-3, 3e-3), rounds=1
+    )
+    summary = run_sweep(job, say=lambda line: None)
+    assert {trial.name for trial in summary.trials} == {
+        f"vdsr-f2 ×2 {kind} learning_rate={rate} seed=0"
+        for kind in ("λ=0.1 teacher=none", "w=1 (control)")
+        for rate in (0.001, 0.003)
+    }
+    found = findings(UPath(tmp_path / "out"))
+    for condition in found.conditions:
+        if not condition.is_control:
+            control = found.control(condition)
+            assert control is not None
+            assert control.parameters["learning_rate"] == condition.parameters["learning_rate"]
+            assert condition.gain is not None
+            assert condition.gain.mean == condition.psnr.mean - control.psnr.mean
+    assert sum(condition.is_control for condition in found.conditions) == 2
