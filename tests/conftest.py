@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-from tiny_files import bench, empty_database, make_plan, tiny_files  # noqa: F401 (fixtures for every folder)
 
 # Before anything imports ray or mlflow, and inherited by the processes they start.
 os.environ.update(
