@@ -66,11 +66,10 @@ def question(sweep: Findings) -> str:
     crops = "as many crops as cover the corpus"
     if c["crops"]:
         crops = f"{c['crops']:,}" if isinstance(c["crops"], int) else _all(c["crops"])
-    side = _all(c["crop"])
     return (
         f"{_all(c['network']).upper()} students for ×{_all(c['scales'])}, trained on {_all(c['train'])}{pairs}: "
         f"round 0 and {_counted(c['rounds'], 'more round')}, {_counted(c['epochs'], 'epoch')} each "
-        f"of {crops} crops of {side}×{side} pixels. "
+        f"of {crops} crops, {_all(c['crop'])} pixels a side. "
         + (f"Compared on {_all(c['validation'])}" if c["validation"] else "Nothing was held out to compare on")
         + (f"; measured on {_all(c['test'])} too." if c["test"] else ".")
     )

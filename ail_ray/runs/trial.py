@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -168,10 +168,21 @@ def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord
 
 
 def trials_in(storage: UPath) -> list[Trial]:
-    """All runs on a storage path, the latest commit first."""
+    """All runs on a storage path, the latest commit first; each name has what tells it from others on the same data."""
     folder = storage / "runs"
     runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
-    return sorted(map(read_trial, runs), key=lambda found: (found.age, found.run))
+    found = sorted(map(read_trial, runs), key=lambda trial: (trial.age, trial.run))
+    known: dict[str, list[RunConfig]] = {}
+    for trial in found:
+        known.setdefault(trial.data, []).extend([trial.manifest.config] if trial.manifest else [])
+    apart = {
+        data: [f.name for f in fields(RunConfig) if len({config.content.get(f.name) for config in configs}) > 1]
+        for data, configs in known.items()
+    }
+    return [
+        replace(trial, name=title(trial.manifest.config, apart[trial.data])) if trial.manifest else trial
+        for trial in found
+    ]
 
 
 def title(config: RunConfig, also: Iterable[str] = ()) -> str:

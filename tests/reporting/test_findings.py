@@ -236,7 +236,7 @@ def test_a_sweep_over_any_field_can_be_told(tmp_path: Path) -> None:
     sweep.trial(28, 29, 30, **AIL)
     question = sentences.question(findings(sweep.out))
     assert "VDSR, DRRN students" in question
-    assert "round 0 and 1, 2 more rounds, 1, 2 epochs each of 64, 128 crops of 41, 48×41, 48 pixels" in question
+    assert "round 0 and 1, 2 more rounds, 1, 2 epochs each of 64, 128 crops, 41, 48 pixels a side" in question
     page = sweep_page(sweep.out)
     assert page["trials"][0].rounds == 2
     assert (page["asked"]["Epochs"], page["asked"]["Crop"]) == ("1, 2", "41, 48")

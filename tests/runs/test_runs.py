@@ -74,6 +74,17 @@ def test_each_run_has_its_state(storage: UPath) -> None:
     assert any("1 of 3" in line and f"{interrupted.best:.2f} dB" in line for line in lines)
 
 
+def test_runs_that_differ_in_any_field_have_names_of_their_own(make_plan: PlanMaker, tmp_path: Path) -> None:
+    for changes in ({}, {"learning_rate": 0.02}, {"init": "he"}, {"init_noise": 0.5}):
+        plan = make_plan(tmp_path, **changes)
+        plan.open(RunDirectory(plan.directory), Placement(workers=1))
+    names = {trial.name for trial in trials_in(UPath(tmp_path))}
+    assert len(names) == 4
+    assert all("learning_rate=" in name for name in names)
+    assert sum("learning_rate=0.02" in name for name in names) == 1
+    assert sum("init_noise=0.5" in name for name in names) == 1
+
+
 def test_one_run_is_shown_round_by_round(storage: UPath, capsys: pytest.CaptureFixture[str]) -> None:
     run_name = named(storage)["0.2"]
     assert main(["--storage", str(storage), "--show", run_name]) == 0
