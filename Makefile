@@ -10,7 +10,7 @@ demo: $(INSTALLED)
 
 # All tests; those that need data or a teacher skip when AIL_DATA_DIR or AIL_TEACHER_DIR is unset.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Formatting, lint rules, types.
 lint: $(INSTALLED)

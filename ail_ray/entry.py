@@ -3,6 +3,7 @@
 This file imports nothing slow, so that from the first moment on Ctrl-C ends a command without a traceback.
 """
 
+import atexit
 import contextlib
 import errno
 import os
@@ -50,6 +51,7 @@ class _Stop:
     """Remembers which signal has asked the job to stop (0 while none has), and lets a second one end it at once."""
 
     number = 0
+    leaves_threads = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number:
@@ -69,6 +71,14 @@ def heed_stop() -> None:
     """
     if _stop.number:
         raise Interrupted(_stop.number)
+
+
+def leave_threads_behind() -> None:
+    """Let the job end without waiting for threads of libraries, which Python would otherwise do.
+
+    To be called by whoever has given up something that they do.
+    """
+    _stop.leaves_threads = True
 
 
 def run(load: Callable[[], Callable[[list[str]], int]], *, again: str = STARTS_AGAIN) -> NoReturn:
@@ -110,6 +120,10 @@ def run(load: Callable[[], Callable[[list[str]], int]], *, again: str = STARTS_A
         with contextlib.suppress(OSError):
             if _abandoned(stream):  # or Python, as it ends, would write what is left and complain
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if _stop.leaves_threads:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
     sys.exit(code)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -49,15 +50,17 @@ def _path_from(variable: str, name: str = "") -> Path:
 
 
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """A Ray in this process until the end of a file: 4 CPUs in the books whatever the machine has, closed to others."""
+def local_ray() -> None:
+    """One Ray for all tests of this process: 4 CPUs in the books whatever the machine has, closed to others.
+
+    It ends before the first test that does without (`pytest_runtest_setup`), or with the process.
+    """
     import ray
 
     from ail_ray.orchestration.cluster import start_own
 
-    start_own(num_cpus=4, object_store_memory=512 * 2**20)
-    yield
-    ray.shutdown()
+    if not ray.is_initialized():
+        start_own(num_cpus=4, object_store_memory=512 * 2**20)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +104,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if fixture in MARKER_OF_FIXTURE:
                 item.add_marker(MARKER_OF_FIXTURE[fixture])
         item.user_properties += [("needs", marker) for marker in MUST_NOT_SKIP if item.get_closest_marker(marker)]
-    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+    # In one process the fast ones first. Of several processes one begins with all that start a Ray, since two Rays on a
+    # few cores take longer beside each other than in turn; the others take file after file.
+    several = hasattr(config, "workerinput")
+    items.sort(key=lambda item: _needs_ray(item) if several else -_needs_ray(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.path.name))
+
+
+def _needs_ray(item: pytest.Item) -> int:
+    """0 for a test that uses the Ray of this process, 1 for one that starts another, 2 for one that needs none."""
+    if "local_ray" in getattr(item, "fixturenames", ()):
+        return 0
+    return 1 if item.get_closest_marker("ray") else 2
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if _needs_ray(item) and "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -126,7 +126,7 @@ STOPS: dict[str, Callable[[Person, Terminal], object]] = {
 """The moments at which a sweep is stopped, and how one knows them."""
 RECORDED = {
     "planning": {"- -"}, "shards": {"- -"}, "first round": {"stopped KILLED"}, "between trials": {"stopped KILLED"},
-    "summary": {"finished KILLED", "finished FINISHED"},
+    "summary": {"finished KILLED"},
 }  # fmt: skip
 """What must be recorded then: nothing before a sweep has begun its record, and one that is summed up is finished."""
 

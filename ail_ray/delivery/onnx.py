@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from onnxscript.optimizer import optimize
 from torch import nn
 
 from ail_ray.errors import ConfigError
@@ -30,7 +32,7 @@ from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.imaging.panels import central_crop
 from ail_ray.learning.inference import super_resolve
-from ail_ray.learning.networks import NETWORKS, Network
+from ail_ray.learning.networks import NETWORKS, Network, build_model
 
 Variant = Literal["fp32", "fp16", "int8"]
 
@@ -78,20 +80,13 @@ def to_onnx(
     """
     if variant == "int8" and not calibration:
         raise ValueError("int8 needs calibration images")
-    whole: nn.Module = copy.deepcopy(model).to("cpu", torch.float32)
-    whole = _Half(whole) if variant == "fp16" else whole
-    whole = (_EightBit(whole) if eight_bit else whole).eval()
-    example = torch.zeros(2, 1, 8, 9, dtype=torch.uint8 if eight_bit else torch.float32)
-    # It warns that torchvision, which nothing here needs, is not installed.
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's about torch
-        written = torch.onnx.export(
-            whole, (example,), dynamo=True, verbose=False, input_names=[INPUT], output_names=[OUTPUT],
-            dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
-        )  # fmt: skip
-    assert written is not None
-    proto = written.model_proto
+    whole = _wrapped(copy.deepcopy(model).to("cpu", torch.float32), variant == "fp16", eight_bit)
+    graph = _graph(model.name, model.width, model.depth, model.upsampling, variant == "fp16", eight_bit)
+    proto = onnx.load_from_string(graph)
+    weights = whole.state_dict()
+    for held in proto.graph.initializer:
+        held.CopyFrom(onnx.numpy_helper.from_array(weights[held.name].numpy(), held.name))
+    proto = optimize(proto)
     _forget_origin(proto)
     if variant == "int8":
         proto = _quantised(proto, [_fed(inputs, eight_bit) for inputs in calibration])
@@ -144,6 +139,32 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
     difference = compare(model, written, _images("sample-val", scale))
     write_bytes(path, written)
     return f"{path}: {len(written) / 1024:.0f} KB, {difference} (sample-val ×{scale})"
+
+
+@cache
+def _graph(name: str, width: int, depth: int, scale: int, half: bool, eight_bit: bool) -> bytes:
+    """The model of every network of this architecture, with the weights of none in particular.
+
+    It is what torch takes a second or two to write. Nothing in it has been simplified, since that looks at the weights.
+    """
+    example = torch.zeros(2, 1, 8, 9, dtype=torch.uint8 if eight_bit else torch.float32)
+    # It warns that torchvision, which nothing here needs, is not installed.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's about torch
+        network = build_model(name, width=width, depth=depth, scale=scale if scale > 1 else None)
+        written = torch.onnx.export(
+            _wrapped(network, half, eight_bit), (example,), dynamo=True, verbose=False, optimize=False,
+            input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
+        )  # fmt: skip
+    assert written is not None
+    return bytes(written.model_proto.SerializeToString())
+
+
+def _wrapped(network: nn.Module, half: bool, eight_bit: bool) -> nn.Module:
+    """The network in the arithmetic that is asked for."""
+    network = _Half(network) if half else network
+    return (_EightBit(network) if eight_bit else network).eval()
 
 
 class _Half(nn.Module):

@@ -157,12 +157,14 @@ class FSRCNN(Network):
         self.layers, self.slopes = nn.ModuleList(), nn.ModuleList()
         for side, into, out in zip(sides, channels, channels[1:], strict=False):
             layer = nn.Conv2d(into, out, side, padding=side // 2)
-            nn.init.kaiming_normal_(layer.weight, a=0.25)
+            if not layer.weight.is_meta:
+                nn.init.kaiming_normal_(layer.weight, a=0.25)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
             self.layers.append(layer)
             self.slopes.append(nn.PReLU(out))
         self.deconvolution = nn.ConvTranspose2d(width, 1, 9, stride=scale, padding=4, output_padding=scale - 1)
-        nn.init.normal_(self.deconvolution.weight, std=0.001)
+        if not self.deconvolution.weight.is_meta:
+            nn.init.normal_(self.deconvolution.weight, std=0.001)
         nn.init.zeros_(self.deconvolution.bias)  # type: ignore[arg-type]
 
     @property
@@ -288,5 +290,5 @@ def _bicubic_kernel(scale: int) -> torch.Tensor:
 def _draw(model: nn.Module) -> None:
     """Draw weights of 3x3 convolutions as in He et al. 2015 (fan-out), from torch's global generator."""
     for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:  # for which torch loads a second's worth
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * layer.out_channels)))

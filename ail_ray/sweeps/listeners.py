@@ -25,13 +25,16 @@ class Record(Protocol):
     def compare_with(self, references: Mapping[str, Rows]) -> None:
         """From now on the trials are compared with these."""
 
-    def trial(self, trial: Trial, config: RunConfig, reached: Sequence[Reached], *, over: bool) -> str | None:
-        """Send what is missing of a trial; returns the name that the trial has there, None during an outage.
+    def trial(self, trial: Trial, config: RunConfig, reached: Sequence[Reached], *, over: bool) -> None:
+        """Send what is missing of a trial.
 
         Args:
             reached: what the trials have reached together.
             over: whether the trial is.
         """
+
+    def ids(self) -> Mapping[str, str]:
+        """Once all is sent: the names of trials there, by run directory; not those that an outage kept back."""
 
     def finish(self, summary: Summary, prepared: Iterable[Prepared]) -> None:
         """Send what compares the trials."""
@@ -79,6 +82,9 @@ class Unrecorded:
 
     def trial(self, trial: Trial, config: RunConfig, reached: Sequence[Reached], *, over: bool) -> None:
         pass
+
+    def ids(self) -> Mapping[str, str]:
+        return {}
 
     def finish(self, summary: Summary, prepared: Iterable[Prepared]) -> None:
         pass
@@ -143,11 +149,11 @@ class Monitor:
 
     def trials(self) -> tuple[Trial, ...]:
         """What came of each trial, the best on the validation images first."""
-        found = []
         for run in self.plans:
             self.over.setdefault(run, ("failed", ""))
-            trial = self._look(run)
-            found.append(replace(trial.summary, mlflow_run_id=self._send(trial)))
+            self._send(self._look(run))
+        ids = self.record.ids()
+        found = [replace(self.seen[run].summary, mlflow_run_id=ids.get(run)) for run in self.plans]
         return tuple(sorted(found, key=lambda trial: (-mean_psnr(trial.validation), trial.name)))
 
     def _look(self, run: str) -> Trial:
@@ -170,10 +176,10 @@ class Monitor:
             self.say(f"[{trial.name}] {line}")
         self._told[trial.run] = max(last, trial.rounds) if rounds else last, incidents + len(new)
 
-    def _send(self, trial: Trial) -> str | None:
-        """Send what the record lacks of a trial; returns the trial's name there."""
+    def _send(self, trial: Trial) -> None:
+        """Send what the record lacks of a trial."""
         over = trial.run in self.over
-        return self.record.trial(trial, self.plans[trial.run].config, self._reached(), over=over)
+        self.record.trial(trial, self.plans[trial.run].config, self._reached(), over=over)
 
     def _reached(self) -> list[Reached]:
         """What the trials have reached together by round, as far as none of them can still change it."""

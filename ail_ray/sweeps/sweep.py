@@ -1,11 +1,9 @@
 """Sweeps from their check to their summary, whoever runs the trials, and wherever they are recorded."""
 
-import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from traceback import clear_frames
 from typing import Any, Protocol
 
 import torch
@@ -179,17 +177,10 @@ def run_sweeps(
                 whole = digests[0] if len(digests) == 1 else digest_of(digests)
                 executor.run(sweeps, monitors, name=whole, ended=ended)
             return [each.finish() for each in opened]
-        except BaseException as error:  # an interrupted sweep is not a running one, and Ray may take its time to end
-            _let_go(error)
+        except BaseException:  # an interrupted sweep is not a running one, and Ray may take its time to end
             for each in opened:
                 each.abandon()
             raise
-
-
-def _let_go(error: BaseException) -> None:
-    """End the transaction of a database that an error may have interrupted, since the record is written there now."""
-    clear_frames(error.__traceback__)
-    gc.collect()  # a connection of sqlite3 is part of a circle
 
 
 def _checked(jobs: Mapping[str, SweepJob], executor: Executor) -> list[Inputs]:
@@ -314,5 +305,5 @@ class _Opened:
             self.ledger.close("stopped" if self.summary is None else "finished")
         if not self.over:
             with suppress(Exception, Interrupted):
-                self.record.stop()
                 self.monitor.abandon()
+                self.record.stop()

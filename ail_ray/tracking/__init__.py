@@ -18,5 +18,3 @@ for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "creating tables" on first use
-# An interruption in the middle of a transaction is no failure of the pool, which would log its traceback.
-logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)

@@ -5,7 +5,8 @@ MLflow's layout, so that MLflow loads and serves it, with the weights beside it;
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def crown(
     trials: Sequence[Trial],
     validation: Mapping[int, Sequence[UPath]],
     bicubic: Sequence[Row] = (),
+    own_work: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> list[str]:
     """Register the best finished student for each scale it was validated on, where it beats the champion there is.
 
@@ -83,6 +85,7 @@ def crown(
         trials: the trials of a sweep's summary.
         validation: for each scale the files of its evaluation images.
         bicubic: rows of bicubic interpolation on them; who is no better at a scale is never its champion.
+        own_work: is entered for what takes long without MLflow.
 
     Returns:
         A line for each new champion, and for each scale where no student was better than bicubic interpolation.
@@ -96,12 +99,18 @@ def crown(
             lines.append(f"×{scale} gets no new champion: every student ended at or below bicubic interpolation")
         if better:
             best = max(better, key=lambda trial: _psnr(trial.validation, scale))
-            lines += _challenge(client, scale, files, best, _psnr(best.validation, scale))
+            lines += _challenge(client, scale, files, best, own_work)
     return lines
 
 
-def _challenge(client: MlflowClient, scale: int, files: Sequence[UPath], trial: Trial, psnr: float) -> list[str]:
-    name, images = registered_name(scale), digest_of([file.stem for file in files])
+def _challenge(
+    client: MlflowClient,
+    scale: int,
+    files: Sequence[UPath],
+    trial: Trial,
+    own_work: Callable[[], AbstractContextManager[object]],
+) -> list[str]:
+    psnr, name, images = _psnr(trial.validation, scale), registered_name(scale), digest_of([f.stem for f in files])
     if _registered_model(client, name) is None:
         about = f"The best student for ×{scale}, by PSNR on validation images. Luma in, luma out, any size."
         client.create_registered_model(name, tags={"ail.scale": str(scale)}, description=about)
@@ -109,7 +118,7 @@ def _challenge(client: MlflowClient, scale: int, files: Sequence[UPath], trial: 
     digest = weights_digest(as_path(trial.weights or ""))
     if held is not None and held.tags.get(DIGEST) == digest:
         return []
-    if held is not None and psnr <= _measured(client, held, scale, files, images):
+    if held is not None and psnr <= _measured(client, held, scale, files, images, own_work):
         return []
     there = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(DIGEST) == digest]
     if there:
@@ -146,13 +155,21 @@ def _psnr(rows: Sequence[Row], scale: int) -> float:
     return mean_psnr([row for row in rows if row.scale == scale])
 
 
-def _measured(client: MlflowClient, held: ModelVersion, scale: int, files: Sequence[UPath], images: str) -> float:
+def _measured(
+    client: MlflowClient,
+    held: ModelVersion,
+    scale: int,
+    files: Sequence[UPath],
+    images: str,
+    own_work: Callable[[], AbstractContextManager[object]],
+) -> float:
     """The champion's mean PSNR on these images."""
     if held.tags.get(IMAGES) == images:
         return float(held.tags[PSNR])
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(_weights(client, held, folder))
-    return mean_psnr([evaluate(model, EvaluationImages.load(file)) for file in files])
+    with own_work():
+        return mean_psnr([evaluate(model, EvaluationImages.load(file)) for file in files])
 
 
 def _registered(client: MlflowClient, name: str, trial: Trial, tags: dict[str, str], images: EvaluationImages) -> str:

@@ -49,6 +49,9 @@ class _Record:
     def trial(self, trial: Trial, config: RunConfig, reached: Sequence[Reached], *, over: bool) -> None:
         self.below.append(trial.below_bicubic)
 
+    def ids(self) -> dict[str, str]:
+        return {}
+
 
 def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: PlanMaker, tmp_path: Path) -> None:
     def rows(psnr: float) -> tuple[Row]:

@@ -26,6 +26,7 @@ from ail_ray.orchestration.cluster import concurrency
 from ail_ray.reporting.findings import findings
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
+from ail_ray.sweeps import sweep
 from ail_ray.sweeps.trials import proposals
 from ail_ray.tracking import listener
 from ail_ray.tracking.mirror import LAST_ROUND
@@ -149,53 +150,64 @@ def test_a_run_that_has_more_rounds_is_reported_as_it_was_asked_for(
     assert sweep(2, "eq7")["eq7"] == long
 
 
+@pytest.mark.parametrize("moment", ["table", "crown"])
 def test_an_interruption_in_the_middle_of_a_transaction_is_recorded(
-    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
+    tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes, moment: str
 ) -> None:
-    """What is interrupted while it writes to MLflow's database lets go of it before the sweep is recorded."""
+    """What MLflow is just writing it writes to its end, and then the interruption."""
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    written = getattr(listener, moment)
 
-    def crown(*_: Any) -> list[str]:
+    def interrupted(*arguments: Any) -> Any:
         transaction = sqlite3.connect(tmp_path / "mlflow.db")
         transaction.execute("BEGIN IMMEDIATE")
-        raise Interrupted(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        transaction.close()
+        return written(*arguments)
 
-    monkeypatch.setattr(listener, "crown", crown)
+    monkeypatch.setattr(listener, moment, interrupted)
     job = Bench(tmp_path, tiny_files).job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rounds=0)
-    with pytest.raises(Interrupted):
-        run_sweep(job, say=lambda line: None)
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    said = list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(job, say=said.append)
+    assert [line for line in said if "MLflow did not take" in line] == []
+    assert _parent_of(tmp_path) == "KILLED"
+    monkeypatch.setattr(listener, moment, written)
+    run_sweep(job, say=said.append)
+    assert _parent_of(tmp_path) == "FINISHED"
+
+
+def _parent_of(folder: Path) -> str:
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("ail_ray")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.`ail.run` = 'parent'")
-    assert parent.info.status == "KILLED"
+    return str(parent.info.status)
 
 
 def test_an_interruption_that_a_library_makes_another_error_of_is_one(
     tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: bytes
 ) -> None:
-    """A C extension that is interrupted while it is imported raises ImportError; MLflow was not away then."""
+    """A C extension that is interrupted while it is imported raises ImportError; the trial has not failed then."""
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(entry._stop, "number", 0)
 
-    def pictures(*_: Any) -> dict[str, bytes]:
+    def run_local(*_: Any) -> None:
         with pytest.raises(Interrupted):
             entry._stop(signal.SIGINT, None)
         raise ImportError("initialization failed")
 
-    monkeypatch.setattr(listener, "pictures", pictures)
+    monkeypatch.setattr(sweep, "run_local", run_local)
     job = Bench(tmp_path, tiny_files).job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rounds=0)
     said = list[str]()
     with pytest.raises(Interrupted):
         run_sweep(job, say=said.append)
-    assert [line for line in said if "MLflow did not take" in line] == []
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("ail_ray")
-    (parent,) = client.search_runs([experiment.experiment_id], "tags.`ail.run` = 'parent'")
-    assert parent.info.status == "KILLED"
+    assert [line for line in said if "failed" in line] == []
+    assert _parent_of(tmp_path) == "KILLED"
 
 
 def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:

@@ -3,9 +3,11 @@
 import math
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +31,14 @@ from ail_ray.runs.run import TrialPlan
 from ail_ray.runs.trial import State, Trial, read_trial
 from ail_ray.sweeps.controls import Reached
 from ail_ray.sweeps.listeners import Monitor
-from ail_ray.sweeps.sweep_file import Facts, Ledger
+from ail_ray.sweeps.sweep_file import Facts, Ledger, Summary
+from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.tracking import sender
 from ail_ray.tracking.connection import without_password
 from ail_ray.tracking.descriptions import datasets, sweep_note, sweep_params, sweep_title
-from ail_ray.tracking.listener import InMLflow
+from ail_ray.tracking.listener import InMLflow, MLflow
 from ail_ray.tracking.mirror import Tracker, metrics_of
+from ail_ray.tracking.sender import Sender
 
 DATASETS = [
     DatasetInput(Dataset(name, digest, "images", "{}"), [InputTag("mlflow.data.context", context)])
@@ -261,19 +266,110 @@ def test_a_server_that_goes_away_is_said_without_its_password(
     make_plan: Callable[..., TrialPlan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Away:
+        sweep = "s"
+
         def mirror(self, *_: object) -> str:
             raise OSError("API request to http://alice:s3cret@127.0.0.1:9/api failed\nwith a page of HTML")
 
     plan = make_plan(tmp_path)
     plan.open(RunDirectory(plan.directory), Placement())
     ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
-    monitor = Monitor(InMLflow(Away(), Facts(), print), ledger, print, {})  # type: ignore[arg-type]
+    calls = Sender()
+    monitor = Monitor(InMLflow(Away(), calls, Facts(), print), ledger, print, {})  # type: ignore[arg-type]
     monitor.started(plan)
     monitor.heard(plan)
+    assert calls.settle()
     said = "".join(capsys.readouterr())
     assert "API request to http://127.0.0.1:9/api failed" in said
     assert "s3cret" not in said
     assert "HTML" not in said
+
+
+def test_a_server_that_never_answers_costs_a_sweep_no_more_than_its_patience(
+    make_plan: Callable[..., TrialPlan], tmp_path: Path, empty_database: bytes
+) -> None:
+    """Not a round, half a second at the end, and one line; what it would have taken it is sent by the next command."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    answers = threading.Event()
+
+    class Silent(Tracker):
+        def mirror(self, *arguments: Any) -> str:
+            answers.wait()
+            return super().mirror(*arguments)
+
+    def begin(kind: type[Tracker]) -> tuple[InMLflow, Monitor]:
+        tracker = kind(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep="s", name="n", note="", params={})
+        in_mlflow = InMLflow(tracker, Sender(patience=0.5), Facts(), said.append)
+        ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
+        return in_mlflow, Monitor(in_mlflow, ledger, lambda line: None, {})
+
+    def end(in_mlflow: InMLflow, monitor: Monitor) -> str | None:
+        (trial,) = monitor.trials()
+        bicubic = {"bicubic": Rows()}
+        in_mlflow.finish(Summary(trials=(trial,), references=bicubic), [])
+        return trial.mlflow_run_id
+
+    said, plan = list[str](), make_plan(tmp_path)
+    plan.open(RunDirectory(plan.directory), Placement())
+    in_mlflow, monitor = begin(Silent)
+    monitor.started(plan)
+    for t in range(3):
+        commit(RunDirectory(plan.directory), t)
+        monitor.heard(plan)
+    monitor.ended(plan, None)
+    began = time.monotonic()
+    assert end(in_mlflow, monitor) is None
+    assert time.monotonic() - began < 5, "and not the twenty seconds of a request"
+    assert said == ["MLflow did not take all of the sweep in time; the same command sends it when MLflow is back"]
+    in_mlflow, monitor = begin(Tracker)
+    monitor.started(plan)
+    monitor.ended(plan, None)
+    run_id = end(in_mlflow, monitor)
+    assert run_id is not None
+    assert len(said) == 1
+    assert [step for step, *_ in rounds_sent(in_mlflow.tracker, run_id)] == [0, 1, 2]
+    answers.set()
+
+
+def test_a_server_that_never_answers_is_said_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "START", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://somebody:hunter2@{address}")
+        job = SweepJob(sweep=SweepConfig(base=RunConfig()), out=str(tmp_path))
+        with pytest.raises(ConfigError) as caught:
+            MLflow().place(job)
+    assert caught.value.problems == [
+        f"MLflow at http://{address} cannot be used: no answer within 1 seconds"
+    ]  # fmt: skip
+
+
+def test_of_calls_that_wait_under_one_name_the_latest_is_made() -> None:
+    made, first = list[int](), threading.Event()
+    calls = Sender()
+    calls.send("first", first.wait)
+    for number in range(3):
+        calls.send("same", partial(made.append, number))
+    calls.send("other", partial(made.append, 9))
+    first.set()
+    assert calls.settle()
+    assert made == [2, 9]
+
+
+def test_what_is_worked_without_mlflow_is_not_waited_for_in_vain() -> None:
+    """Measuring a champion on other images takes as long as it takes."""
+    calls, made = Sender(patience=0.2), list[int]()
+
+    def measure() -> None:
+        with calls.own_work():
+            time.sleep(1.0)
+        made.append(1)
+
+    calls.send("measure", measure)
+    assert calls.settle()
+    assert made == [1]
 
 
 def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[..., TrialPlan], tmp_path: Path) -> None:
