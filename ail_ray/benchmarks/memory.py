@@ -84,10 +84,13 @@ class Watch:
 
 
 def end(process: Popen[bytes], patience: float = 60) -> None:
-    """Interrupt a process of ours as Ctrl-C does, and make sure that neither it nor any that it started is left."""
+    """Tell a process of ours to leave, and make sure that neither it nor any that it started is left.
+
+    By SIGTERM, since a process in the background of a shell may have been told not to hear Ctrl-C.
+    """
     started = descendants(process.pid)
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         with suppress(TimeoutExpired):
             process.wait(patience)
     for pid in (process.pid, *started):

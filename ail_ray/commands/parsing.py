@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from typing import IO, Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -25,9 +25,9 @@ T = TypeVar("T")
 def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, description: str) -> T:
     """Read flags into a dataclass whose construction may raise ConfigError.
 
-    A command with three mistakes is refused once and not three times: every flag is tried alone, then all together,
-    and again without those to blame. A flag that is wrong alone may be right with another: `--workers 32 --shards 32`.
-    A flag that is given twice is refused too, where the parser would keep the last.
+    A command with three mistakes is refused once and not three times: where all flags together are not accepted, each
+    is tried alone, and then all without those to blame. A flag that is wrong alone may be right with another:
+    `--workers 32 --shards 32`. A flag that is given twice is refused too, where the parser would keep the last.
     Exits with 0 after `--help`, and with 2, a line for each problem on standard error, if anything is wrong.
     """
 
@@ -39,12 +39,16 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     if {"-h", "--help"} & set(arguments):
         print(help_page(kind, default, prog=prog, description=description), end="")
         raise SystemExit(0)
+    with suppress(SystemExit, ConfigError), redirect_stderr(StringIO()):  # tyro's own message is a screenful
+        result, left = read(arguments)
+        if not left and not _repeated(list(_by_flag(arguments)), kind):
+            return result
     problems: dict[str, None] = {}  # in order, each once
     accepted: list[tuple[list[str], set[str]]] = []  # flags, and what is wrong with each alone
     for words in _by_flag(arguments):
         alone: set[str] = set()
         try:
-            with redirect_stderr(StringIO()):  # tyro's own message is a screenful
+            with redirect_stderr(StringIO()):
                 _, unknown = read(words)
             if unknown:
                 option = unknown[0].startswith("-")

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from upath import UPath
@@ -71,9 +72,14 @@ def registered() -> dict[str, tuple[Entry, ...]]:
     Raises:
         ConfigError: with a line for each name that is not a plain one, bad checksum, size or address.
     """
+    return _registered(REGISTRY)
+
+
+@cache
+def _registered(registry: Path) -> dict[str, tuple[Entry, ...]]:
     sets: dict[str, tuple[Entry, ...]] = {}
     problems: list[str] = []
-    lines = [line for line in REGISTRY.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    lines = [line for line in registry.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     for row in csv.DictReader(lines, delimiter="\t"):
         try:
             size = int(row.pop("bytes"))

@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ail_ray.imaging.images import enlarge
 
@@ -261,12 +260,24 @@ def parameter_count(model: nn.Module) -> int:
 def multiply_accumulates(model: Network, height: int = 256, width: int = 256) -> int:
     """Multiply-accumulates of the convolutions for an output image of this size, pixels (Table 3's is 256x256).
 
-    For a network that upsamples, the size is rounded down to a multiple of its scale.
+    For a network that upsamples, the size is rounded down to a multiple of its scale. What is counted is a small image,
+    and not with torch's own counter, which takes a second to load whatever it could count.
     """
-    inputs = torch.empty(1, 1, height // model.upsampling, width // model.upsampling, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        torch.func.functional_call(model, {n: p.to("meta") for n, p in model.named_parameters()}, (inputs,))
-    return int(counter.get_total_flops()) // 2
+    side, total = 12, 0
+
+    def count(layer: nn.Conv2d | nn.ConvTranspose2d, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
+        nonlocal total
+        pixels = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else outputs
+        total += pixels.numel() * layer.weight[0].numel()
+
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    weights = {name: torch.zeros(parameter.shape) for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        torch.func.functional_call(model, weights, (torch.zeros(1, 1, side, side),))
+    for hook in hooks:
+        hook.remove()
+    return total * (height // model.upsampling) * (width // model.upsampling) // side**2
 
 
 def _convolution(into: int, out: int) -> nn.Conv2d:

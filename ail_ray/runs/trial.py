@@ -214,6 +214,6 @@ def title(config: RunConfig, also: Iterable[str] = ()) -> str:
 @cache
 def cost(config: RunConfig) -> Cost:
     """What the student of a run costs."""
-    with torch.device("meta"):  # draws nothing
+    with torch.random.fork_rng(devices=[]):
         student = config.student()
     return Cost(weights=parameter_count(student), multiply_accumulates=multiply_accumulates(student))

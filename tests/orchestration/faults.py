@@ -194,13 +194,14 @@ def driver_killed(case: Case) -> None:
 
 def terminated(case: Case) -> None:
     """A spot machine's notice: the command leaves with 143, its last whole epoch stands; then again."""
-    case.points = {"slow": 0.3}
+    case.points = {"slow": 0.2}
     process = case.start()
     case.until(lambda: case.place()[0] >= 1 or process.poll() is not None)
-    time.sleep(1)
+    time.sleep(0.5)
     case.kill(process.pid, signal.SIGTERM)
     case.finish(process, code=143)
     assert case.place()[0] >= 1
+    case.points = {}
     again = case.start()
     case.until(lambda: case.recovered(lambda: again.poll() is not None))
     case.finish(again)
@@ -208,11 +209,12 @@ def terminated(case: Case) -> None:
 
 def two_at_once(case: Case) -> None:
     """The second waits for the first (which sleeps until it does), then finds everything done."""
-    case.points = {"slow": 0.3}
+    case.points = {"slow": 0.1}
     first = case.start()
     # Not before an epoch of round 1: until then it may be writing to MLflow's database, and would stop with it locked.
     case.until(lambda: case.place() >= (0, Place(1, 1)) or first.poll() is not None)
     case.kill(first.pid, signal.SIGSTOP)
+    case.points = {}
     try:
         second = case.start()
         case.until(lambda: f"waits for process {first.pid}" in case.log() or second.poll() is not None)
@@ -320,6 +322,26 @@ def server_away(case: Case) -> None:
         assert case.rounds_in_mlflow(uri) == list(range(ROUNDS + 1))
 
 
+def server_silent(case: Case) -> None:
+    """MLflow accepts and never answers: that costs 30 seconds at the end and a line; the same command sends it all."""
+    port = heads.free_ports(1)[0]
+    uri = f"http://127.0.0.1:{port}"
+    with mlflow_server(case.folder, port) as server:
+        process = case.start(MLFLOW_TRACKING_URI=uri)
+        case.until(lambda: case.place()[0] >= 0 or process.poll() is not None)
+        os.killpg(server.pid, signal.SIGSTOP)
+        case.note(server.pid)
+        case.until(lambda: case.place()[0] == ROUNDS or process.poll() is not None)
+        trained = time.monotonic()
+        case.finish(process)
+        assert time.monotonic() - trained < 45, case.log()
+        assert "MLflow did not take all of the sweep in time" in case.log()
+    with mlflow_server(case.folder, port):
+        again = case.start(MLFLOW_TRACKING_URI=uri)
+        case.finish(again)
+        assert case.rounds_in_mlflow(uri) == list(range(ROUNDS + 1))
+
+
 @contextlib.contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A tracking server on the loopback."""
@@ -387,6 +409,7 @@ CASES: dict[str, tuple[Callable[[Case], None], bool]] = {  # what is done, and w
     "a host of three cut off": (host_cut_off, False),
     "job stopped, submitted again": (job_stopped, False),
     "MLflow gone for a minute": (server_away, False),
+    "MLflow silent": (server_silent, True),
     "disk full at a checkpoint": (disk_full, False),
     "SIGTERM, without Ray": (terminated, True),
     "two at once, without Ray": (two_at_once, True),
@@ -449,7 +472,7 @@ def attempt(case: Case, do: Callable[[Case], None], expected: str) -> tuple[str,
     if do is elastic:
         return f"{'every pixel':16}  {ROUNDS} updates of every pixel", True
     found = case.digest()
-    if do is not server_away:  # which looks at MLflow itself
+    if do not in (server_away, server_silent):  # which look at MLflow themselves
         job = case.folder / "out" / "mlflow.db"
         steps = case.rounds_in_mlflow(f"sqlite:///{job}" if job.exists() else None)
         assert steps == list(range(ROUNDS + 1)), f"in MLflow: {steps}"

@@ -158,6 +158,7 @@ def test_an_interruption_in_the_middle_of_a_transaction_is_recorded(
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(entry._stop, "number", 0)
     written = getattr(listener, moment)
 
     def interrupted(*arguments: Any) -> Any:
@@ -171,8 +172,12 @@ def test_an_interruption_in_the_middle_of_a_transaction_is_recorded(
     monkeypatch.setattr(listener, moment, interrupted)
     job = Bench(tmp_path, tiny_files).job(local=True, width=(2,), lam=(0.1,), teacher=("none",), rounds=0)
     said = list[str]()
-    with pytest.raises(KeyboardInterrupt):
-        run_sweep(job, say=said.append)
+    before = signal.signal(signal.SIGINT, entry._stop)
+    try:
+        with pytest.raises(Interrupted):
+            run_sweep(job, say=said.append)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [line for line in said if "MLflow did not take" in line] == []
     assert _parent_of(tmp_path) == "KILLED"
     monkeypatch.setattr(listener, moment, written)

@@ -28,16 +28,16 @@ from ail_ray.sweeps import sweep
 from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 
-WIDTHS, LAMBDAS = (2, 3), (0.05,)
+WIDTH, LAMBDA = 3, 0.05
 
 
 def grid(bench: Bench) -> dict[str, Any]:
-    return {"width": WIDTHS, "lam": LAMBDAS, "teacher": (str(bench.files.teacher), "none")}
+    return {"width": (WIDTH,), "lam": (LAMBDA,), "teacher": (str(bench.files.teacher), "none")}
 
 
 @pytest.fixture(scope="module")
 def first(bench: Bench) -> Summary:
-    """Two widths × two teachers; whoever listens is slow, so that trials end while their last round is on its way."""
+    """With a teacher and without; whoever listens is slow, so that trials end while their last round is on its way."""
     return run_sweep(bench.job(**grid(bench)), name="tiny", command="the command", say=lambda line: time.sleep(0.2))
 
 
@@ -48,9 +48,8 @@ def history(client: mlflow.MlflowClient, run: str, metric: str) -> list[int]:
 def test_the_summary_names_every_trial_and_its_result(first: Summary, bench: Bench) -> None:
     assert read_record(UPath(bench.folder / "out" / "summary.json"), Summary) == first
     trials = first.trials
-    asked = {(w, lam, t) for w in WIDTHS for lam in LAMBDAS for t in (str(bench.files.teacher), "none")}
-    assert len(trials) == 4
-    assert {tuple(trial.parameters[k] for k in ("width", "lam", "teacher")) for trial in trials} == asked
+    assert len(trials) == 2
+    assert {trial.parameters["teacher"] for trial in trials} == {str(bench.files.teacher), "none"}
     for trial in trials:
         assert (trial.status, trial.rounds) == ("finished", 1)
         assert [(row.set, row.scale) for row in trial.validation] == [("val", 2)]
@@ -59,8 +58,8 @@ def test_the_summary_names_every_trial_and_its_result(first: Summary, bench: Ben
         assert trial.test == ()
         weights = Path(trial.weights)
         assert weights.is_absolute()
-        assert read_tensors(UPath(weights))[0]["layers.0.weight"].shape[0] == trial.parameters["width"]
-    assert len({trial.mlflow_run_id for trial in trials}) == 4
+        assert read_tensors(UPath(weights))[0]["layers.0.weight"].shape[0] == WIDTH
+    assert len({trial.mlflow_run_id for trial in trials}) == 2
     order = [(-trial.validation[0].psnr, trial.name) for trial in trials]
     assert order == sorted(order)
 
@@ -69,8 +68,8 @@ def test_mlflow_has_a_parent_and_every_round_of_its_children_once(first: Summary
     runs = {run.info.run_id: run for run in bench.runs(first.sweep)}
     parent = runs.pop(first.mlflow_run_id)
     assert parent.info.status == "FINISHED"
-    assert parent.info.run_name == "tiny: vdsr ×2, width 2 3, teacher teacher.safetensors none"
-    assert "width 2 or 3, teacher teacher.safetensors or none?" in parent.data.tags["mlflow.note.content"]
+    assert parent.info.run_name == "tiny: vdsr ×2, teacher teacher.safetensors none"
+    assert "teacher teacher.safetensors or none?" in parent.data.tags["mlflow.note.content"]
     assert "**Command.** `the command`" in parent.data.tags["mlflow.note.content"]
     assert set(runs) == {trial.mlflow_run_id for trial in first.trials}
     client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
@@ -187,12 +186,12 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     assert run_sweep(bench.job(**grid(bench)), name="tiny", command="the command") == first
     assert traces(bench) == before
     client = mlflow.MlflowClient(f"sqlite:///{bench.folder / 'mlflow.db'}")
-    assert len(bench.runs(first.sweep)) == 5
+    assert len(bench.runs(first.sweep)) == 3
     for trial in first.trials:
         assert history(client, trial.mlflow_run_id, "importance/mean") == [0, 1]
 
-    one = next(t for t in first.trials if t.parameters["teacher"] == "none" and t.parameters["width"] == 2)
-    job = bench.job(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",))
+    one = next(t for t in first.trials if t.parameters["teacher"] == "none")
+    job = bench.job(width=(WIDTH,), lam=(LAMBDA, 0.4, 0.8), teacher=("none",))
     broken = next(p for p in job.sweep.grid() if p.lam == 0.8)
     evaluation = [path.stem for path in (bench.folder / "out" / "evaluation").glob("*.safetensors")]
     corpus = RunDirectory(UPath(one.directory)).manifest().corpus
@@ -200,7 +199,7 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
     write_json(UPath(bench.folder / "out" / "runs" / run / "manifest.json"), {"format": 99})
 
     out = str(bench.folder / "out")
-    values = bench.values(width=(2,), lam=(*LAMBDAS, 0.4, 0.8), teacher=("none",), rule=("eq7",), out=out)
+    values = bench.values(width=(WIDTH,), lam=(LAMBDA, 0.4, 0.8), teacher=("none",), rule=("eq7",), out=out)
     assert main(as_options(values)) == 1
     printed = capsys.readouterr().out
     summary = read_record(UPath(bench.folder / "out" / "summary.json"), Summary)
@@ -222,12 +221,9 @@ def test_the_same_command_trains_nothing_and_adding_a_value_trains_only_the_new(
 
 
 def test_without_ray_the_same_sweep_gives_the_same_bytes(first: Summary, bench: Bench) -> None:
-    ray_trial = next(
-        t for t in first.trials if t.parameters["width"] == 3 and Path(t.parameters["teacher"]).is_absolute()
-    )
-    values = ray_trial.parameters
+    ray_trial = next(t for t in first.trials if Path(t.parameters["teacher"]).is_absolute())
     local = run_sweep(
-        bench.job(out="local", local=True, width=(3,), lam=(values["lam"],), teacher=(values["teacher"],))
+        bench.job(out="local", local=True, width=(WIDTH,), lam=(LAMBDA,), teacher=(ray_trial.parameters["teacher"],))
     ).trials[0]
     assert local.run == ray_trial.run
     assert local.weights != ray_trial.weights
