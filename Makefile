@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench mutants faults soak fuzz autoscaling memory people versions clean
+.PHONY: demo test quick lint bench mutants faults soak fuzz autoscaling memory people versions clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -11,6 +11,10 @@ demo: $(INSTALLED)
 # All tests; those that need data or a teacher skip when AIL_DATA_DIR or AIL_TEACHER_DIR is unset.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# The tests that start no Ray, no browser and no program, and compute for no more than some seconds.
+quick: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not ray and not browser and not long' -n 2 --dist worksteal
 
 # Formatting, lint rules, types.
 lint: $(INSTALLED)

@@ -10,6 +10,8 @@ from PIL import Image
 
 from ail_ray.commands.ail import COMMANDS
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 HEAVY = {
     "ray", "mlflow", "torch", "numpy", "scipy", "skimage", "onnx", "onnxruntime", "matplotlib", "pooch", "requests",

@@ -15,6 +15,8 @@ from PIL import Image
 
 import ail_ray as ail
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 TINY = {
     "depth": 4, "downsizes": (0.25,), "shards": 2, "rounds": 1, "epochs": 1, "crops": 64, "teacher": "none",

@@ -144,6 +144,7 @@ def evaluate(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_evaluate_prints_rows_and_nothing_else_on_stdout() -> None:
     done = evaluate("--model", "bicubic", "--sets", "sample-val", "--scales", "2", "--json", "-")
     assert done.returncode == 0, done.stderr
@@ -155,6 +156,7 @@ def test_evaluate_prints_rows_and_nothing_else_on_stdout() -> None:
     assert done.stderr.splitlines() == ["sample-val ×2: 30.659 dB, SSIM 0.8977 (3 images)"]
 
 
+@pytest.mark.long
 def test_evaluate_refuses_all_bad_values_at_once(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").write_bytes(b"not weights")
     done = evaluate(
@@ -185,6 +187,7 @@ def test_where_results_cannot_go_is_refused_before_the_work(
         assert capsys.readouterr().err == f"error: {flag}: {said}\n"
 
 
+@pytest.mark.long
 def test_evaluate_refuses_images_it_cannot_measure(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((15, 40), np.uint8)).save(tmp_path / "flat.png")  # 14 rows, 10 without the border
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")

@@ -1,8 +1,10 @@
 """A few of the inputs of `make fuzz`: each is taken or refused, none raises anything else or hangs."""
 
+import pytest
 from fuzz import CLASSES, PAST, fuzz
 
 
+@pytest.mark.long
 def test_wrong_input_is_refused_and_nothing_else_happens() -> None:
     counts, wrong = fuzz(300, seed=42)
     assert wrong == []

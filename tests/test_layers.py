@@ -102,6 +102,7 @@ def test_the_check_sees_imports_of_every_form(tmp_path: Path, monkeypatch: pytes
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "module", ["ail_ray.learning.algorithm", "ail_ray.learning.inference", "ail_ray.commands.parsing"]
 )
@@ -111,12 +112,14 @@ def test_importing_the_mathematics_loads_no_cluster(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 def test_a_sweep_in_this_process_needs_no_ray() -> None:
     code = "import sys, ail_ray.sweeps.sweep, ail_ray.tracking.listener; print('ray' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.long
 def test_a_trial_loads_nothing_that_only_the_driver_needs() -> None:
     names = "{'mlflow', 'onnx', 'matplotlib'}"
     code = f"import sys, ail_ray.orchestration.tune; print(sorted({names} & sys.modules.keys()))"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from people import SWEEP, Person, commands, stop_is_right, stopped
 
+pytestmark = pytest.mark.long
+
 LOCAL = [*SWEEP, "--out", "out", "--local"]
 JOBS = sorted(path.stem for path in (Path(__file__).parents[1] / "jobs").glob("[!_]*.py"))
 

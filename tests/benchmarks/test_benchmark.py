@@ -38,6 +38,8 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.run import TrialPlan, run_local
 
+pytestmark = pytest.mark.long
+
 QUICK: dict[str, Callable[[], dict[str, Any]]] = {
     "update_vs_copy": partial(update_vs_copy, 2, pixels=300_000),
     "inference": partial(inference, 2, height=40, width=60, threads=1),

@@ -95,6 +95,7 @@ def test_kubernetes_accepts(name: str) -> None:
         check_kubernetes(document)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KUBERNETES)
 def test_kubernetes_refuses_a_broken_copy(name: str) -> None:
     """In turn every key of every document is misspelt, but for those that may have any name."""

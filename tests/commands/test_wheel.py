@@ -13,6 +13,8 @@ import heads
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.long
+
 PROJECT = Path(__file__).parents[2]
 TINY = [
     "--depth",

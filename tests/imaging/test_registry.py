@@ -218,6 +218,7 @@ def test_a_folder_that_cannot_be_written_to(server: Server, tmp_path: Path) -> N
     assert all("cannot be written (" in problem for problem in problems)
 
 
+@pytest.mark.long
 def test_a_job_killed_in_the_middle_goes_on_with_what_is_missing(
     server: Server, small_registry: Path, tmp_path: Path
 ) -> None:
@@ -247,6 +248,7 @@ def test_a_job_killed_in_the_middle_goes_on_with_what_is_missing(
     assert len(find(str(tmp_path / "data" / "Few")).paths) == 12  # what the kill left has no suffix of an image
 
 
+@pytest.mark.long
 def test_the_job_says_what_is_missing_and_exits_with_one(server: Server, small_registry: Path, tmp_path: Path) -> None:
     server.faults = {"Few/2.png": "404"}
     command = ("--sets", "Few", "--to", str(tmp_path / "my data"))
@@ -268,6 +270,7 @@ def test_the_command_that_fetches_asks_where_the_first_did(tmp_path: Path) -> No
     assert fetch_command(["Few", "Many"], tmp_path, "http://mirror/a b") == expected
 
 
+@pytest.mark.long
 def test_the_job_refuses_all_bad_arguments_at_once(server: Server, small_registry: Path) -> None:
     refused = job(small_registry, "--sets", "Few", "../Few", "--to", "s3://bucket/data", "--base", "file:///etc")
     _, errors = refused.communicate(timeout=120)

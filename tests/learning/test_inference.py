@@ -31,6 +31,7 @@ def images() -> EvaluationImages:
     return EvaluationImages("noise", 2, hr)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # half a minute of two idle cores, but CI may share them
 @pytest.mark.parametrize(("name", "scale"), GOLDEN)
 def test_the_public_teacher_has_its_published_numbers(

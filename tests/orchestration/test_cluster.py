@@ -37,6 +37,8 @@ from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking import listener
 from ail_ray.tracking.connection import connect
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     ("failures", "message", "refused"),

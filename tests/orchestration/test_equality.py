@@ -239,6 +239,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_a_run_under_any_condition_is_stopped_without_a_trace(
     make_plan: Callable[..., TrialPlan], tmp_path: Path, condition: str

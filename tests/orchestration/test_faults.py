@@ -6,6 +6,8 @@ import pytest
 from faults import Case, attempt, killed_in_a_worker, terminated, two_at_once, uninterrupted
 from tiny_files import TinyFiles
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def whole(tiny_files: TinyFiles, tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -17,6 +17,8 @@ from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:

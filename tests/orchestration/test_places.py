@@ -30,6 +30,8 @@ from ail_ray.sweeps.sweep_job import tracking_uri
 from ail_ray.tracking.champion import fetch_champion
 from ail_ray.tracking.connection import connect, database_of
 
+pytestmark = pytest.mark.long
+
 ODD = ["plain", "q?a=b", "half#way", "100%25 'sure' \"yes\"", "me@corp:é\\"]
 
 

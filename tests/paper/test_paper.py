@@ -136,6 +136,7 @@ def test_planning_makes_no_folder_for_tables(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "tables").exists()
 
 
+@pytest.mark.long
 def test_a_study_in_a_submitted_job_wants_absolute_paths() -> None:
     code = (
         "from ail_ray.paper.study import Study; from ail_ray.paper.teacher_card import Teacher\n"
@@ -194,6 +195,7 @@ def test_means_intervals_and_gains_are_over_the_seeds() -> None:
     assert f"Missing: {missing[0]}." in text
 
 
+@pytest.mark.long
 def test_table_3_is_counted_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {name: tables.COMPLEXITY[name] for name in ("VDSR-f22", "VDSR-f13", "FSRCNN")}
     monkeypatch.setattr(tables, "COMPLEXITY", small)  # a DRRN takes minutes
@@ -217,6 +219,7 @@ def tiny_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = str(tiny_budget / "teacher.safetensors")
     save_model(teacher, VDSR(width=3, depth=3))

@@ -13,6 +13,8 @@ from ail_ray.learning.networks import VDSR
 from ail_ray.learning.weights import bundled, load_model, save_model
 from ail_ray.paper.teacher_card import Teacher, publish
 
+pytestmark = pytest.mark.long
+
 
 def test_a_teacher_is_trained_and_published_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -13,6 +13,8 @@ from ail_ray.commands.sweep import run_sweep
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.sweeps.sweep_job import SweepJob
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[UPath]:

@@ -23,6 +23,8 @@ from ail_ray.sweeps import speed
 from ail_ray.sweeps.cost import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
 from ail_ray.sweeps.speed import ASSUMED_SPEED, STEPS
 
+pytestmark = pytest.mark.long
+
 BANK = 5  # bytes a pixel
 PIXELS = sum(height * width for height, width in [(64, 64), (64, 80), (80, 64), (72, 72), (80, 96), (96, 80)])
 

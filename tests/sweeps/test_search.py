@@ -31,6 +31,8 @@ from ail_ray.sweeps.trials import proposals
 from ail_ray.tracking import listener
 from ail_ray.tracking.mirror import LAST_ROUND
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parents[2]
 REFUSED = {
     "values": (

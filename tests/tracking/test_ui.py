@@ -41,6 +41,8 @@ from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking.champion import fetch_champion
 
+pytestmark = pytest.mark.long
+
 PATIENCE = 180  # seconds, on a busy machine
 NAMES = [f"vdsr-f{width} ×2 {how} seed=0" for width in (2, 3) for how in ("λ=0.15 teacher=none", "w=1 (control)")]
 TITLE = "tiny: vdsr ×2, width 2 3, rule eq7 uniform"
