@@ -11,6 +11,8 @@ from ail_ray.benchmarks import self_check
 from ail_ray.benchmarks.self_check import _agreement, _plan, _precision, _values
 from ail_ray.runs.run import run_local
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> self_check.RunDirectory:

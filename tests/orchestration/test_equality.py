@@ -254,6 +254,7 @@ def test_a_run_under_any_condition_is_stopped_without_a_trace(
         assert everything(in_process(plan).directory) == whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("condition", "folder", "stop"),
     [
