@@ -1,8 +1,8 @@
 """Files that are whole or absent, on a file system or an object store.
 
-A local file is written under a temporary name, flushed and renamed; an object is one put. Tensors are kept as
-safetensors with the SHA-256 of their bytes in the header, so a damaged file is noticed when it is read. No pickle
-is ever written or loaded.
+A local file is written under a temporary name, flushed and renamed, and its folder is flushed; an object is one put.
+Tensors are kept as safetensors with the SHA-256 of their bytes in the header, so a damaged file is noticed when it is
+read. No pickle is ever written or loaded.
 """
 
 import errno
@@ -15,7 +15,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,9 +47,11 @@ class WriteError(ConfigError, OSError):
 
 
 def as_path(path: AnyPath) -> UPath:
-    """A local path made absolute (`~` expanded, as a shell does it), or the address of an object store as it is."""
+    """A local path made absolute (`~` expanded, as a shell does it), or the address of an object store."""
     path = UPath(path)
-    return UPath(Path(os.path.expanduser(str(path))).absolute()) if is_local(path) else path
+    if is_local(path):
+        return UPath(Path(os.path.expanduser(str(path))).absolute())
+    return UPath(path, use_listings_cache=False)  # whoever writes there is another process
 
 
 def is_local(path: UPath) -> bool:
@@ -74,6 +76,7 @@ def write_bytes(path: UPath, *pieces: Buffer) -> None:
             os.replace(str(temporary), str(path))
         finally:
             temporary.unlink(missing_ok=True)
+        _settle(path.parent)
 
 
 def unwritable(folder: UPath) -> list[str]:
@@ -83,8 +86,12 @@ def unwritable(folder: UPath) -> list[str]:
             folder.mkdir(parents=True, exist_ok=True)
             return [] if os.access(str(folder), os.W_OK) else [f"{folder}: not writable"]
         probe = folder / f".writable-{uuid.uuid4().hex}"
-        probe.write_bytes(b"")
+        exclusive = create(probe, b"") and not create(probe, b"")
         probe.unlink()
+        if not exclusive:
+            return [
+                f"{folder}: this store replaces files that it was told not to: two jobs could spoil each other's run"
+            ]
     except OSError as error:
         return [f"{folder}: cannot be created ({error.strerror or error})"]
     except Exception as error:  # whatever an object store's library raises, or that it is not installed
@@ -103,27 +110,42 @@ def unwritable_file(path: UPath) -> list[str]:
 
 
 def create(path: UPath, data: bytes) -> bool:
-    """Write a file only if there is none of that name; returns whether it did. Atomic on a file system."""
-    if path.exists():
-        return False
+    """Write a file only if there is none of that name, which the storage decides; returns whether it did.
+
+    Raises:
+        WriteError: as `write_bytes`.
+    """
     if not is_local(path):
-        path.write_bytes(data)
-        return True
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            path.fs.pipe_file(path.path, data, mode="create")  # S3: If-None-Match
+            return True
+        return False
     temporary = _temporary(path)
-    try:
-        with _refusals(path):
+    with _refusals(path):
+        try:
             _write(temporary, data)
-        os.link(str(temporary), str(path))
+            try:
+                os.link(str(temporary), str(path))
+            except FileExistsError:
+                return False
+            except OSError:  # a file system without hard links, a memory stick's
+                return _created(path, data)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _settle(path.parent)
+    return True
+
+
+def _created(path: UPath, data: bytes) -> bool:
+    """As `create`; a reader who comes in between sees a part of the file."""
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
     except FileExistsError:
         return False
-    except WriteError:
-        raise
-    except OSError:  # a file system without hard links, a memory stick's: as good as it can be
-        if path.exists():
-            return False
-        os.rename(str(temporary), str(path))
-    finally:
-        temporary.unlink(missing_ok=True)
     return True
 
 
@@ -254,6 +276,16 @@ def _write(path: UPath, *pieces: Buffer) -> None:
         file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _settle(folder: UPath) -> None:
+    """Make the names in a folder last, as the contents of its files do."""
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system that has no such thing
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _temporary(path: UPath) -> UPath:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from PIL import Image
+from tiny_files import newest_manifest
 from upath import UPath
 
 from ail_ray.commands.flags import Flags, flags_of, job_of
@@ -183,10 +185,10 @@ def weights(generator: random.Random, folder: Path) -> tuple[bool, Callable[[], 
 def manifest(generator: random.Random, folder: Path) -> tuple[bool, Callable[[], Any]]:
     """A manifest with values changed, and the right checksum as an attacker would write it, or bytes overwritten."""
     run = RunDirectory(UPath(folder / "run"))
-    (folder / "run" / "manifest.json").unlink(missing_ok=True)
-    (folder / "run" / "manifest-previous.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "run", ignore_errors=True)
     run.create(RunConfig(rounds=2, teacher="none"), corpus="c", precision="fp32", threads=1, workers=1)
-    content = read_json(UPath(folder / "run" / "manifest.json"))
+    path = newest_manifest(run.path)
+    content = read_json(path)
     del content["sha256"]
     strange = [
         None,
@@ -214,7 +216,7 @@ def manifest(generator: random.Random, folder: Path) -> tuple[bool, Callable[[],
     if generator.random() < 0.8:
         content["sha256"] = digest_of(content, length=64)
     data = mutated(json.dumps(content).encode(), generator, gently=0.8)
-    (folder / "run" / "manifest.json").write_bytes(data)
+    path.write_bytes(data)
     known = False
     with contextlib.suppress(ValueError):
         known = isinstance(json.loads(data), dict)

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from upath import UPath
 
-from ail_ray.files import write_json, write_tensors
+from ail_ray.files import write_tensors
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.pairs import Pair, _deal, plan_corpus
 from ail_ray.imaging.shards import Shard
@@ -30,8 +30,11 @@ from ail_ray.learning.importance import histogram
 from ail_ray.learning.inference import error_map
 from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.learning.precision import fastest, placed
+from ail_ray.learning.records import Row, Spread
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
+from ail_ray.runs.records import RoundRecord
+from ail_ray.runs.trial import Trial, read_trial
 from ail_ray.tracking.mirror import Tracker
 
 SIDE = 400  # pixels of a synthetic image
@@ -167,20 +170,22 @@ def over_trials(folder: UPath) -> Iterator[Phase]:
     sizes, seconds = [1, 10, 50], []
     for n in sizes:
         runs = [_recorded(folder / f"sweep-{n}" / f"{n}-{i}") for i in range(n)]
-        seconds.append(timed(lambda runs=runs: [tracker.mirror(run, "trial", {}) for run in runs], 1))
+        seconds.append(timed(lambda runs=runs: [tracker.mirror(run, {}) for run in runs], 1))
     yield Phase("first round of each in MLflow (SQLite)", "trials", sizes, seconds)
 
 
-def _recorded(path: UPath) -> RunDirectory:
+def _recorded(path: UPath) -> Trial:
     """A run whose round 0 is committed, without a student."""
     run = RunDirectory(path)
-    manifest = run.create(RunConfig(), precision="fp32", threads=1, workers=1)
-    rows = [{"set": name, "scale": 2, "psnr": 30.0, "ssim": 0.9} for name in ("a", "b", "c")]
-    record = {"round": 0, "time": time.time(), "importance": {"mean": 0.5}, "seconds": {"theta": 1.0}, "loss": 0.1}
-    write_json(run.record_path(0), record | {"validation": rows[:1], "test": rows[1:], "squared_error": 0.1,
-                                             "patches_per_second": 100.0})  # fmt: skip
-    run.write_manifest(manifest | {"last_round": 0})
-    return run
+    manifest = run.create(RunConfig(), corpus="c", precision="fp32", threads=1, workers=1)
+    rows = [Row(set=name, scale=2, psnr=30.0, ssim=0.9) for name in ("a", "b", "c")]
+    spread = Spread(mean=0.5, saturated=0.0, p05=0.5, p25=0.5, p50=0.5, p75=0.5, p95=0.5)
+    record = RoundRecord(
+        round=0, time=time.time(), importance=spread, seconds={"theta": 1.0}, epochs=(), loss=0.1, squared_error=0.1,
+        patches_per_second=100.0, validation=tuple(rows[:1]), test=tuple(rows[1:]),
+    )  # fmt: skip
+    run.manifests.write(replace(manifest, last_round=0, record=record))
+    return replace(read_trial(path), name="trial")
 
 
 def synthetic(path: UPath, images: int) -> Shard:

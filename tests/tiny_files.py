@@ -1,5 +1,6 @@
 """A few synthetic images, a small teacher, and runs so small that they last a second."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow.entities import Run
 from PIL import Image
 from upath import UPath
 
+from ail_ray.files import digest_of, read_json, write_json
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.networks import VDSR
 from ail_ray.learning.sweep_config import SweepConfig
@@ -53,6 +55,33 @@ def as_options(values: dict[str, Any]) -> list[str]:
 
 
 PlanMaker = Callable[..., TrialPlan]
+
+
+def newest_manifest(run: UPath) -> UPath:
+    """The manifest of a run's last commit."""
+    return max((run / "manifests").glob("*.json"), key=lambda path: path.name)
+
+
+def rewrite_manifest(path: UPath, **changes: Any) -> None:
+    """Change a manifest, whose checksum is right again, as whoever can write one can."""
+    content = {name: value for name, value in read_json(path).items() if name != "sha256"} | changes
+    write_json(path, content | {"sha256": digest_of(content, length=64)})
+
+
+def as_format_2(run: UPath) -> None:
+    """Make of a run what the versions before have left: one manifest, and states named by their places."""
+    newest = newest_manifest(run)
+    content = read_json(newest)
+    for place in [*content["places"], *content["ends"]]:
+        state = run / "state" / f"commit-{place[3]:08d}.safetensors"
+        old = f"round-{place[0]:03d}-epoch-{place[1]:02d}-step-{place[2]:06d}.safetensors"
+        if state.exists():
+            state.rename(run / "state" / old)
+    places = [place[:3] for place in content["places"]]
+    rewrite_manifest(newest, format=2, places=places)
+    content = {k: v for k, v in read_json(newest).items() if k not in ("record", "holder", "failure", "ends", "sha256")}
+    write_json(run / "manifest.json", content | {"sha256": digest_of(content, length=64)})
+    shutil.rmtree(str(run / "manifests"))
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:

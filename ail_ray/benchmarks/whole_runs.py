@@ -218,7 +218,8 @@ def _first_step(runs: UPath) -> float | None:
         except FileError:  # not there yet
             continue
         if epochs:
-            return float((path / "manifest.json").stat().st_mtime - epochs[0].seconds)
+            newest = max(path.glob("manifests/*.json"), key=lambda commit: commit.name)
+            return float(newest.stat().st_mtime - epochs[0].seconds)
     return None
 
 

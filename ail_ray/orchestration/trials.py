@@ -81,25 +81,25 @@ def run_on_ray(
         RunError: it failed several times at the same place, or the loss is no longer finite.
         LeaseLostError: another job has taken the run over; called again, it waits for that one.
     """
-    directory, told = RunDirectory(plan.directory), 0
+    told = 0
 
     def tell() -> None:
         nonlocal told
         with suppress(FileError):  # damaged; it is told when the run has made it again
-            for record in directory.follow(told - 1, plan.config.rounds - 1):
+            for record in RunDirectory(plan.directory).follow(told - 1, plan.config.rounds - 1):
                 told += 1
                 report(record)
 
     tell()
-    with held(directory) as lease:
+    with held(plan.directory) as directory:
         manifest = plan.open(directory, placement)
         placement = placement.of(manifest)
         attempts = 0
         while directory.last_round < plan.config.rounds:
             before = directory.place
-            trainer = _trainer(plan, placement, plan.assignment(manifest, lease.holder))
+            trainer = _trainer(plan, placement, plan.assignment(manifest, directory.holder))
             reason = _fit(trainer, tell)
-            lease.check(lease.holder)
+            directory.manifests.check()
             mended = directory.mend(plan.data.shards)
             attempts = attempts + 1 if directory.place == before and not mended else 0
             if (failure := directory.failure()) or attempts == ATTEMPTS:

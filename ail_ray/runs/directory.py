@@ -1,15 +1,20 @@
 """The run directory: manifest, snapshots and round records of one AIL run; the only authority on what has happened.
 
-manifest.json                        what the run is, and the last commit; written last, so it never lies
-manifest-previous.json               the one before, should that be damaged
-state/round-003-epoch-02-step-000000.safetensors  student and optimizer (two commits, round ends that need it)
+manifest.json                        the format of all this
+manifests/00000042.json              what the run is, and its 42nd commit (the last two): the newest whole one holds
+state/commit-00000042.safetensors    student and optimizer (two commits, round ends that need it)
 importance/round-003/shard-0007.safetensors  W (round 0, the last two rounds, the best one)
 rounds/round-003.json                what the round measured
 rounds/round-003/*.png               what it looks like
 students/round-003.safetensors       the student at the end of a round
 student.safetensors, student.onnx, config.json  the result
 lease.json                           which job works on the run now
-failure.json                         why the last attempt cannot go on
+
+A commit writes its files and then the next manifest, which a job that was overtaken cannot (`manifests.py`). What that
+one removes is older than its own commits, and what it writes besides has the name of a commit that it will not make.
+
+A directory of format 2 has one manifest, `manifest.json`, with `manifest-previous.json` and `failure.json`. It is read
+as it is, and the first commit converts it.
 """
 
 import time
@@ -26,9 +31,7 @@ from upath import UPath
 
 from ail_ray.files import (
     FileError,
-    digest_of,
     is_local,
-    read_json,
     read_record,
     read_tensors,
     remove_tree,
@@ -43,21 +46,19 @@ from ail_ray.learning.records import EpochLog, Measured, mean_psnr
 from ail_ray.learning.theta import TrainState
 from ail_ray.learning.weights import save_model
 from ail_ray.machine import machine, versions
-from ail_ray.runs.lease import Lease
-from ail_ray.runs.records import Death, Manifest, Place, RoundRecord, as_manifest
+from ail_ray.runs.lease import LeaseLostError
+from ail_ray.runs.manifests import FORMAT, NUMBER, Manifests
+from ail_ray.runs.records import Death, Manifest, Place, RoundRecord
 
-FORMAT = 2
+PASSING = ("places", "epochs", "ends", "record", "holder", "failure")
+"""Fields of the manifest that a finished run has no use for."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why the last attempt at a run cannot go on."""
+    """Why the last attempt at a run of format 2 could not go on."""
 
     reason: str
-
-
-class OtherFormatError(FileError):
-    """A run directory that another version of this program has written."""
 
 
 class RunDirectory:
@@ -66,13 +67,14 @@ class RunDirectory:
     def __init__(self, path: UPath, holder: str | None = None) -> None:
         """
         Args:
-            holder: holds the lease that this process works under; once another has it, commits raise `LeaseLostError`.
+            holder: holds the lease that this process works under; once another job has committed, `LeaseLostError`.
         """
         self.path, self.holder = path, holder
+        self.manifests = Manifests(path, holder)
         self._best: RoundRecord | None = None  # of all rounds, once this process has committed one
 
     def create(self, config: RunConfig, **resolved: Any) -> Manifest:
-        """Return the manifest: the recorded one if the run exists, else a new one with what was resolved for this run.
+        """Take the run over, or begin it; returns the manifest, by which it goes on.
 
         Args:
             config: the configuration; its `rounds` may exceed the recorded ones, which extends the run.
@@ -81,45 +83,28 @@ class RunDirectory:
         Raises:
             FileError: the directory was written by another format, or its manifest is damaged.
         """
-        if (self.path / "manifest.json").exists():
-            there = self.manifest()
-            rounds = max(there.config.rounds, config.rounds)
-            references = there.references or resolved.get("references", {})  # older runs have none
-            manifest = replace(there, config=replace(there.config, rounds=rounds), references=references)
-            if manifest != there:
-                self.write_manifest(manifest)
-            return manifest
-        manifest = Manifest(
-            format=FORMAT, run=self.path.name, config=config, **resolved, versions=versions(), machine={**machine()},
-            created=time.time(), last_round=-1,
-        )  # fmt: skip
-        self.write_manifest(manifest)
-        return manifest
+        while True:
+            there, number = self.manifests.taken_over()
+            if there is None:
+                manifest = Manifest(
+                    format=FORMAT, run=self.path.name, config=config, **resolved, versions=versions(),
+                    machine={**machine()}, created=time.time(), last_round=-1,
+                )  # fmt: skip
+            else:
+                rounds = max(there.config.rounds, config.rounds)
+                references = there.references or resolved.get("references", {})  # older runs have none
+                manifest = replace(there, config=replace(there.config, rounds=rounds), references=references)
+                if there.last_round >= rounds and manifest == there:
+                    return there
+                manifest = replace(manifest, failure=None)
+                if (self.holder or there.holder) == there.holder and manifest == there:
+                    return there
+            with suppress(LeaseLostError):  # a job that is overtaken just now had one more commit in hand
+                return self.manifests.write(manifest, number + 1)
 
     def manifest(self) -> Manifest:
-        """Read the manifest, or the one before it if it is damaged.
-
-        Raises:
-            FileError: missing, damaged (with the one before), or of another format.
-        """
-        try:
-            return self._manifest("manifest.json")
-        except OtherFormatError:
-            raise
-        except FileError as damage:
-            with suppress(FileError):
-                return self._manifest("manifest-previous.json")
-            raise damage from None
-
-    def _manifest(self, name: str) -> Manifest:
-        content = read_json(self.path / name)
-        if not isinstance(content, dict):
-            raise FileError(f"{self.path / name}: damaged, not a manifest")
-        if content.get("format") != FORMAT:
-            raise OtherFormatError(f"{self.path}: format {content.get('format')}, this version reads {FORMAT}")
-        if content.pop("sha256", None) != digest_of(content, length=64):
-            raise FileError(f"{self.path / name}: damaged, its content differs from its checksum")
-        return as_manifest(content, self.path / name)
+        """Read the newest manifest that is whole; FileError as `Manifests.newest`."""
+        return self.manifests.newest()[0]
 
     @property
     def last_round(self) -> int:
@@ -141,12 +126,18 @@ class RunDirectory:
         Raises:
             FileError: one is damaged.
         """
-        for t in range(after + 1, min(self.last_round, until) + 1):
-            yield self.record(t)
+        try:
+            manifest = self.manifest()
+        except FileError:
+            return
+        for t in range(after + 1, min(manifest.last_round, until) + 1):
+            last = manifest.record
+            yield last if last and last.round == t else read_record(self.record_path(t), RoundRecord)
 
     def record(self, round: int) -> RoundRecord:
         """The record of a committed round; FileError if it is damaged."""
-        return read_record(self.record_path(round), RoundRecord)
+        (record,) = self.follow(round - 1, round)
+        return record
 
     def record_path(self, round: int) -> UPath:
         return self.path / "rounds" / f"round-{round:03d}.json"
@@ -165,7 +156,8 @@ class RunDirectory:
     def _end(self, manifest: Manifest, t: int) -> UPath:
         """What goes on after round t begins with: its student, or the whole state where the optimizer is kept."""
         if manifest.config.restart == "never":
-            return self.path / "state" / Place(t, manifest.config.epochs).file
+            place = next((place for place in manifest.ends if place.round == t), Place(t, manifest.config.epochs))
+            return self.path / "state" / place.file
         return self.student_path(t)
 
     def load_state(self) -> tuple[dict[str, np.ndarray], Place] | None:
@@ -182,34 +174,34 @@ class RunDirectory:
 
     def commit_epoch(self, log: EpochLog, arrays: dict[str, np.ndarray]) -> None:
         """Write the state after an epoch, then the manifest that points to it."""
-        manifest = self.manifest()
+        manifest, number = self.manifests.check()
         before = [each for each in manifest.epochs if each.round == log.round and each.epoch < log.epoch]
-        self._commit_state(replace(manifest, epochs=(*before, log)), Place(log.round, log.epoch + 1), arrays)
+        place = Place(log.round, log.epoch + 1)
+        self._commit_state(replace(manifest, epochs=(*before, log)), number, place, arrays)
 
     def commit_death(self, round: int, epoch: int, silent: Sequence[str]) -> None:
         """Write that the student died in its first training; the round begins anew, with another draw."""
-        Lease(self.path).check(self.holder)
-        manifest = self.manifest()
+        manifest, number = self.manifests.check()
         line = (
             f"draw {len(manifest.draws) + 1} of the student died in round {round}, epoch {epoch} "
             f"({', '.join(silent)} lets nothing through); drawn again"
         )
-        self.write_manifest(
+        self.manifests.write(
             replace(
                 manifest,
                 draws=(*manifest.draws, Death(round=round, epoch=epoch, silent=tuple(silent))),
                 places=tuple(place for place in manifest.places if place.round < round),
                 epochs=tuple(log for log in manifest.epochs if log.round < round),
                 incidents=(*manifest.incidents, line),
-            )
+            ),
+            number,
         )
 
     def commit_round(
         self, measured: Measured, seconds: dict[str, float], system: dict[str, float], state: TrainState
     ) -> RoundRecord:
-        """Write record, student and state of a finished round, then the manifest; returns the record."""
-        Lease(self.path).check(self.holder)
-        manifest, t = self.manifest(), measured.round
+        """Write student and state of a finished round, then the manifest with its record; returns the record."""
+        (manifest, number), t = self.manifests.check(), measured.round
         logs = tuple(log for log in manifest.epochs if log.round == t)
         trained = sum(log.seconds for log in logs)  # those of an interrupted attempt included
         record = RoundRecord(
@@ -219,8 +211,9 @@ class RunDirectory:
             patches_per_second=sum(log.crops for log in logs) / trained if trained else None, system=system,
         )  # fmt: skip
         save_model(self.student_path(t), state.student, {"round": str(t), "run": self.path.name})
-        write_record(self.record_path(t), record)
-        self._commit_state(replace(manifest, last_round=t), Place(t, manifest.config.epochs), state.tensors())
+        place = Place(t, manifest.config.epochs)
+        self._commit_state(replace(manifest, last_round=t, record=record), number, place, state.tensors())
+        write_record(self.record_path(t), record)  # from the manifest: a job that was overtaken writes the same
         self._prune(record)
         return record
 
@@ -232,7 +225,7 @@ class RunDirectory:
             (self.path / "student.onnx").unlink(missing_ok=True)  # that of fewer rounds
             write_bytes(result, student)
         content = msgspec.to_builtins(manifest)
-        write_json(self.path / "config.json", {k: content[k] for k in content if k not in ("places", "epochs")})
+        write_json(self.path / "config.json", {k: content[k] for k in content if k not in PASSING})
         return result
 
     def mend(self, shards: int) -> list[str]:
@@ -241,11 +234,11 @@ class RunDirectory:
         A damaged snapshot of importance is removed: it is computed again from the round before. To be called while
         nobody works on the run.
         """
-        manifest, lines = self.manifest(), list[str]()
-        try:
-            self._manifest("manifest.json")
-        except FileError as error:
-            lines.append(f"{error}; the one before is used")
+        manifest, number, damages = self.manifests.newest()
+        lines = [f"{damage}; the one before is used" for damage in damages]
+        if (record := manifest.record) and not self._sound(path := self.record_path(record.round), []):
+            lines += [f"{path}: damaged; written again from the manifest"] if path.exists() else []
+            write_record(path, record)
         if is_local(self.path):
             for left in Path(str(self.path)).rglob(".*.tmp"):  # of processes that were killed while they wrote
                 left.unlink(missing_ok=True)
@@ -275,11 +268,19 @@ class RunDirectory:
         end = Place(last, manifest.config.epochs) if last >= 0 else None
         places = list(manifest.places)
         if not finished:  # then none is needed
-            places = [p for p in places if p == end or (going_on and p.round == last + 1)]
+            places = [p for p in places if (end and p.at(end)) or (going_on and p.round == last + 1)]
             places = [p for p in places if self._sound(self.path / "state" / p.file, lines)]
         if lines:
             incidents = (*manifest.incidents, *lines)
-            self.write_manifest(replace(manifest, last_round=last, places=tuple(places), incidents=incidents))
+            self.manifests.check()
+            self.manifests.write(
+                replace(
+                    manifest, last_round=last, places=tuple(places), incidents=incidents,
+                    record=manifest.record if last == committed else None,
+                    ends=tuple(place for place in manifest.ends if place.round <= last),
+                ),
+                number + 1,
+            )  # fmt: skip
         return lines
 
     def _sound(self, path: UPath, lines: list[str]) -> bool:
@@ -293,46 +294,43 @@ class RunDirectory:
 
     def note(self, incident: str) -> None:
         """Add a line to the manifest's `incidents`, if it is not there yet."""
-        if incident not in (manifest := self.manifest()).incidents:
-            self.write_manifest(replace(manifest, incidents=(*manifest.incidents, incident)))
+        manifest, number = self.manifests.check()
+        if incident not in manifest.incidents:
+            self.manifests.write(replace(manifest, incidents=(*manifest.incidents, incident)), number)
 
     def fail(self, reason: str) -> None:
         """Record why this attempt cannot go on, since trying again would only fail again."""
-        Lease(self.path).check(self.holder)
-        write_record(self.path / "failure.json", Failure(reason))
+        manifest, number = self.manifests.check()
+        self.manifests.write(replace(manifest, failure=reason), number)
 
     def failure(self) -> str | None:
         """Why the last attempt could not go on, if it could not."""
+        try:
+            manifest = self.manifest()
+        except FileError as error:
+            return str(error)
         path = self.path / "failure.json"
         try:
-            return read_record(path, Failure).reason if path.exists() else None
+            return read_record(path, Failure).reason if manifest.format == 2 and path.exists() else manifest.failure
         except FileError:
             return f"{path}: damaged"
 
-    def forget_failure(self) -> None:
-        """Forget why the last attempt failed, since a new one begins."""
-        (self.path / "failure.json").unlink(missing_ok=True)
-
-    def _commit_state(self, manifest: Manifest, place: Place, arrays: dict[str, np.ndarray]) -> None:
-        Lease(self.path).check(self.holder)
-        if manifest.places[-1:] != (place,):  # the last epoch's state is the round's too
+    def _commit_state(self, manifest: Manifest, number: int, place: Place, arrays: dict[str, np.ndarray]) -> None:
+        if manifest.places and manifest.places[-1].at(place):  # the last epoch's state is the round's too
+            place = manifest.places[-1]
+        else:
+            place = place._replace(commit=number)
             write_tensors(self.path / "state" / place.file, arrays)
             manifest = replace(manifest, places=(*manifest.places[-1:], place))
-        self.write_manifest(manifest)
+        if manifest.config.restart == "never" and manifest.last_round == place.round:
+            manifest = replace(manifest, ends=(*manifest.ends, place))
+        self.manifests.write(manifest, number)
         kept = {each.file for each in manifest.places}
         kept |= {self._end(manifest, t).name for t in range(manifest.last_round + 1)}
         for path in (self.path / "state").glob("*.safetensors"):
-            if path.name not in kept:
+            named = NUMBER.fullmatch(path.name)
+            if path.name not in kept and (named is None or int(named[1]) <= number):  # later ones are of another job
                 path.unlink(missing_ok=True)
-
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest with its checksum, and keep the one that is there as the previous one."""
-        current = self.path / "manifest.json"
-        with suppress(FileError):
-            self._manifest(current.name)
-            write_bytes(self.path / "manifest-previous.json", current.read_bytes())
-        content = msgspec.to_builtins(manifest)
-        write_json(current, content | {"sha256": digest_of(content, length=64)})
 
     def _prune(self, record: RoundRecord) -> None:
         """Keep the importance of round 0, of the last two rounds and of the best one."""
@@ -340,5 +338,5 @@ class RunDirectory:
         self._best = max((*earlier, record), key=lambda each: mean_psnr(each.validation))
         kept = {f"round-{t:03d}" for t in (0, record.round - 1, record.round, self._best.round)}
         for folder in (self.path / "importance").iterdir():
-            if folder.name not in kept:
+            if folder.name not in kept and folder.name < f"round-{record.round:03d}":  # later ones are of another job
                 remove_tree(folder)

@@ -25,7 +25,7 @@ class Lease:
     """Keeps two jobs off one run: whoever holds it renews a file, and a file that is not renewed any more is free.
 
     Entering the block waits for the job that holds the run; one whose process has gone from this machine is not
-    waited for. Should two jobs ever both believe that they hold a run, the first commit of one of them is refused.
+    waited for. Should two jobs ever both believe that they hold a run, the storage refuses the commits of one of them.
     """
 
     RENEWED, DEAD = 10.0, 45.0  # seconds
@@ -74,15 +74,6 @@ class Lease:
         self._renewal.join()
         if self.held_by() == self.holder:
             self.path.unlink(missing_ok=True)
-
-    def check(self, holder: str | None) -> None:
-        """Make sure that `holder` still holds the run; None, who needs no lease, always may go on.
-
-        Raises:
-            LeaseLostError: the run is not this holder's any more.
-        """
-        if holder is not None and (now := self.held_by()) != holder:
-            raise LeaseLostError(f"{self.path.parent}: another job has taken this run over ({now})")
 
     def _content(self) -> dict[str, Any] | None:
         if not self.path.exists():

@@ -21,11 +21,18 @@ class Place(NamedTuple):
     round: Number
     epochs: Number
     steps: Number = 0  # always 0 now; versions before could leave within an epoch
+    commit: Number = 0  # whose state it is; 0 where an older version wrote it
 
     @property
     def file(self) -> str:
         """Name of the file with the state there, made of numbers only, so that it leads to no other folder."""
+        if self.commit:
+            return f"commit-{self.commit:08d}.safetensors"
         return f"round-{self.round:03d}-epoch-{self.epochs:02d}-step-{self.steps:06d}.safetensors"
+
+    def at(self, other: "Place") -> bool:
+        """Whether another commit is as far as this one."""
+        return self[:3] == other[:3]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,10 @@ class Manifest:
     machine: dict[str, str | None]  # its commit is None in older ones that had none
     created: float  # seconds since 1970
     last_round: Annotated[int, Meta(ge=-1, lt=10**6)]  # committed
+    record: RoundRecord | None = None  # of the last round; its file is written after the commit
+    holder: str | None = None  # of the lease under which it was committed
+    failure: str | None = None  # why the last attempt cannot go on
+    ends: tuple[Place, ...] = ()  # of rounds, where the optimizer is kept from one to the next
     places: tuple[Place, ...] = ()  # the last two commits, in order
     epochs: tuple[EpochLog, ...] = ()  # of the round that is worked on, or of the last one
     draws: tuple[Death, ...] = ()

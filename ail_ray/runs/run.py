@@ -19,7 +19,7 @@ from ail_ray.learning.records import Measured, Rows
 from ail_ray.learning.weights import load_model
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
-from ail_ray.runs.lease import Lease, LeaseLostError
+from ail_ray.runs.lease import Lease
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import Data, run_path
 from ail_ray.runs.records import Manifest, Weights
@@ -49,11 +49,10 @@ class TrialPlan:
             self.config, corpus=self.data.corpus, pairs=self.data.pairs, pixels=self.data.pixels,
             precision=self.precision, threads=placement.threads, workers=placement.most, references=self.references,
         )  # fmt: skip
-        directory.forget_failure()
         directory.mend(self.data.shards)
         return manifest
 
-    def assignment(self, manifest: Manifest, holder: str) -> Assignment:
+    def assignment(self, manifest: Manifest, holder: str | None) -> Assignment:
         """The assignment that all workers get."""
         return Assignment(
             config=self.config, directory=self.directory, data=self.data, precision=manifest.precision,
@@ -77,18 +76,21 @@ class RunError(RuntimeError):
 
 
 @contextmanager
-def held(directory: RunDirectory) -> Iterator[Lease]:
-    """Hold the run; whatever ends the block too early is recorded as the failure of the run while it is held."""
-    with Lease(directory.path) as lease:
+def held(path: UPath) -> Iterator[RunDirectory]:
+    """Hold the run; whatever ends the block too early is recorded as the failure of the run while it is held.
+
+    Raises:
+        LeaseLostError: another job has taken the run over, and so whatever failed has not failed for itself.
+    """
+    with Lease(path) as lease:
+        directory = RunDirectory(path, lease.holder)
         try:
-            yield lease
+            yield directory
         except Exception as error:
             heed_stop()
             known = isinstance(error, RunError | FileError | ConfigError)
-            with suppress(LeaseLostError):
-                RunDirectory(directory.path, lease.holder).fail(
-                    str(error) if known else f"{type(error).__name__}: {error}"
-                )
+            with suppress(FileError):
+                directory.fail(str(error) if known else f"{type(error).__name__}: {error}")
             raise
 
 
@@ -104,13 +106,15 @@ def run_local(
     Args:
         report: is called with what was measured of every committed round.
         complete: writes the result when all rounds are there.
+
+    Raises:
+        LeaseLostError: another job has taken the run over; called again, it waits for that one.
     """
-    directory = RunDirectory(plan.directory)
-    with held(directory) as lease:
+    with held(plan.directory) as directory:
         manifest = plan.open(directory, Placement(threads=threads))
         if directory.last_round < plan.config.rounds:
             store = ImportanceStore(plan.directory, plan.config, plan.maps)
-            work(plan.assignment(manifest, lease.holder), store, Group(), device, report)
+            work(plan.assignment(manifest, directory.holder), store, Group(), device, report)
         complete(directory)
     return directory
 

@@ -34,7 +34,7 @@ class Assignment:
     threads: int
     maps: TeacherMaps | None
     start: UPath | None  # weights of the student; random ones if None
-    holder: str  # of the lease that the run is worked on under
+    holder: str | None  # of the lease that the run is worked on under
 
 
 def work(

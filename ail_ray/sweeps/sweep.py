@@ -14,6 +14,7 @@ from ail_ray.files import digest_of
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.records import Rows
+from ail_ray.runs.lease import LeaseLostError
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import Data, DataKey, Everywhere, Prepared, build_data, data_key, here, shared_weights
 from ail_ray.runs.records import Weights
@@ -122,6 +123,8 @@ def _run_here(plan: TrialPlan, placement: Placement, monitor: Monitor) -> None:
     failure, device = None, torch.device(placement.device)
     try:
         run_local(plan, placement.threads, device, lambda measured: monitor.heard(plan), complete_with_onnx)
+    except LeaseLostError:  # it is in good hands: wait for them, and find it done
+        return _run_here(plan, placement, monitor)
     except Exception as error:  # as under Ray: one failed trial does not sink the others
         heed_stop()
         failure = f"{type(error).__name__}: {error}"

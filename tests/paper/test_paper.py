@@ -259,7 +259,8 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     for (_, _), trials in results.items():
         for trial in trials.values():
             source = Path(trial.directory)
-            kept = [source / "manifest.json", *source.glob("rounds/*.json"), max(source.glob("students/*"))]
+            kept = [source / "manifest.json", max(source.glob("manifests/*")), *source.glob("rounds/*.json"),
+                    max(source.glob("students/*"))]  # fmt: skip
             for file in kept:
                 to = tiny_budget / "kept" / "runs" / source.name / file.relative_to(source)
                 to.parent.mkdir(parents=True, exist_ok=True)
@@ -285,9 +286,10 @@ def test_a_study_is_run_once_and_written(tiny_budget: Path, capsys: pytest.Captu
     }
     # Killed in the middle: one run has not ended, the summary of its sweep does not know; of another a record is bad.
     lost = RunDirectory(UPath(results["FSRCNN+AIL", 2][0].directory))
-    lost.write_manifest(replace(lost.manifest(), last_round=0))
-    record = RunDirectory(UPath(results["FSRCNN, w = 1", 2][0].directory)).record_path(1)
-    record.write_bytes(record.read_bytes()[:100])
+    lost.manifests.write(replace(lost.manifest(), last_round=0))
+    other = RunDirectory(UPath(results["FSRCNN, w = 1", 2][0].directory))
+    other.manifests.write(replace(other.manifest(), record=None))  # as in runs of the older format
+    other.record_path(1).write_bytes(other.record_path(1).read_bytes()[:100])
     so_far: list[str] = []
     partial = run(replace(study, collect=True), "a command", so_far.append, run_sweeps)
     assert "FSRCNN+AIL ×2, seeds 1 0: there for 1" in so_far

@@ -59,7 +59,7 @@ class MadeSweep:
             if pictures:
                 for name, png in drawn(t, psnr).items():
                     write_bytes(directory.record_path(t).with_suffix("") / name, png)
-        directory.write_manifest(replace(manifest, last_round=len(psnrs) - 1))
+        directory.manifests.write(replace(manifest, last_round=len(psnrs) - 1))
         return directory
 
     def seeds(self, psnrs: Sequence[float], **searched: Any) -> None:

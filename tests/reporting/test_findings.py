@@ -194,7 +194,7 @@ def test_bicubic_and_teacher_stand_beside_the_students(tmp_path: Path) -> None:
     run = sweep.trial(28.0, 29.0, 30.0, seed=0, **AIL)
     assert findings(sweep.out).references == {}, "as in a sweep of before"
     held = rows(30.0, 33.66)
-    run.write_manifest(replace(run.manifest(), references={"bicubic": held, "teacher": held}))
+    run.manifests.write(replace(run.manifest(), references={"bicubic": held, "teacher": held}))
     found = findings(sweep.out)
     assert found.references == {"bicubic": held, "teacher=tiny": held}
     assert found.trials[0].useless == "it ends at or below bicubic interpolation"

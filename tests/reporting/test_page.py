@@ -111,7 +111,7 @@ def test_a_student_of_no_use_is_a_failure(tmp_path: Path) -> None:
     sweep = MadeSweep(tmp_path)
     run = sweep.trial(28.0, 29.0, 30.0, seed=0, **AIL)
     assert "Failures None." in page_of(sweep.out).text
-    run.write_manifest(replace(run.manifest(), references={"bicubic": rows(30.0)}))
+    run.manifests.write(replace(run.manifest(), references={"bicubic": rows(30.0)}))
     page = page_of(sweep.out)
     assert "Failures vdsr-f13 ×2 λ=0.15 teacher=tiny seed=0 finished it ends at or below bicubic" in page.text
     assert "finished, of no use" in page.text

@@ -1,16 +1,24 @@
 """Images, shards, run directories and results in an object store, over a real S3 protocol on the loopback."""
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
+from made_run import CONFIG, RESOLVED, log, state, whole_round
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep
+from ail_ray.files import as_path, unwritable
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.runs import manifests
+from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.lease import LeaseLostError
 from ail_ray.sweeps.sweep_job import SweepJob
 
 pytestmark = pytest.mark.long
@@ -22,6 +30,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[UPath]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST"))  # of what a server before it held
     for name, value in {
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "AWS_ACCESS_KEY_ID": "test",
@@ -29,6 +38,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[UPath]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # which know the address of the server before
     path = UPath("s3://ail", skip_instance_cache=True)
     path.mkdir()
     yield path
@@ -59,6 +69,67 @@ def test_a_run_on_s3_gives_the_bits_of_a_run_on_disk(
     assert not any("to do" in line or "round" in line.split("]")[-1][:7] for line in said)
     kept = {path.name for path in (bucket / "storage" / "runs").glob("*/importance/*")}
     assert kept | {"round-001"} == {"round-000", "round-001", "round-002", "round-003"}  # 1 only if it is the best
+
+
+def test_a_bucket_takes_a_commit_from_one_job_only(bucket: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its answers are slow, and whoever was overtaken had asked already."""
+    path = as_path("s3://ail/storage/runs/0123abcd")
+    overtaken, winner = RunDirectory(path, "overtaken"), RunDirectory(path, "winner")
+    overtaken.create(CONFIG, **RESOLVED)
+    whole_round(overtaken, 0)
+    put, asked, answered = manifests.create, threading.Event(), threading.Event()
+
+    def slow(path: UPath, data: bytes) -> bool:
+        if threading.current_thread() is sleeper:
+            asked.set()
+            assert answered.wait(60)
+        return put(path, data)
+
+    refused = list[BaseException]()
+
+    def commit() -> None:
+        try:
+            overtaken.commit_epoch(log(1, 0), state(1).tensors())
+        except LeaseLostError as error:
+            refused.append(error)
+
+    monkeypatch.setattr(manifests, "create", slow)
+    sleeper = threading.Thread(target=commit)
+    sleeper.start()
+    assert asked.wait(60)
+    winner.create(CONFIG)
+    whole_round(winner, 1)
+    before = winner.manifest()
+    answered.set()
+    sleeper.join(60)
+    assert len(refused) == 1
+    assert winner.manifest() == before
+    assert [found.round for found in RunDirectory(path).follow()] == [0, 1]
+
+
+def test_what_another_process_writes_is_seen_at_once(bucket: UPath) -> None:
+    folder = as_path("s3://ail/storage/runs/0123abcd/importance")
+    (folder / "round-000").mkdir(parents=True, exist_ok=True)
+    for t in range(3):
+        (UPath(str(folder), skip_instance_cache=True) / f"round-{t:03d}" / "shard-0000.safetensors").write_bytes(b"w")
+        assert [path.name for path in folder.iterdir()] == [f"round-{s:03d}" for s in range(t + 1)]
+        assert (folder / f"round-{t:03d}" / "shard-0000.safetensors").exists()
+        assert not (folder / f"round-{t + 1:03d}" / "shard-0000.safetensors").exists()
+
+
+def test_a_store_without_conditional_writes_is_named(bucket: UPath, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = as_path("s3://ail/storage")
+    assert unwritable(place) == []
+
+    plain = S3FileSystem._pipe_file
+
+    async def careless(self: S3FileSystem, path: str, data: bytes, mode: str = "", **options: Any) -> None:
+        await plain(self, path, data, **options)
+
+    monkeypatch.setattr(S3FileSystem, "_pipe_file", careless)
+    S3FileSystem.clear_instance_cache()
+    (line,) = unwritable(as_path("s3://ail/storage"))
+    assert line.startswith("s3://ail/storage: this store replaces files that it was told not to")
 
 
 def _arrays(path: str) -> bytes:

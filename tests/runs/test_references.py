@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_files import PlanMaker
+from tiny_files import PlanMaker, newest_manifest, rewrite_manifest
 
-from ail_ray.files import digest_of, read_json, write_json
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import evaluate
 from ail_ray.learning.records import Row, Rows
@@ -77,10 +76,13 @@ def test_a_manifest_with_other_things_in_their_place_cannot_be_read(
 ) -> None:
     plan = make_plan(tmp_path, rounds=0)
     directory = run_local(plan, 1, torch.device("cpu"), lambda record: None)
-    content = read_json(path := directory.path / "manifest.json") | {"references": damaged}
-    del content["sha256"]
-    write_json(path, content | {"sha256": digest_of(content, length=64)})
-    (directory.path / "manifest-previous.json").unlink()  # else that one is used
+    path = newest_manifest(directory.path)
+    rewrite_manifest(path, references=damaged)
+    for other in directory.path.glob("manifests/*.json"):  # else the one before is used
+        if other != path:
+            other.unlink()
     found = read_trial(directory.path)
     assert (found.status, found.manifest) == ("unreadable", None)
-    assert re.search(r"manifest\.json: damaged, or written by another version \(.* at `\$\.references", found.reason)
+    assert re.search(
+        r"manifests/\d{8}\.json: damaged, or written by another version \(.* at `\$\.references", found.reason
+    )

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_run import CONFIG, RESOLVED, SECONDS, log, measured, names, slept, state, whole_round
+from tiny_files import as_format_2, newest_manifest, rewrite_manifest
 from upath import UPath
 
 from ail_ray import __version__
 from ail_ray.delivery import onnx
 from ail_ray.files import (
     FileError,
-    digest_of,
     read_json,
     read_record,
     read_tensors,
@@ -30,15 +31,13 @@ from ail_ray.files import (
     write_json,
     write_tensors,
 )
-from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.networks import VDSR
-from ail_ray.learning.records import EpochLog, Measured, Row, Spread
+from ail_ray.learning.records import Measured
 from ail_ray.learning.theta import TrainState
 from ail_ray.machine import machine
 from ail_ray.orchestration import trials
 from ail_ray.runs import directory as run_directory
-from ail_ray.runs import lease, run
+from ail_ray.runs import lease, manifests, run
 from ail_ray.runs.commits import RunJournal
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import Lease, LeaseLostError
@@ -46,46 +45,6 @@ from ail_ray.runs.placement import Placement
 from ail_ray.runs.records import Death, Place, RoundRecord
 from ail_ray.runs.run import TrialPlan, complete_with_onnx, run_local
 from ail_ray.runs.trial import read_trial
-
-CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
-
-
-def state(seed: int, steps: int = 1) -> TrainState:
-    """A student whose optimizer has taken some steps."""
-    torch.manual_seed(seed)
-    made = TrainState(VDSR(width=2, depth=3), CONFIG)
-    for _ in range(steps):
-        made.student(torch.rand(1, 1, 8, 8)).square().sum().backward()
-        made.optimizer.step()
-    return made
-
-
-def log(t: int, e: int) -> EpochLog:
-    return EpochLog(round=t, epoch=e, loss=1 / (t + e + 1), squared_error=0.5, crops=100, seconds=2.0)
-
-
-def measured(t: int, psnr: float = 30.0, dead: tuple[str, ...] = ()) -> Measured:
-    spread = Spread(mean=0.5, saturated=0.25, p05=0.1, p25=0.2, p50=0.5, p75=0.8, p95=1.0)
-    row = Row(set="val", scale=2, psnr=psnr, ssim=0.9, images=1)
-    return Measured(round=t, importance=spread, dead=dead, validation=(row,))
-
-
-SECONDS = {"evaluation": 0.1}
-
-
-def whole_round(directory: RunDirectory, t: int, psnr: float = 30.0) -> None:
-    """Importance, two epochs and the commit, as a worker writes them."""
-    write_tensors(directory.importance_path(t, 0), {"importance": np.full(9, t / 10, np.float16)})
-    for e in range(CONFIG.epochs):
-        directory.commit_epoch(log(t, e), state(10 * t + e).tensors())
-    directory.commit_round(measured(t, psnr), SECONDS, {}, state(10 * t + CONFIG.epochs - 1))
-
-
-def names(folder: UPath) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-RESOLVED: dict[str, Any] = {"corpus": "c", "precision": "fp64", "threads": 1, "workers": 2}
 
 
 @pytest.fixture
@@ -103,9 +62,9 @@ def test_a_new_run_is_recorded_and_an_old_one_decides(directory: RunDirectory) -
     assert set(manifest.versions) == {"torch", "ray", "numpy", "mlflow"}
     assert directory.last_round == -1
     assert [*directory.follow()] == []
-    written = (directory.path / "manifest.json").stat().st_mtime_ns
+    assert names(directory.path / "manifests") == ["00000001.json"]
     assert directory.create(CONFIG, corpus="c", precision="bf16", threads=8, workers=1) == manifest
-    assert (directory.path / "manifest.json").stat().st_mtime_ns == written
+    assert names(directory.path / "manifests") == ["00000001.json"]
 
 
 def test_more_rounds_extend_a_run(directory: RunDirectory) -> None:
@@ -117,20 +76,74 @@ def test_more_rounds_extend_a_run(directory: RunDirectory) -> None:
 
 
 def test_another_format_and_a_damaged_manifest_are_refused(directory: RunDirectory) -> None:
-    path = directory.path / "manifest.json"
-    manifest = read_json(path)
-    write_json(path, manifest | {"format": 1})
-    with pytest.raises(FileError, match=r"0123abcd: format 1, this version reads 2"):
+    path, newest = directory.path / "manifest.json", newest_manifest(directory.path)
+    write_json(path, {"format": 4})
+    with pytest.raises(FileError, match=r"0123abcd: format 4, this version reads 2 and 3"):
         directory.create(CONFIG)
-    assert read_json(path) == manifest | {"format": 1}
-    write_json(path, manifest | {"last_round": 3})
-    with pytest.raises(FileError, match=r"manifest.json: damaged, its content differs from its checksum"):
+    assert read_json(path) == {"format": 4}
+    write_json(path, {"format": 3})
+    manifest = read_json(newest)
+    write_json(newest, manifest | {"last_round": 3})
+    with pytest.raises(FileError, match=r"00000001.json: damaged, its content differs from its checksum"):
         directory.create(CONFIG)
-    write_bytes(path, b'{"format": 2, "run')
+    write_bytes(newest, b'{"format": 3, "run')
     with pytest.raises(FileError, match="not valid JSON"):
+        directory.manifest()
+    newest.unlink()
+    with pytest.raises(FileError, match="0123abcd: damaged, it has no manifest"):
         directory.manifest()
     with pytest.raises(FileError, match="no such file"):
         RunDirectory(directory.path / "absent").manifest()
+
+
+def test_a_run_that_was_killed_before_its_first_manifest_begins(tmp_path: Path) -> None:
+    directory = RunDirectory(UPath(tmp_path / "0123abcd"))
+    write_json(directory.path / "manifest.json", {"format": 3})
+    assert directory.create(CONFIG, **RESOLVED).last_round == -1
+    whole_round(directory, 0)
+    assert directory.last_round == 0
+
+
+@pytest.mark.parametrize("restart", ["round", "never"])
+def test_a_run_of_the_older_format_is_read_and_its_first_commit_converts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restart: Any
+) -> None:
+    directory = RunDirectory(UPath(tmp_path / "0123abcd"), "us")
+    directory.create(replace(CONFIG, restart=restart), **RESOLVED)
+    interrupted_round(directory)
+    as_format_2(directory.path)
+    write_json(directory.path / "manifest-previous.json", {})
+    before = directory.manifest()
+    assert (before.format, before.last_round) == (2, 1)
+    assert [found.round for found in directory.follow()] == [0, 1]
+    assert before.places[-1][:3] == (2, 1, 0)
+
+    def killed(*_: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifests, "write_json", killed)  # the manifest is there then, and the mark is not
+        with pytest.raises(StoppedError):
+            directory.create(replace(CONFIG, restart=restart), **RESOLVED)
+    assert directory.manifest() == replace(before, format=3, holder="us")
+    directory.create(replace(CONFIG, restart=restart), **RESOLVED)
+    assert directory.mend(shards=1) == []
+    resumed = state(99)
+    assert RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None).resume(resumed) == (2, 1)
+    assert np.array_equal(bits_of(resumed), bits_of(state(20)))
+    directory.commit_epoch(log(2, 1), state(21).tensors())
+    directory.commit_round(measured(2), SECONDS, {}, state(21))
+    assert read_json(directory.path / "manifest.json") == {"format": 3}
+    assert not (directory.path / "manifest-previous.json").exists()
+    assert [found.round for found in directory.follow()] == [0, 1, 2]
+    assert directory.manifest().format == 3
+    whole_round(directory, 3)
+    old = [name for name in names(directory.path / "state") if name.startswith("round-")]
+    assert old == ([Place(0, 2).file, Place(1, 2).file] if restart == "never" else [])
+
+
+class StoppedError(Exception):
+    """The process ends here."""
 
 
 def test_resuming_goes_on_after_the_last_commit(directory: RunDirectory) -> None:
@@ -208,9 +221,10 @@ def test_whoever_follows_a_run_reads_each_record_once(directory: RunDirectory, m
     monkeypatch.setattr(run_directory, "read_record", counted)
     for t in range(6):
         whole_round(directory, t)
-        seen = read_trial(directory.path, seen=seen).records
+        if t % 2:
+            seen = read_trial(directory.path, seen=seen).records
     assert [found.round for found in seen] == list(range(6))
-    assert read == [f"round-{t:03d}.json" for t in range(6)]
+    assert read == [f"round-{t:03d}.json" for t in (0, 2, 4)], "and the others from the manifest"
 
 
 def test_the_journal_draws_commits_then_reports(directory: RunDirectory) -> None:
@@ -290,17 +304,17 @@ def damage(path: UPath) -> None:
 
 
 DAMAGES: dict[str, tuple[list[str], tuple[int, int], str]] = {
-    "the last state": (["state/round-002-epoch-01-step-000000.safetensors"], (2, 0), "epoch-01-step-000000"),
-    "both states": (["state/round-002-epoch-01-step-000000.safetensors",
-                     "state/round-001-epoch-02-step-000000.safetensors"], (2, 0), "round-001-epoch-02"),
+    "the last state": (["state/commit-00000008.safetensors"], (2, 0), "commit-00000008"),
+    "both states": (["state/commit-00000008.safetensors",
+                     "state/commit-00000006.safetensors"], (2, 0), "commit-00000006"),
     "the importance in use": (["importance/round-002/shard-0000.safetensors"], (2, 0), "round-002/shard-0000"),
     "and the one before": (["importance/round-002/shard-0000.safetensors",
                             "importance/round-001/shard-0000.safetensors"], (1, 0), "after round 0"),
     "the last student": (["students/round-001.safetensors"], (1, 2), "after round 0"),
     "all students": (["students/round-001.safetensors", "students/round-000.safetensors"], (0, 0), "after round -1"),
-    "the last record": (["rounds/round-001.json"], (1, 2), "after round 0"),
+    "the last record": (["rounds/round-001.json"], (2, 1), "written again from the manifest"),
     "an earlier record": (["rounds/round-000.json"], (0, 0), "after round -1"),
-    "the manifest": (["manifest.json"], (2, 0), "manifest.json: .*; the one before is used"),
+    "the manifest": (["manifests/00000008.json"], (2, 0), "00000008.json: .*; the one before is used"),
 }  # fmt: skip
 
 
@@ -325,7 +339,7 @@ def test_without_restarts_the_optimizer_outlives_its_round(tmp_path: Path) -> No
     directory.create(replace(CONFIG, restart="never"), **RESOLVED)
     for t in range(3):
         whole_round(directory, t)
-    files = [Place(0, 2).file, Place(1, 2).file, Place(2, 1).file, Place(2, 2).file]
+    files = [Place(0, 0, commit=commit).file for commit in (3, 6, 8, 9)]
     assert names(directory.path / "state") == files
     expected = {(3, 0): state(21), (2, 1): state(20), (2, 0): state(11), (1, 0): state(1)}
     for lost, (place, whole) in zip((None, *files[:0:-1]), expected.items(), strict=True):
@@ -351,7 +365,7 @@ def test_nothing_is_mended_in_a_whole_run_and_what_a_kill_left_is_swept_up(direc
     assert directory.mend(shards=1) == []
     assert directory.manifest() == before
     assert not left.exists()
-    assert directory.place == Place(2, 1)
+    assert directory.place == Place(2, 1, commit=8)
 
 
 def test_a_finished_run_needs_no_state_until_it_is_extended(directory: RunDirectory) -> None:
@@ -363,35 +377,35 @@ def test_a_finished_run_needs_no_state_until_it_is_extended(directory: RunDirect
     assert directory.mend(shards=1) == []
     assert directory.manifest() == before
     directory.create(replace(CONFIG, rounds=CONFIG.rounds + 1), **RESOLVED)
-    assert any(Place(CONFIG.rounds, CONFIG.epochs).file in line for line in directory.mend(shards=1))
+    last = Place(CONFIG.rounds, CONFIG.epochs, commit=3 * CONFIG.rounds + 3)
+    assert any(last.file in line for line in directory.mend(shards=1))
     saved = directory.load_state()
     assert saved is not None
     assert saved[1] == Place(CONFIG.rounds, CONFIG.epochs)
 
 
 @pytest.mark.parametrize("number", [-1, 1.5, "../../secret", True, None, 10**12])
-def test_a_manifest_cannot_lead_out_of_its_folder(directory: RunDirectory, number: object) -> None:
+@pytest.mark.parametrize("which", [0, 3])
+def test_a_manifest_cannot_lead_out_of_its_folder(directory: RunDirectory, number: object, which: int) -> None:
     whole_round(directory, 0)
-    path = directory.path / "manifest.json"
-    content = {name: value for name, value in read_json(path).items() if name != "sha256"} | {"places": [[number, 0]]}
-    write_json(path, content | {"sha256": digest_of(content, length=64)})  # with a right checksum
+    place: list[object] = [0, 2, 0, 3]
+    place[which] = number
+    rewrite_manifest(newest_manifest(directory.path), places=[place])
     saved = directory.load_state()
     assert saved is not None
-    assert saved[1] == Place(0, 2), "that of the manifest before"
-    wrong = r"damaged, or written by another version \(Expected `int`.* - at `\$.places\[0\]\[0\]`\)"
+    assert saved[1][:3] == (0, 2, 0), "that of the manifest before"
+    wrong = rf"damaged, or written by another version \(Expected `int`.* - at `\$.places\[0\]\[{which}\]`\)"
     assert re.search(f"{wrong}; the one before is used", directory.mend(1)[0])
-    write_json(path, content | {"sha256": digest_of(content, length=64)})
-    (directory.path / "manifest-previous.json").unlink()
+    for path in directory.path.glob("manifests/*.json"):
+        rewrite_manifest(path, places=[place])
     for reading in (directory.load_state, lambda: directory.mend(1), lambda: directory.place):
         with pytest.raises(FileError, match=wrong):
             reading()
 
 
 def test_a_manifest_of_a_later_version_is_not_taken_for_one_of_this(directory: RunDirectory) -> None:
-    path = directory.path / "manifest.json"
-    content = {name: value for name, value in read_json(path).items() if name != "sha256"}
-    content["config"] |= {"loss": "huber"}
-    write_json(path, content | {"sha256": digest_of(content, length=64)})
+    path = newest_manifest(directory.path)
+    rewrite_manifest(path, config=read_json(path)["config"] | {"loss": "huber"})
     with pytest.raises(FileError, match=r"written by another version, its configuration has loss$"):
         directory.manifest()
 
@@ -402,12 +416,11 @@ def test_a_run_that_an_older_version_left_within_an_epoch_goes_on_from_a_whole_o
 ) -> None:
     whole_round(directory, 0)
     directory.commit_epoch(log(1, 0), state(10).tensors())
+    as_format_2(directory.path)
     path = directory.path / "manifest.json"
-    content = {name: value for name, value in read_json(path).items() if name != "sha256"}
     for steps in (3, 5) if both else (3,):
         write_tensors(directory.path / "state" / Place(1, 1, steps).file, state(50).tensors())
-        content["places"] = [*content["places"][-1:], [1, 1, steps]]
-    write_json(path, content | {"sha256": digest_of(content, length=64)})
+        rewrite_manifest(path, places=[*read_json(path)["places"][-1:], [1, 1, steps]])
     journal, resumed = RunJournal(directory, Group(), draw=lambda t: {}, report=lambda r: None), state(99)
     assert journal.resume(resumed) == ((1, 0) if both else (1, 1)), "two in one epoch: the round begins anew"
     assert np.array_equal(bits_of(resumed), bits_of(state(1 if both else 10)))
@@ -480,20 +493,39 @@ def test_a_lease_that_nobody_renews_is_free_after_a_while(
         assert lease.held_by() == lease.holder
 
 
-def test_a_job_whose_lease_another_has_taken_cannot_commit(directory: RunDirectory) -> None:
-    with Lease(directory.path) as lease:
-        RunDirectory(directory.path, lease.holder).commit_epoch(log(0, 0), state(1).tensors())
-        overtaken = RunDirectory(directory.path, "an older job")
-        for write in (
-            lambda: overtaken.commit_epoch(log(0, 1), state(2).tensors()),
-            lambda: overtaken.commit_round(measured(0), SECONDS, {}, state(2)),
-            lambda: overtaken.fail("the loss is nan"),
-        ):
-            with pytest.raises(LeaseLostError, match="another job has taken this run over"):
-                write()
-    assert directory.place == Place(0, 1)
+def test_a_job_that_was_overtaken_cannot_commit(directory: RunDirectory) -> None:
+    overtaken, other = RunDirectory(directory.path, "an older job"), RunDirectory(directory.path, "another job")
+    overtaken.create(CONFIG)
+    overtaken.commit_epoch(log(0, 0), state(0).tensors())
+    other.create(CONFIG)
+    other.commit_epoch(log(0, 1), state(1).tensors())
+    for write in (
+        lambda: overtaken.commit_epoch(log(0, 1), state(2).tensors()),
+        lambda: overtaken.commit_round(measured(0), SECONDS, {}, state(2)),
+        lambda: overtaken.commit_death(0, 1, ["layers.1"]),
+        lambda: overtaken.fail("the loss is nan"),
+        lambda: overtaken.note("no ONNX"),
+    ):
+        with pytest.raises(LeaseLostError, match="another job has taken this run over"):
+            write()
+    assert directory.place is not None
+    assert directory.place[:2] == (0, 2)
     assert not directory.student_path(0).exists()
     assert directory.failure() is None
+    write_tensors(directory.importance_path(0, 0), {"importance": np.zeros(9, np.float16)})
+    other.commit_round(measured(0), SECONDS, {}, state(1))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("later", [0, 1, 5])
+@pytest.mark.parametrize("kind", ["epoch", "round"])
+def test_a_job_that_slept_at_any_point_of_a_commit_leaves_the_winner_as_it_is(
+    tmp_path: Path, kind: str, later: int
+) -> None:
+    lines = slept(tmp_path / "whole", kind, later, 0)
+    assert lines > 100
+    for point in np.random.default_rng(later).choice(lines, 12, replace=False):
+        slept(tmp_path / str(point), kind, later, int(point) + 1)
 
 
 def test_in_an_object_store_too_one_job_holds_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,7 +565,7 @@ def test_a_job_that_lost_its_run_leaves_it_as_it_is(
     half_written = Path(str(plan.directory)) / "state" / ".of-the-other-job.tmp"
 
     def lose(*_: object) -> str:
-        write_json(plan.directory / "lease.json", {"holder": "another job"})
+        RunDirectory(plan.directory, "another job").create(plan.config)
         half_written.parent.mkdir()
         half_written.touch()
         return "its workers failed"
@@ -546,12 +578,11 @@ def test_a_job_that_lost_its_run_leaves_it_as_it_is(
     assert RunDirectory(plan.directory).failure() is None
 
     def lose_and_fail(*_: object) -> None:
-        write_json(plan.directory / "lease.json", {"holder": "another job"})
+        RunDirectory(plan.directory, "another job").create(plan.config)
         raise FileNotFoundError("what the other job has cleared away")
 
-    (plan.directory / "lease.json").unlink()
     monkeypatch.setattr(run, "work", lose_and_fail)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(LeaseLostError):
         run_local(plan, 1, torch.device("cpu"), lambda record: None)
     assert RunDirectory(plan.directory).failure() is None
 

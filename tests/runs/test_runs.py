@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_files import as_format_2, newest_manifest, rewrite_manifest
 from upath import UPath
 
 from ail_ray.commands.runs import main
-from ail_ray.files import digest_of, read_json, write_json
+from ail_ray.files import read_json, write_json
 from ail_ray.learning.records import Measured
 from ail_ray.runs import prune
 from ail_ray.runs.directory import RunDirectory
@@ -121,11 +122,12 @@ def test_a_run_that_cannot_be_read_has_no_age(storage: UPath) -> None:
     assert goes == set(named(storage).values()) - {"strange"}
 
 
-def test_a_damaged_failure_is_one_all_the_same(storage: UPath) -> None:
-    run_name = named(storage)["0.3"]
-    (storage / "runs" / run_name / "failure.json").write_text("[")
-    found = read_trial(storage / "runs" / run_name)
-    assert (found.status, found.reason) == ("failed", f"{storage}/runs/{run_name}/failure.json: damaged")
+def test_a_damaged_failure_of_the_older_format_is_one_all_the_same(storage: UPath) -> None:
+    run = storage / "runs" / named(storage)["0.3"]
+    as_format_2(run)
+    (run / "failure.json").write_text("[")
+    found = read_trial(run)
+    assert (found.status, found.reason) == ("failed", f"{run}/failure.json: damaged")
 
 
 def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(
@@ -157,10 +159,8 @@ def test_a_run_by_a_rule_that_is_no_more_is_unreadable_and_no_other(make_plan: P
     old, plan = make_plan(tmp_path, lam=0.1), make_plan(tmp_path, lam=0.2)
     for each in (old, plan):
         each.open(RunDirectory(each.directory), Placement())
-    content = read_json(path := old.directory / "manifest.json")
-    content["config"]["rule"] = "greedy"
-    del content["sha256"]
-    write_json(path, content | {"sha256": digest_of(content, length=64)})
+    path = newest_manifest(old.directory)
+    rewrite_manifest(path, config=read_json(path)["config"] | {"rule": "greedy"})
     found = {s.run: s for s in trials_in(UPath(tmp_path))}
     assert (found[old.directory.name].status, found[plan.directory.name].status) == ("unreadable", "stopped")
     assert f"{path}: damaged, or written by another version" in found[old.directory.name].reason

@@ -65,7 +65,7 @@ def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: 
                 loss=None, squared_error=None, patches_per_second=None,
             )  # fmt: skip
             write_record(directory.record_path(t), made)
-        directory.write_manifest(replace(directory.manifest(), last_round=len(decibels) - 1))
+        directory.manifests.write(replace(directory.manifest(), last_round=len(decibels) - 1))
 
     def monitored() -> Monitor:
         return Monitor(record, ledger, said.append, {})  # type: ignore[arg-type]

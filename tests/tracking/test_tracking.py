@@ -71,7 +71,7 @@ def commit(directory: RunDirectory, t: int) -> None:
     """What a worker leaves of a round, as far as MLflow is concerned."""
     write_record(directory.record_path(t), record(t))
     write_bytes(directory.record_path(t).with_suffix("") / "importance-0.png", picture(t))
-    directory.write_manifest(replace(directory.manifest(), last_round=t))
+    directory.manifests.write(replace(directory.manifest(), last_round=t))
 
 
 def trial(directory: RunDirectory, asked: int | None = None, **changes: Any) -> Trial:
@@ -383,7 +383,7 @@ def test_a_parent_gets_a_round_when_no_trial_can_change_it(make_plan: Callable[.
         directory = RunDirectory(plan.directory)
         for t, psnr in enumerate(decibels):
             write_record(directory.record_path(t), replace(record(t), validation=(row("v", psnr),)))
-        directory.write_manifest(replace(directory.manifest(), last_round=len(decibels) - 1))
+        directory.manifests.write(replace(directory.manifest(), last_round=len(decibels) - 1))
 
     def told() -> list[float]:
         return [values["best"] for _, values in record_of_both.rounds]
