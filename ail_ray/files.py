@@ -38,6 +38,10 @@ KINDS = {
 """Names of numpy's types in safetensors, in its order."""
 
 
+TEMPORARY = ".tmp"
+"""How the name of a file ends that is being written."""
+
+
 class FileError(ValueError):
     """A file that is missing, damaged or of another kind; the message names it and what is wrong."""
 
@@ -160,6 +164,7 @@ def read_json(path: UPath) -> Any:
     Raises:
         FileError: the file is missing or not JSON.
     """
+    _regular(path)
     try:
         return msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
@@ -168,6 +173,12 @@ def read_json(path: UPath) -> Any:
         raise FileError(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _regular(path: UPath) -> None:
+    """Refuse what is there and no file: whoever opens a pipe waits for somebody to write."""
+    if is_local(path) and path.exists() and not path.is_file():
+        raise FileError(f"{path}: not a file")
 
 
 def write_record(path: UPath, record: object) -> None:
@@ -207,6 +218,7 @@ def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Raises:
         FileError: missing, not safetensors (a pickle is refused here), or its bytes differ from its checksum.
     """
+    _regular(path)
     try:
         tensors, metadata, found = _mapped(path)
     except FileNotFoundError:
@@ -290,7 +302,7 @@ def _settle(folder: UPath) -> None:
 
 def _temporary(path: UPath) -> UPath:
     """A temporary name in the same folder, no longer than the file's own, which may be as long as names can be."""
-    return path.with_name(f".{uuid.uuid4().hex}.tmp")
+    return path.with_name(f".{uuid.uuid4().hex}{TEMPORARY}")
 
 
 def _pieces(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> list[Buffer]:

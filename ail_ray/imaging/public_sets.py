@@ -131,6 +131,23 @@ def table(folder: AnyPath) -> list[str]:
     return lines
 
 
+def _bounded(size: int) -> Callable[[str, str, object], None]:
+    """A downloader for pooch that takes no more bytes than there should be, since an answer need never end."""
+    import requests
+
+    def download(url: str, output_file: str, _: object) -> None:
+        left = size
+        with requests.get(url, timeout=TIMEOUT, stream=True) as answer, open(output_file, "wb") as file:
+            answer.raise_for_status()
+            for piece in answer.iter_content(2**16):
+                left -= len(piece)
+                if left < 0:
+                    raise ValueError(f"the answer is longer than the {size:,} bytes that the file has")
+                file.write(piece)
+
+    return download
+
+
 def fetch(
     names: Sequence[str], folder: AnyPath, *, base: str | None = None, say: Callable[[str], None] = print
 ) -> list[str]:
@@ -171,7 +188,6 @@ def _fetch_files(wanted: Sequence[Entry], folder: UPath, base: str | None) -> li
         path=str(folder), base_url="", retry_if_failed=RETRIES,
         registry={entry.place: f"sha256:{entry.sha256}" for entry in wanted}, urls=addresses,
     )  # fmt: skip
-    download = pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=2**16)
     bar = tqdm(total=sum(entry.bytes for entry in wanted), unit="B", unit_scale=True, leave=False, disable=None)
     failures_in_a_row = 0
 
@@ -183,7 +199,7 @@ def _fetch_files(wanted: Sequence[Entry], folder: UPath, base: str | None) -> li
             # pooch makes it too, and fails when another thread is faster
             (folder / entry.dataset).mkdir(parents=True, exist_ok=True)
             # pooch leaves its temporary file's mode, which shuts out everybody else who shares the folder
-            Path(store.fetch(entry.place, downloader=download)).chmod(0o644)
+            Path(store.fetch(entry.place, downloader=_bounded(entry.bytes))).chmod(0o644)
         except (OSError, ValueError) as error:
             failures_in_a_row += 1
             return _reason(error)

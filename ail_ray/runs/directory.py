@@ -30,6 +30,7 @@ import numpy as np
 from upath import UPath
 
 from ail_ray.files import (
+    TEMPORARY,
     FileError,
     is_local,
     read_record,
@@ -240,7 +241,7 @@ class RunDirectory:
             lines += [f"{path}: damaged; written again from the manifest"] if path.exists() else []
             write_record(path, record)
         if is_local(self.path):
-            for left in Path(str(self.path)).rglob(".*.tmp"):  # of processes that were killed while they wrote
+            for left in Path(str(self.path)).rglob(f".*{TEMPORARY}"):  # of processes that were killed while they wrote
                 left.unlink(missing_ok=True)
 
         @cache

@@ -97,13 +97,21 @@ class Lease:
 
 
 def _process(pid: int) -> dict[str, str] | None:
-    """What tells a process from any other with its number, here or elsewhere; None if there is no such process."""
+    """What is known to tell a process from any other with its number, here or elsewhere; None if it has gone."""
+    if pid <= 0:
+        return None
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except OSError:  # somebody else's, of whom /proc may tell nothing
+        pass
     try:
         started = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
         space = f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else {"host": socket.gethostname()}
+    except OSError:  # it has just ended, or is hidden, or there is no /proc at all
+        return {"host": socket.gethostname()}
     return {"host": socket.gethostname(), "space": space, "started": started}
 
 
@@ -120,4 +128,5 @@ def _gone(content: dict[str, Any]) -> bool:
     here, pid = _process(os.getpid()) or {}, content.get("pid")
     if "space" not in here or content.get("space") != here["space"] or type(pid) is not int:
         return False
-    return (_process(pid) or {}).get("started") != content.get("started")
+    found = _process(pid)
+    return found is None or found.get("started", content.get("started")) != content.get("started")

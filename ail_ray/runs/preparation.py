@@ -10,6 +10,7 @@ runs/<digest>/                                       the run directories
 """
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -205,6 +206,7 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
         ConfigError: with a line for every image whose header could be read, and whose pixels cannot.
     """
     paths = prepared.data.shard_paths
+    used(paths[0].parent)
     shards = [(path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(paths) if not path.exists()]
     unreadable = said(everywhere(write_shard, shards), "shards of training pairs", len(shards), say)
     evaluation = [
@@ -215,6 +217,16 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
     unreadable += said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
     if problems := sorted({line for lines in unreadable for line in lines}):  # tasks end in any order
         raise ConfigError(problems)
+
+
+def used(folder: UPath) -> None:
+    """Mark a folder that several runs share as used now, before it is relied on, so that it is not pruned."""
+    if is_local(folder) and folder.exists():
+        for path in folder.iterdir():
+            os.utime(str(path))
+            break
+    elif not is_local(folder):
+        write_bytes(folder / "used", b"")
 
 
 def find_start(start: str | None, configs: Iterable[RunConfig]) -> Weights | None:

@@ -2,10 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from upath import UPath
 
-from ail_ray.files import remove_tree
+from ail_ray.files import TEMPORARY, is_local, remove_tree
 from ail_ray.runs.trial import Trial, trials_in
 
 SETTLED = 86_400.0  # seconds
@@ -53,6 +54,10 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
         for path in _children(storage / kind):
             if path.name.split("-")[1:2] and path.name.split("-")[1] not in needed and _settled(path):
                 goes.append(_rubbish(path, f"teacher {kind} that no run needs; computed again"))
+    if is_local(storage):
+        for left in Path(str(storage)).rglob(f".*{TEMPORARY}"):
+            if time.time() - left.stat().st_mtime > SETTLED:
+                goes.append(Rubbish(UPath(left), "written half by a process that was killed", left.stat().st_size))
     for path in _children(storage / "ray"):
         if all(s.status != "working" for s in kept) and _settled(path):
             goes.append(_rubbish(path, "what Ray wrote about jobs that are over"))
@@ -60,10 +65,13 @@ def rubbish(storage: UPath, *, failed: bool, older: float | None, names: tuple[s
 
 
 def remove(goes: list[Rubbish]) -> None:
-    """Remove folders, and of a run the manifest first, so that a half-removed run is not taken for one."""
+    """Remove files and folders, and of a run the manifest first, so that a half-removed run is not taken for one."""
     for each in goes:
-        (each.path / "manifest.json").unlink(missing_ok=True)
-        remove_tree(each.path)
+        if each.path.is_file():
+            each.path.unlink(missing_ok=True)
+        elif each.path.parent.name == "runs" or _settled(each.path):  # a sweep may use it since it was looked at
+            (each.path / "manifest.json").unlink(missing_ok=True)
+            remove_tree(each.path)
 
 
 def _rubbish(path: UPath, reason: str) -> Rubbish:

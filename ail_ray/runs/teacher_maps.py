@@ -14,7 +14,7 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import error_map, output_map
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.weights import load_model, weights_digest
-from ail_ray.runs.preparation import Data, Everywhere, here, said
+from ail_ray.runs.preparation import Data, Everywhere, here, said, used
 
 Kind = Literal["errors", "outputs"]
 
@@ -60,6 +60,7 @@ def teacher_maps(
 ) -> TeacherMaps:
     """The errors `|T(x) - y|` of a teacher, or its outputs `T(x)`, for every shard; computed where they are missing."""
     maps = planned_maps(teacher, config, data, precision)
+    used(maps.folder)
     if not maps.weights.exists():
         write_bytes(maps.weights, teacher.read_bytes())
     missing = [

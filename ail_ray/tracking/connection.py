@@ -5,16 +5,19 @@ A database where the user stands names its files by a relative path, so that the
 absolute path.
 """
 
+import fcntl
 import os
 import re
 import shlex
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, LifecycleStage
+from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from mlflow.utils.uri import is_local_uri
@@ -55,19 +58,15 @@ def connect(uri: str) -> tuple[MlflowClient, str]:
             [f"MLflow's database: {line}; stand elsewhere, or set MLFLOW_TRACKING_URI" for line in problems]
         )
     try:
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(NAME)
-        if found is None:
-            location = str(database.parent / FILES) if database else None
-            made = client.create_experiment(NAME, artifact_location=location, tags=TAGS)
-            found = client.get_experiment(made)
-        elif found.lifecycle_stage != LifecycleStage.DELETED:
-            for key, value in TAGS.items():
-                if key not in found.tags:
-                    client.set_experiment_tag(found.experiment_id, key, value)
-        if found.lifecycle_stage != LifecycleStage.DELETED:
-            _settle(uri, found)
-            return client, str(found.experiment_id)
+        with alone(uri):
+            client = MlflowClient(tracking_uri=uri)
+            found = client.get_experiment_by_name(NAME) or _created(client, database)
+            if found.lifecycle_stage != LifecycleStage.DELETED:
+                for key, value in TAGS.items():
+                    if key not in found.tags:
+                        client.set_experiment_tag(found.experiment_id, key, value)
+                _settle(uri, found)
+                return client, str(found.experiment_id)
     except Exception as error:  # whatever client, database driver or HTTP library raises
         raise ConfigError([unusable(uri, error)]) from error
     where = "" if os.environ.get("MLFLOW_TRACKING_URI") else f"MLFLOW_TRACKING_URI={shlex.quote(uri)} "
@@ -75,6 +74,35 @@ def connect(uri: str) -> tuple[MlflowClient, str]:
     raise ConfigError(
         [f"the experiment {NAME} was deleted in MLflow at {without_password(uri)}; restore it: {restore}"]
     )
+
+
+def _created(client: MlflowClient, database: Path | None) -> Experiment:
+    try:
+        client.create_experiment(NAME, artifact_location=str(database.parent / FILES) if database else None, tags=TAGS)
+    except MlflowException as error:  # somebody else has been faster
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.get_experiment_by_name(NAME)
+    assert found is not None
+    return found
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Keep the others from a database in a file, which two who come first at once would both make.
+
+    What is locked is its folder, so that no file is left of the lock.
+    """
+    if (database := database_of(uri)) is None:
+        yield
+        return
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def database_of(uri: str) -> Path | None:

@@ -30,7 +30,7 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.controls import Reached
-from ail_ray.tracking.connection import PSNR, SWEEP, connect, unusable
+from ail_ray.tracking.connection import PSNR, SWEEP, alone, connect, unusable
 from ail_ray.tracking.descriptions import clipped, trial_note
 
 RUN, RESULT = "ail.run", "ail.result"
@@ -75,7 +75,8 @@ class Tracker:
         self._compared = 0  # rounds, by this process
         self.client, self.experiment = connect(uri)
         try:
-            self.parent = self._find_or_create("parent", name, {}, params, note)
+            with alone(uri):  # the same sweep may be started twice at once
+                self.parent = self._find_or_create("parent", name, {}, params, note)
         except Exception as error:  # whatever client, database driver or HTTP library raises
             raise ConfigError([unusable(uri, error)]) from error
 

@@ -41,7 +41,7 @@ Faults = dict[str, str]
 
 
 class Server(ThreadingHTTPServer):
-    """Serves FILES; `faults` says which are `cut` in the middle, `wrong`, hanging, or answered with a status."""
+    """Serves FILES; `faults` says which are `cut` in the middle, `wrong`, `endless`, hang, or are a status."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -71,8 +71,11 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "cut once" and self.server.asked[place] > 1:
             fault = ""
         self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
+        if fault != "endless":
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        while fault == "endless":
+            self.wfile.write(bytes(2**20))
         self.wfile.write(content[::-1][:-1] + b"!" if fault == "wrong" else content[: len(content) // 2])
         if fault == "hang":
             self.server.let_go.wait(60)
@@ -187,6 +190,13 @@ def test_what_fails_is_named_with_what_to_do_and_the_rest_stays(server: Server, 
     assert fetch(["Few"], tmp_path / "data") == []
     assert contents(tmp_path / "data") == of("Few")
     assert server.asked == {"Few/2.png": 1, "Few/5.png": 1, "Few/7.png": 1}
+
+
+def test_an_answer_that_never_ends_is_left_when_it_is_too_long(server: Server, tmp_path: Path) -> None:
+    server.faults["Few/3.png"] = "endless"
+    (line,) = fetch(["Few"], tmp_path, say=lambda line: None)
+    assert "Few/3.png: its address gives other bytes than the registry's; by hand:" in line
+    assert sum(path.stat().st_size for path in (tmp_path / "Few").iterdir()) == 11 * 150_000
 
 
 def test_a_damaged_file_is_found_and_replaced(server: Server, tmp_path: Path) -> None:

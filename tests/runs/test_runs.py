@@ -11,7 +11,7 @@ from tiny_files import as_format_2, newest_manifest, rewrite_manifest
 from upath import UPath
 
 from ail_ray.commands.runs import main
-from ail_ray.files import read_json, write_json
+from ail_ray.files import TEMPORARY, read_json, write_json
 from ail_ray.learning.records import Measured
 from ail_ray.runs import prune
 from ail_ray.runs.directory import RunDirectory
@@ -144,6 +144,33 @@ def test_what_nobody_needs_goes_and_is_built_again_to_the_same_bytes(
     remove(goes)
     assert trials_in(UPath(tmp_path)) == []
     assert run(make_plan(tmp_path)).finalise().read_bytes() == first
+
+
+def test_what_a_sweep_uses_again_is_not_pruned_under_it(
+    make_plan: PlanMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has touched the shards for days; they are listed, and then a sweep decides to use them."""
+    make_plan(tmp_path)
+    for path in tmp_path.rglob("*.safetensors"):
+        os.utime(path, (1e9, 1e9))
+    goes = rubbish(UPath(tmp_path), failed=False, older=None)
+    assert {each.path.parent.name for each in goes} == {"corpora", "errors"}
+    make_plan(tmp_path)
+    assert rubbish(UPath(tmp_path), failed=False, older=None) == []
+    remove(goes)
+    assert len(list(tmp_path.glob("corpora/*/*"))) == len(list(tmp_path.glob("errors/*/shard*"))) == 4
+
+
+def test_files_that_a_kill_left_half_written_can_be_pruned(make_plan: PlanMaker, tmp_path: Path) -> None:
+    make_plan(tmp_path)
+    old, new = (tmp_path / "evaluation" / f".{name}{TEMPORARY}" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1e9, 1e9))
+    goes = rubbish(UPath(tmp_path), failed=False, older=None)
+    assert [(each.path.name, each.bytes) for each in goes] == [(old.name, 4)]
+    remove(goes)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_run_that_has_just_begun_is_not_one_that_cannot_be_read(tmp_path: Path) -> None:

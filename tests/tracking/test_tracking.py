@@ -3,6 +3,8 @@
 import math
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -344,6 +346,36 @@ def test_a_server_that_never_answers_is_said_before_anything_starts(
     assert caught.value.problems == [
         f"MLflow at http://{address} cannot be used: no answer within 1 seconds"
     ]  # fmt: skip
+
+
+@pytest.mark.long
+def test_two_first_sweeps_at_once_make_one_database_and_one_parent(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom ail_ray.tracking.mirror import Tracker\n"
+        "print('ready', flush=True)\nsys.stdin.readline()\n"
+        "print(Tracker('sqlite:///mlflow.db', sweep='s', name='n', note='', params={'epochs': 3}).parent)\n"
+    )
+    for attempt in range(3):
+        (folder := tmp_path / str(attempt)).mkdir()
+        started = [
+            subprocess.Popen([sys.executable, "-c", code], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]  # fmt: skip
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        answers = []
+        for process in started:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in started:
+            said, wrong = process.communicate(timeout=120)
+            assert process.returncode == 0, wrong
+            answers.append(said)
+        assert answers[0] == answers[1], "one sweep, one parent"
+        assert sorted(path.name for path in folder.iterdir()) == ["mlflow.db"]
 
 
 def test_of_calls_that_wait_under_one_name_the_latest_is_made() -> None:
