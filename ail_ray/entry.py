@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
 
-from ail_ray.errors import Interrupted
+from ail_ray.errors import Interrupted, printable
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR, CLEAR_LINE = b"\x1b[?25h", b"\r\x1b[2K"
@@ -40,7 +40,8 @@ def say(line: str, file: IO[str] | None = None) -> None:
         Interrupted: nobody reads on, which ends the job as a signal would and is no failure of what it was doing.
     """
     try:
-        print(f"{line}\n", end="", file=file, flush=True)  # in one piece: threads may speak at once
+        text = "\n".join(map(printable, line.split("\n")))
+        print(f"{text}\n", end="", file=file, flush=True)  # in one piece: threads may speak at once
     except OSError as error:
         if number := _number(error):
             raise Interrupted(number) from None

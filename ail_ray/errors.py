@@ -14,6 +14,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def printable(text: str) -> str:
+    """A line that moves no cursor and begins no other line: what a terminal would obey is shown as `\\x1b`.
+
+    For names of files, and messages about them, which may hold anything.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def counted(count: int, noun: str) -> str:
     """A number of things in words: `1 worker`, `2 workers`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.commands import benchmark, teacher
+from ail_ray.commands import benchmark, teacher, upscale
 from ail_ray.commands import evaluate as evaluate_job
 from ail_ray.commands.flags import Flags, flags_of, job_of
-from ail_ray.commands.parsing import parse
+from ail_ray.commands.parsing import parse, refuse
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.runs.trial import Trial, title
+from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.sweeps.terminal import table, trials_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -142,6 +146,31 @@ def evaluate(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         [sys.executable, "jobs/evaluate.py", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300, env={**kept, **environment},
     )  # fmt: skip
+
+
+FORGED = "\x1b[2Jx\nerror: all is lost\r\x9b31m"
+
+
+def test_a_name_moves_no_cursor_and_forges_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names of pictures, of teachers, and of runs and records, as they come to a terminal."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        refuse([f"train: {FORGED}: no such folder"])
+    (line,) = capsys.readouterr().err.splitlines()
+    (tmp_path / f"{FORGED}.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((12, 12), np.uint8)).save(tmp_path / f"whole {FORGED}.png")
+    for _ in range(2):  # enlarged, and then skipped
+        assert upscale.main([".", "--model", "bicubic", "--scale", "2", "--out", "enlarged"]) == 1
+    shown = [*capsys.readouterr().out.splitlines(), line]
+    name = title(RunConfig(teacher=f"/w/{FORGED}.safetensors", init="identity"))
+    trial = Trial(name=name, directory="d", parameters={}, status="failed", reason=FORGED)
+    shown += [*table([trial]), *trials_table(Summary(trials=(trial,))).splitlines()]
+    assert sum("all is lost" in line for line in shown) >= 6
+    for line in shown:
+        assert line.isprintable(), line
+        assert not line.startswith("error: all")
 
 
 @pytest.mark.long

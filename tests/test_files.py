@@ -7,7 +7,7 @@ import pickle
 import resource
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,15 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
 
 def bits(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
     return array.dtype.str, array.shape, array.tobytes()
+
+
+@pytest.mark.parametrize("read", [read_json, read_tensors])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
+    tmp_path: Path, read: Callable[[UPath], object]
+) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    with pytest.raises(FileError, match=r"manifest\.json: not a file"):
+        read(UPath(tmp_path / "manifest.json"))
 
 
 def test_bytes_round_trip_and_are_replaced(folder: UPath) -> None:

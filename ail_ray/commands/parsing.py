@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from ail_ray.commands.help_page import help_page
 from ail_ray.entry import say
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, printable
 from ail_ray.files import as_path, unwritable_file, write_json
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ def refusals() -> Iterator[None]:
 def refuse(problems: Sequence[str]) -> NoReturn:
     """Print a line for each problem on standard error and exit with 2."""
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {printable(problem)}", file=sys.stderr)
     raise SystemExit(2)
 
 

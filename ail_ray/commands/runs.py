@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ail_ray.commands.parsing import parse, refuse
 from ail_ray.entry import say
-from ail_ray.errors import one_line
+from ail_ray.errors import one_line, printable
 from ail_ray.files import as_path
 from ail_ray.runs.prune import remove, rubbish
 from ail_ray.runs.trial import trials_in
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     if prune:
         goes = rubbish(storage, failed=o.failed, older=None if o.older is None else o.older * 86400, names=o.run)
         for each in goes:
-            say(f"{each.bytes / 2**20:10.1f} MiB  {each.path}  ({each.reason})")
+            say(printable(f"{each.bytes / 2**20:10.1f} MiB  {each.path}  ({each.reason})"))
         if o.yes:
             remove(goes)
         total = sum(each.bytes for each in goes) / 2**20

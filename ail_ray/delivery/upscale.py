@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from upath import UPath
 
-from ail_ray.errors import ConfigError, one_line
+from ail_ray.errors import ConfigError, one_line, printable
 from ail_ray.files import FileError, as_path, as_tensor, create, unwritable
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.colour import (
@@ -142,7 +142,7 @@ def enlarge_files(
     for job in work.jobs:
         start = time.perf_counter()
         if job.target.exists():
-            say(f"{job.source}: skipped, {job.target} is there already")
+            say(printable(f"{job.source}: skipped, {job.target} is there already"))
             advance(job.pixels)
             continue
         try:
@@ -155,11 +155,8 @@ def enlarge_files(
             continue
         seconds = time.perf_counter() - start
         size = f"{enlarged.width}×{enlarged.height}"
-        say(
-            f"{job.source}: {job.target} ({size}, {seconds:.1f} s)"
-            if written
-            else f"{job.target}: came to be meanwhile"
-        )
+        done = f"{job.source}: {job.target} ({size}, {seconds:.1f} s)"
+        say(printable(done if written else f"{job.target}: came to be meanwhile"))
     if failed:
         say(f"{failed} of {len(work.jobs) + len(work.unreadable)} pictures failed")
     return failed
@@ -202,7 +199,8 @@ def upscale(
 
 def _failed(source: UPath, error: Exception) -> str:
     """A line for a picture that could not be enlarged."""
-    return f"{source}: failed: {one_line(error).removeprefix(f'{source}: ') or type(error).__name__}"
+    why = one_line(error).removeprefix(f"{source}: ") or type(error).__name__
+    return printable(f"{source}: failed: {why}")
 
 
 def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> tuple[list[UPath], str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from upath import UPath
 
+from ail_ray.errors import printable
 from ail_ray.files import read_record, write_record
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import evaluate
@@ -61,7 +62,7 @@ def references(
 
 def as_reference(teacher: str) -> str:
     """A teacher as people read it beside students: `teacher=vdsr`, whatever its folder."""
-    return f"teacher={Path(teacher).name}"
+    return printable(f"teacher={Path(teacher).name}")
 
 
 def write_reference(path: UPath, evaluation: UPath, weights: UPath | None, device: str, threads: int) -> None:

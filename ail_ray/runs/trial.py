@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from upath import UPath
 
+from ail_ray.errors import printable
 from ail_ray.files import FileError, as_path
 from ail_ray.learning.config import PARAMETERS, RunConfig, Value, parameters
 from ail_ray.learning.networks import multiply_accumulates, parameter_count
@@ -208,7 +209,8 @@ def title(config: RunConfig, also: Iterable[str] = ()) -> str:
         **{f"{name}={value}": True for name, value in parameters(config, also).items() if name not in told},
         f"seed={config.seed}": True,
     }
-    return " ".join([f"{config.network}-f{config.student_width}", *(word for word, said in words.items() if said)])
+    network = f"{config.network}-f{config.student_width}"
+    return printable(" ".join([network, *(word for word, said in words.items() if said)]))
 
 
 @cache

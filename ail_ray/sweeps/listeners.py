@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ail_ray.errors import printable
 from ail_ray.learning.config import RunConfig, parameters
 from ail_ray.learning.records import Rows, mean_psnr
 from ail_ray.runs.lease import Lease
@@ -116,7 +117,7 @@ class Monitor:
         self.ledger.began(
             Begun(name=trial.name, directory=trial.directory, parameters=trial.parameters, rounds=trial.asked)
         )
-        self.say(f"[{trial.name}] {how}{going_on} ({run})")
+        self.say(printable(f"[{trial.name}] {how}{going_on} ({run})"))
         if holder := Lease(plan.directory).worker():
             self.say(f"[{trial.name}] waits for {holder}, which works on the same run")
 
@@ -134,7 +135,7 @@ class Monitor:
         trial = self._look(run)
         if failure:
             self.ledger.failed(trial.directory, failure)
-            self.say(f"[{trial.name}] failed: {failure}")
+            self.say(printable(f"[{trial.name}] failed: {failure}"))
         self._tell(trial, rounds=False)
         if not failure and trial.below_bicubic:
             self.say(f"[{trial.name}] ends at or below bicubic interpolation: this student is of no use")
@@ -173,7 +174,7 @@ class Monitor:
         last, incidents = self._told[trial.run]
         new = trial.manifest.incidents[incidents:] if trial.manifest else ()
         for line in (*new, *(map(str, trial.records[last + 1 :]) if rounds else ())):
-            self.say(f"[{trial.name}] {line}")
+            self.say(printable(f"[{trial.name}] {line}"))
         self._told[trial.run] = max(last, trial.rounds) if rounds else last, incidents + len(new)
 
     def _send(self, trial: Trial) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
+from ail_ray.errors import printable
 from ail_ray.learning.records import Row, Rows
 from ail_ray.runs.trial import Trial, read_trial
 from ail_ray.sweeps.sweep_file import Summary
@@ -29,7 +30,7 @@ def table(found: list[Trial]) -> Iterator[str]:
             table.add_row(
                 t.run, state, of, f"{t.best:.2f} dB" if t.best else "-",
                 in_words(t.seconds_left) if t.seconds_left else "-", in_words(t.age) if t.age < 1e9 else "-",
-                Text("\n".join(filter(None, (t.name, t.reason)))),
+                Text("\n".join(filter(None, (t.name, printable(t.reason))))),
             )  # fmt: skip
         for name, rows in {name: rows for t in runs for name, rows in t.references.items()}.items():
             table.add_row(Text(name), "", "", f"{rows.psnr:.2f} dB")
@@ -40,9 +41,9 @@ def rounds(path: UPath) -> Iterator[str]:
     """One run, with a line for each round."""
     found = read_trial(path)
     worker = f"{found.worker} works on it" if found.worker else found.status
-    yield f"{found.name or path.name}, {worker}{': ' + found.reason if found.reason else ''}"
+    yield printable(f"{found.name or path.name}, {worker}{': ' + found.reason if found.reason else ''}")
     for line in found.manifest.incidents if found.manifest else ():
-        yield f"incident: {line}"
+        yield printable(f"incident: {line}")
     yield from map(str, found.records)
 
 

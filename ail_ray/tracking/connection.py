@@ -156,8 +156,9 @@ def reason(error: Exception) -> str:
 
 
 def without_password(text: str) -> str:
-    """An address, or a text with addresses in it, without their users and passwords."""
-    return re.sub(r"(?<!sqlite)://\S+@", "://", text)
+    """An address, or a text with addresses in it, without users, passwords and queries, which may hold either."""
+    text = re.sub(r"(?<!sqlite)://\S+@", "://", text)
+    return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", text)
 
 
 def _settle(uri: str, experiment: Experiment) -> None:

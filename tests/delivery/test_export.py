@@ -1,5 +1,8 @@
 """Students as ONNX: the same numbers as torch in every size, and what 16 and 8 bits cost."""
 
+import os
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -175,3 +178,11 @@ def test_who_follows_the_tutorial_gets_the_picture_of_upscale(eight_bit: bool) -
     followed = np.rint(np.clip(np.stack(rgb, -1), 0, 255))
     difference = np.abs(followed - np.asarray(upscale(model, image, 2)))
     assert difference.max() <= (3 if eight_bit else 1), "8 bits round luma on the way in and on the way out"
+
+
+def test_onnxruntime_is_told_to_tell_nobody() -> None:
+    """Its telemetry reads this when it is imported, by whatever comes first."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    code = "import os, ail_ray.delivery.onnx_file; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

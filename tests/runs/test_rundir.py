@@ -465,6 +465,38 @@ def test_a_lease_of_a_process_that_was_killed_is_free_at_once(directory: RunDire
     assert time.monotonic() - began < Lease.DEAD / 2
 
 
+@pytest.mark.parametrize("hidden", [FileNotFoundError, PermissionError, ProcessLookupError])
+def test_a_lease_of_a_process_of_which_proc_tells_nothing_is_not_taken(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch, hidden: type[OSError]
+) -> None:
+    """As where `/proc` is mounted with hidepid, or the process ends just now."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        mine = lease._process(os.getpid())
+        assert mine is not None
+        content = {"holder": "x", "pid": other.pid, "renewed": time.time(), **mine, "started": "7"}
+        write_json(directory.path / "lease.json", content)
+        read = Path.read_bytes
+
+        def hiding(path: Path) -> bytes:
+            if path == Path(f"/proc/{other.pid}/stat"):
+                raise hidden(path)
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_bytes", hiding)
+        assert Lease(directory.path).worker() == f"process {other.pid} on {socket.gethostname()}"
+        other.kill()
+        other.wait()
+        assert Lease(directory.path).worker() is None
+
+
+@pytest.mark.parametrize("pid", [0, -1, 10**12])
+def test_a_lease_with_a_number_that_no_process_has_is_free(directory: RunDirectory, pid: int) -> None:
+    mine = lease._process(os.getpid())
+    assert mine is not None
+    write_json(directory.path / "lease.json", {"holder": "x", "pid": pid, "renewed": time.time(), **mine})
+    assert Lease(directory.path).worker() is None
+
+
 def test_a_lease_from_elsewhere_counts_as_long_as_it_is_renewed(
     directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
