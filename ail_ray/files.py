@@ -38,8 +38,7 @@ KINDS = {
 """Names of numpy's types in safetensors, in its order."""
 
 
-TEMPORARY = ".tmp"
-"""How the name of a file ends that is being written."""
+TEMPORARY = ".tmp"  # ends the name of a file that is being written
 
 
 class FileError(ValueError):
@@ -114,11 +113,7 @@ def unwritable_file(path: UPath) -> list[str]:
 
 
 def create(path: UPath, data: bytes) -> bool:
-    """Write a file only if there is none of that name, which the storage decides; returns whether it did.
-
-    Raises:
-        WriteError: as `write_bytes`.
-    """
+    """Write a file only if there is none of that name, which the storage decides; returns whether it did."""
     if not is_local(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
@@ -143,14 +138,12 @@ def create(path: UPath, data: bytes) -> bool:
 
 def _created(path: UPath, data: bytes) -> bool:
     """As `create`; a reader who comes in between sees a part of the file."""
-    try:
-        with path.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError:
-        return False
-    return True
+    with suppress(FileExistsError), path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+        return True
+    return False
 
 
 def write_json(path: UPath, content: Any) -> None:
@@ -293,11 +286,9 @@ def _write(path: UPath, *pieces: Buffer) -> None:
 def _settle(folder: UPath) -> None:
     """Make the names in a folder last, as the contents of its files do."""
     handle = os.open(str(folder), os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system that has no such thing
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+    with suppress(OSError):  # a file system that has no such thing
+        os.fsync(handle)
+    os.close(handle)
 
 
 def _temporary(path: UPath) -> UPath:

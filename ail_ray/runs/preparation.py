@@ -221,12 +221,10 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
 
 def used(folder: UPath) -> None:
     """Mark a folder that several runs share as used now, before it is relied on, so that it is not pruned."""
-    if is_local(folder) and folder.exists():
-        for path in folder.iterdir():
-            os.utime(str(path))
-            break
-    elif not is_local(folder):
+    if not is_local(folder):
         write_bytes(folder / "used", b"")
+    elif folder.exists():
+        os.utime(str(folder))
 
 
 def find_start(start: str | None, configs: Iterable[RunConfig]) -> Weights | None:

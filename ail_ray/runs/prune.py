@@ -81,7 +81,8 @@ def _rubbish(path: UPath, reason: str) -> Rubbish:
 
 def _settled(folder: UPath) -> bool:
     """Whether nothing in a folder has changed for a day."""
-    newest = max((file.stat().st_mtime for file in folder.rglob("*") if file.is_file()), default=0.0)
+    times = [file.stat().st_mtime for file in folder.rglob("*") if file.is_file()]
+    newest = max([*times, folder.stat().st_mtime if is_local(folder) else 0.0])
     return time.time() - newest > SETTLED
 
 

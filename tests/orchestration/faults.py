@@ -284,6 +284,7 @@ def host_cut_off(case: Case) -> None:
         assert len(busy) == 2, f"hosts with a worker: {busy}"
         case.note(nodes[busy[0]].pid)
         heads.ip(f"-n h{busy[0]} link set eth0 down")
+        stack.callback(heads.ip, f"-n h{busy[0]} link set eth0 up")  # for whoever is next on this host
         case.until(lambda: case.recovered(lambda: not head.running("job")))
         job = head.result("job")
         assert job["status"] == "SUCCEEDED", job["logs"]

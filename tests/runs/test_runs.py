@@ -151,7 +151,7 @@ def test_what_a_sweep_uses_again_is_not_pruned_under_it(
 ) -> None:
     """Nobody has touched the shards for days; they are listed, and then a sweep decides to use them."""
     make_plan(tmp_path)
-    for path in tmp_path.rglob("*.safetensors"):
+    for path in tmp_path.rglob("*"):
         os.utime(path, (1e9, 1e9))
     goes = rubbish(UPath(tmp_path), failed=False, older=None)
     assert {each.path.parent.name for each in goes} == {"corpora", "errors"}
