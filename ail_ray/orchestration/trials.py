@@ -17,6 +17,7 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.records import Measured, mean_psnr
 from ail_ray.learning.theta import NonFiniteLossError
 from ail_ray.orchestration.actors import ActorStore
+from ail_ray.orchestration.process_group import OwnAddress
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import NODE_TIMEOUT, Placement
 from ail_ray.runs.records import RoundRecord
@@ -119,6 +120,7 @@ def _trainer(plan: TrialPlan, placement: Placement, assignment: Assignment) -> T
     return TorchTrainer(
         train_worker,
         train_loop_config={"assignment": assignment},
+        torch_config=OwnAddress(),
         scaling_config=train.ScalingConfig(
             num_workers=placement.most if fixed else (placement.fewest, placement.most),  # type: ignore[arg-type]
             elastic_resize_monitor_interval_s=RESIZE_INTERVAL, use_gpu=placement.gpu,  # type: ignore[call-arg]
