@@ -56,7 +56,7 @@ def _join(kind: str, address: str, port: int, rank: int, size: int, timeout: tim
         if interface:
             os.environ.setdefault(variable, interface)
     open_already = {"master_listen_fd": _listening.pop().detach()} if rank == 0 else {}
-    store = dist.TCPStore(address, port, size, rank == 0, timeout, **open_already)  # type: ignore[attr-defined]
+    store = dist.TCPStore(address, port, size, rank == 0, timeout, **open_already)  # type: ignore[attr-defined, arg-type]
     dist.init_process_group(kind, store=store, rank=rank, world_size=size, timeout=timeout)
 
 
