@@ -14,6 +14,7 @@ from upath import UPath
 from ail_ray.errors import printable
 from ail_ray.files import FileError, as_path
 from ail_ray.learning.config import PARAMETERS, RunConfig, Value, parameters
+from ail_ray.learning.importance import READABLE
 from ail_ray.learning.networks import multiply_accumulates, parameter_count
 from ail_ray.learning.records import Rows
 from ail_ray.runs.directory import RunDirectory
@@ -176,14 +177,21 @@ def trials_in(storage: UPath) -> list[Trial]:
     known: dict[str, list[RunConfig]] = {}
     for trial in found:
         known.setdefault(trial.data, []).extend([trial.manifest.config] if trial.manifest else [])
-    apart = {
-        data: [f.name for f in fields(RunConfig) if len({config.content.get(f.name) for config in configs}) > 1]
-        for data, configs in known.items()
-    }
+    apart = {data: _apart(configs) for data, configs in known.items()}
     return [
         replace(trial, name=title(trial.manifest.config, apart[trial.data])) if trial.manifest else trial
         for trial in found
     ]
+
+
+def _apart(configs: Sequence[RunConfig]) -> list[str]:
+    """The fields in which runs differ that read them."""
+    names = [f.name for f in fields(RunConfig) if any(f.name in config.content for config in configs)]
+    values = {
+        name: {getattr(config, name) for config in configs if name in config.reads or name not in READABLE}
+        for name in names
+    }
+    return [name for name in names if len(values[name]) > 1]
 
 
 def title(config: RunConfig, also: Iterable[str] = ()) -> str:

@@ -86,6 +86,16 @@ def test_runs_that_differ_in_any_field_have_names_of_their_own(make_plan: PlanMa
     assert sum("init_noise=0.5" in name for name in names) == 1
 
 
+def test_what_a_run_does_not_read_does_not_tell_it_from_another(make_plan: PlanMaker, tmp_path: Path) -> None:
+    for changes in ({}, {"rule": "uniform"}, {"teacher": "none"}):
+        plan = make_plan(tmp_path, **changes)
+        plan.open(RunDirectory(plan.directory), Placement(workers=1))
+    assert {trial.name for trial in trials_in(UPath(tmp_path))} == {
+        f"vdsr-f3 ×2 {words} seed=0"
+        for words in ("λ=0.05 teacher=teacher.safetensors", "w=1 (control)", "λ=0.05 teacher=none")
+    }
+
+
 def test_one_run_is_shown_round_by_round(storage: UPath, capsys: pytest.CaptureFixture[str]) -> None:
     run_name = named(storage)["0.2"]
     assert main(["--storage", str(storage), "--show", run_name]) == 0
