@@ -95,10 +95,11 @@ class RunDirectory:
                 rounds = max(there.config.rounds, config.rounds)
                 references = there.references or resolved.get("references", {})  # older runs have none
                 manifest = replace(there, config=replace(there.config, rounds=rounds), references=references)
-                if there.last_round >= rounds and manifest == there:
-                    return there
-                manifest = replace(manifest, failure=None)
-                if (self.holder or there.holder) == there.holder and manifest == there:
+                manifest = replace(manifest, failure=None)  # a new attempt begins
+                ours = (
+                    self.holder in (None, there.holder) or there.last_round >= rounds
+                )  # nobody works on that any more
+                if ours and manifest == there:
                     return there
             with suppress(LeaseLostError):  # a job that is overtaken just now had one more commit in hand
                 return self.manifests.write(manifest, number + 1)

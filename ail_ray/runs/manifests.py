@@ -69,7 +69,7 @@ class Manifests:
         Raises:
             FileError: missing, damaged (with the one before), or of another format.
         """
-        if self._format() == 2 and not (numbers := self._numbers()):  # else it is just being converted
+        if self._format() == 2 and not self._numbers():  # else it is just being converted
             return self._newest_of_format_2()
         while True:
             numbers, damages = self._numbers(), list[FileError]()

@@ -266,6 +266,19 @@ def test_a_student_that_stays_dead_is_told_once(directory: RunDirectory) -> None
     assert [each.dead for each in directory.follow()] == [("layers.3",)] * 2
 
 
+def test_a_new_attempt_forgets_why_the_last_one_failed_even_at_a_finished_run(directory: RunDirectory) -> None:
+    """Its rounds were done, and then the disk had no room for the result."""
+    for t in range(CONFIG.rounds + 1):
+        whole_round(directory, t)
+    directory.fail("no space left on device")
+    assert directory.failure() == "no space left on device"
+    RunDirectory(directory.path, "another job").create(CONFIG)
+    assert directory.failure() is None
+    before = names(directory.path / "manifests")
+    RunDirectory(directory.path, "a third job").create(CONFIG)
+    assert names(directory.path / "manifests") == before, "there is nothing to take over"
+
+
 def test_finalising_again_changes_nothing(directory: RunDirectory) -> None:
     whole_round(directory, 0)
     whole_round(directory, 1)
