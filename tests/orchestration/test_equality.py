@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 import torch
 from ray.util.state import list_actors
+from sockets import Waiting, watched
 from tiny_files import TinyFiles
 from upath import UPath
 
-from ail_ray.benchmarks.memory import descendants
 from ail_ray.files import read_json, read_tensors
 from ail_ray.learning.records import Measured
 from ail_ray.learning.weights import load_model
@@ -42,7 +41,7 @@ class Route:
 
     directory: RunDirectory
     pids: tuple[int, ...] = ()
-    listening: frozenset[tuple[int, str]] = frozenset()  # pids and addresses
+    listening: frozenset[Waiting] = frozenset()
 
     def students(self) -> list[dict[str, np.ndarray]]:
         return [read_tensors(self.directory.student_path(t))[0] for t in range(ROUNDS + 1)]
@@ -61,19 +60,17 @@ def on_ray(plan: TrialPlan, workers: int) -> Route:
         return {actor.actor_id: actor for actor in list_actors(here, limit=10_000, detail=True)}
 
     before = actors()
-    told, listening = [], set[tuple[int, str]]()
+    told = []
 
     def report(record: Measured) -> None:  # the last may be the end of this process: the result is there then
-        for socket in psutil.net_connections("tcp"):
-            if socket.status == psutil.CONN_LISTEN and socket.pid in descendants(os.getpid()):
-                listening.add((socket.pid, socket.laddr.ip.removeprefix("::ffff:")))  # IPv4 in IPv6's clothes
         told.append((record.round, (plan.directory / "student.safetensors").exists()))
 
-    directory = run_on_ray(plan, Placement(workers=workers), report)
+    with watched() as watch:
+        directory = run_on_ray(plan, Placement(workers=workers), report)
     assert told == [(t, t == ROUNDS) for t in range(ROUNDS + 1)]
     new = [actor for key, actor in actors().items() if key not in before]
     pids = tuple(actor.pid for actor in new if actor.class_name == "RayTrainWorker")
-    return Route(directory, pids, frozenset(listening))
+    return Route(directory, pids, frozenset(watch.seen))
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +120,9 @@ def test_records_agree(routes: dict[str, Route], other: str) -> None:
 
 def test_nothing_listens_beyond_the_loopback(routes: dict[str, Route]) -> None:
     """Neither Ray nor torch, whose store and whose Gloo are two listeners more in a group of two."""
-    one, two = routes["1 worker"], routes["2 workers"]
-    assert {address for _, address in two.listening} == {"127.0.0.1"}
-    mine = [sum(pid in route.pids for pid, _ in route.listening) for route in (one, two)]
-    assert mine[1] >= 2, "each worker of two was seen to listen"
+    seen = routes["2 workers"].listening
+    assert {each.address for each in seen} == {"127.0.0.1"}
+    assert set(routes["2 workers"].pids) <= {each.pid for each in seen}, "each worker of two was seen to listen"
 
 
 def test_the_workers_are_processes_of_their_own(routes: dict[str, Route]) -> None:
