@@ -5,6 +5,7 @@ MLflow's layout, so that MLflow loads and serves it, with the weights beside it;
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import version
@@ -14,7 +15,7 @@ import mlflow.onnx
 import numpy as np
 import onnx
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
+from mlflow.artifacts import download_artifacts, list_artifacts
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -38,6 +39,7 @@ from ail_ray.tracking.descriptions import some
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
 EXAMPLE = 16  # pixels
+BESIDE = 3600.0  # seconds since its registration in which a version's sweep may still be crowning it
 
 
 def registered_name(scale: int) -> str:
@@ -114,20 +116,51 @@ def _challenge(
     if _registered_model(client, name) is None:
         about = f"The best student for ×{scale}, by PSNR on validation images. Luma in, luma out, any size."
         client.create_registered_model(name, tags={"ail.scale": str(scale)}, description=about)
-    held = _champion(client, name)
+    held, lines = _champion(client, name), list[str]()
+    if held is not None and not _has_weights(client, held):
+        lines.append(f"{name} version {held.version} has lost its weights, and is champion no more")
+        held = None
     digest = weights_digest(as_path(trial.weights or ""))
     if held is not None and held.tags.get(DIGEST) == digest:
         return []
     if held is not None and psnr <= _measured(client, held, scale, files, images, own_work):
         return []
-    there = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(DIGEST) == digest]
+    versions = client.search_model_versions(f"name = '{name}'")
+    there = [v for v in versions if v.tags.get(DIGEST) == digest and _has_weights(client, v)]
     if there:
-        number = there[0].version
+        number = int(there[0].version)
     else:
         tags = {PSNR: f"{psnr:.4f}", IMAGES: images, DIGEST: digest}
         number = _registered(client, name, trial, tags, EvaluationImages.load(files[0]))
     client.set_registered_model_alias(name, ALIAS, str(number))
-    return [f"{trial.name} is the champion for ×{scale}: {psnr:.2f} dB, {name} version {number} in MLflow"]
+    if rival := _rival(client, name, images, psnr):
+        client.set_registered_model_alias(name, ALIAS, str(rival.version))
+        return [*lines, f"{trial.name} is not the champion for ×{scale}: {name} version {rival.version} is better"]
+    return [*lines, f"{trial.name} is the champion for ×{scale}: {psnr:.2f} dB, {name} version {number} in MLflow"]
+
+
+def _rival(client: MlflowClient, name: str, images: str, psnr: float) -> ModelVersion | None:
+    """A better version of a sweep that has ended just now, and whose title this one may have taken unawares.
+
+    Of two such sweeps each looks when its own version is registered and has the title: whoever looks last sees both.
+    Older ones stay as they are: somebody may have taken the title from them.
+    """
+    since = 1000 * (time.time() - BESIDE)
+    found = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(IMAGES) == images]
+    better = [v for v in found if v.creation_timestamp > since and float(v.tags.get(PSNR, 0)) > psnr + 1e-4]
+    return max((v for v in better if _has_weights(client, v)), key=lambda v: float(v.tags[PSNR]), default=None)
+
+
+def _has_weights(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether the weights of a version are still there; whatever keeps MLflow from answering is raised."""
+    try:
+        place = folder_of(client.tracking_uri, client.get_run(str(version.run_id)).info.artifact_uri)
+        files = list_artifacts(f"{place}/{FOLDER}", tracking_uri=client.tracking_uri)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # its run was removed for good
+            return False
+        raise
+    return any(Path(file.path).name == WEIGHTS for file in files)
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -172,7 +205,7 @@ def _measured(
         return mean_psnr([evaluate(model, EvaluationImages.load(file)) for file in files])
 
 
-def _registered(client: MlflowClient, name: str, trial: Trial, tags: dict[str, str], images: EvaluationImages) -> str:
+def _registered(client: MlflowClient, name: str, trial: Trial, tags: dict[str, str], images: EvaluationImages) -> int:
     """Put the student into its run as a model of MLflow, and register it; returns the number of the version."""
     run_id, weights = trial.mlflow_run_id or "", as_path(trial.weights or "")
     model = load_model(weights)
@@ -190,7 +223,7 @@ def _registered(client: MlflowClient, name: str, trial: Trial, tags: dict[str, s
         await_creation_for=0,
         description=f"{trial.name}: {rows}. Reads {reads}: luma, float32 on [0, 1], (N, 1, H, W).",
     )  # fmt: skip
-    return str(made.version)
+    return int(made.version)
 
 
 def save_servable(folder: Path, written: bytes, example: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """The champion: a registered model that only a better student replaces, and that gives the same pixels as ours."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _get_store
 from tiny_files import TinyFiles
 from upath import UPath
 
@@ -62,6 +64,11 @@ class Registry:
     def versions(self) -> dict[int, str]:
         """Run of each version."""
         return {int(v.version): v.run_id or "" for v in self.client.search_model_versions(f"name = '{NAME}'")}
+
+    def remove_for_good(self, run: str) -> None:
+        """As `mlflow gc` does."""
+        self.client.delete_run(run)
+        _get_store(self.uri)._hard_delete_run(run)
 
     @property
     def champion(self) -> int:
@@ -146,6 +153,49 @@ def test_a_champion_of_other_images_is_measured_on_these(
     write_evaluation(others, "train", find(str(tiny_files.train)).paths[:1], 2, ())
     assert registry.crown(registry.trial(0.9), images=others) == []
     assert registry.champion == 1
+
+
+@pytest.mark.parametrize("lost", ["weights", "run"])
+def test_a_champion_without_weights_gives_way_and_the_same_student_may_return(
+    registry: Registry, one_export: None, lost: str
+) -> None:
+    best, good = registry.trial(0.1), registry.trial(0.4)
+    registry.crown(best)
+    if lost == "weights":
+        shutil.rmtree(registry.folder / "artifacts")
+    else:
+        registry.remove_for_good(best.mlflow_run_id or "")
+        best = replace(best, mlflow_run_id=registry.client.create_run(registry.experiment).info.run_id)
+    said = registry.crown(good)
+    assert said[0] == f"{NAME} version 1 has lost its weights, and is champion no more"
+    assert said[1].startswith("student 0.4 is the champion for ×2: ")
+    assert registry.champion == 2
+    assert registry.crown(best)[0].startswith("student 0.1 is the champion for ×2: ")
+    assert (list(registry.versions()), registry.champion) == ([3, 2, 1], 3)
+    assert fetch_champion(registry.uri, 2, registry.folder).read_bytes() == Path(best.weights or "").read_bytes()
+
+
+@pytest.mark.parametrize("moment", ["get_registered_model", "create_model_version", "set_registered_model_alias"])
+@pytest.mark.parametrize("first", [0.2, 0.4])
+def test_of_two_sweeps_that_end_at_once_the_better_student_is_champion(
+    registry: Registry, one_export: None, monkeypatch: pytest.MonkeyPatch, moment: str, first: float
+) -> None:
+    """Before a call of the one to MLflow the other does all of its own."""
+    registry.crown(registry.trial(0.6))
+    here, beside, told = registry.trial(first), registry.trial(0.6 - first), list[str]()
+    client = mlflow.MlflowClient(registry.uri)
+    there = getattr(client, moment)
+
+    def interleaved(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        told.extend(registry.crown(beside))
+        return there(*arguments, **options)
+
+    monkeypatch.setattr(client, moment, interleaved)
+    told.extend(crown(client, [here], {2: [registry.images]}))
+    held = registry.client.get_model_version_by_alias(NAME, "champion")
+    better = min((here, beside), key=lambda trial: float(trial.name.split()[1]))
+    assert held.run_id == better.mlflow_run_id, told
 
 
 @pytest.mark.parametrize("broken", ["log_artifacts", "create_model_version", "set_registered_model_alias"])
