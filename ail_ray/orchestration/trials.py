@@ -91,12 +91,12 @@ def run_on_ray(
                 told += 1
                 report(record)
 
-    tell()
     with held(plan.directory) as directory:
         manifest = plan.open(directory, placement)
         placement = placement.of(manifest)
         attempts = 0
         while directory.last_round < plan.config.rounds:
+            tell()  # whoever hears of it may stop the run, but not one that lacks no more than its result
             before = directory.place
             trainer = _trainer(plan, placement, plan.assignment(manifest, directory.holder))
             reason = _fit(trainer, tell)
@@ -106,6 +106,7 @@ def run_on_ray(
             if (failure := directory.failure()) or attempts == ATTEMPTS:
                 raise RunError(failure or reason or "its workers ended without a word")
         complete(directory)
+    tell()
     report(directory.record(plan.config.rounds))
     return directory
 

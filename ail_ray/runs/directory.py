@@ -51,6 +51,7 @@ from ail_ray.runs.lease import LeaseLostError
 from ail_ray.runs.manifests import FORMAT, NUMBER, Manifests
 from ail_ray.runs.records import Death, Manifest, Place, RoundRecord
 
+RESULT = "student.safetensors"
 PASSING = ("places", "epochs", "ends", "record", "holder", "failure")
 """Fields of the manifest that a finished run has no use for."""
 
@@ -221,7 +222,7 @@ class RunDirectory:
 
     def finalise(self) -> UPath:
         """Write the result, the last round's student and the resolved configuration; safe to repeat."""
-        manifest, result = self.manifest(), self.path / "student.safetensors"
+        manifest, result = self.manifest(), self.path / RESULT
         student = self.student_path(manifest.last_round).read_bytes()
         if not (result.exists() and result.read_bytes() == student):
             (self.path / "student.onnx").unlink(missing_ok=True)  # that of fewer rounds

@@ -119,10 +119,10 @@ class Manifests:
 
     def _manifest(self, path: UPath) -> Manifest:
         content = read_json(path)
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or not isinstance(content.get("format"), int):
             raise FileError(f"{path}: damaged, not a manifest")
-        if content.get("format") not in (2, FORMAT):
-            raise OtherFormatError(f"{path}: format {content.get('format')}, this version reads 2 and {FORMAT}")
+        if content["format"] not in (2, FORMAT):
+            raise OtherFormatError(f"{path}: format {content['format']}, this version reads 2 and {FORMAT}")
         if content.pop("sha256", None) != digest_of(content, length=64):
             raise FileError(f"{path}: damaged, its content differs from its checksum")
         return as_manifest(content, path)

@@ -17,7 +17,7 @@ from ail_ray.learning.config import PARAMETERS, RunConfig, Value, parameters
 from ail_ray.learning.importance import READABLE
 from ail_ray.learning.networks import multiply_accumulates, parameter_count
 from ail_ray.learning.records import Rows
-from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.directory import RESULT, RunDirectory
 from ail_ray.runs.lease import Lease
 from ail_ray.runs.records import Manifest, RoundRecord
 from ail_ray.runs.references import BICUBIC, as_reference
@@ -154,15 +154,17 @@ def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord
         records += directory.follow(len(records) - 1, last_round)
     except FileError as error:  # the rounds before the damaged one are known
         damage = str(error)
-    last, finished, failure = records[-1] if records else None, len(records) > asked, directory.failure() or ""
-    over: State = "finished" if finished else "unreadable" if damage else "failed" if failure else "stopped"
-    result = path / "student.safetensors"
+    last, failure = records[-1] if records else None, directory.failure() or ""
+    finished = len(records) > asked
+    result = path / RESULT  # not there yet in a run that was stopped before it was written; nor in records alone
     if not finished or manifest.last_round > asked or not result.exists():
         result = directory.student_path(len(records) - 1)
+    over: State = "finished" if finished else "unreadable" if damage else "failed" if failure else "stopped"
     return Trial(
         name=title(config), directory=str(path), parameters=parameters(config), rounds=len(records) - 1, asked=asked,
         status="working" if worker and not finished else over, reason="" if finished else damage or failure,
-        worker="" if finished else worker, cost=cost(config), weights=str(result) if records else None,
+        worker="" if finished else worker, cost=cost(config),
+        weights=str(result) if records and result.exists() else None,
         validation=last.validation if last else (), test=last.test if last else (),
         below_bicubic=last is not None and last.at_or_below(manifest.references.get(BICUBIC)),
         dead=last.dead if last else (), draws=len(manifest.draws), manifest=manifest, records=tuple(records),

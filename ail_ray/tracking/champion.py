@@ -94,7 +94,7 @@ def crown(
     """
     lines = []
     for scale, files in validation.items():
-        finished = [trial for trial in trials if trial.status == "finished"]
+        finished = [trial for trial in trials if trial.status == "finished" and trial.weights]
         least = _psnr(bicubic, scale)
         better = [t for t in finished if _psnr(t.validation, scale) > least and not t.below_bicubic]
         if finished and not better:

@@ -119,9 +119,11 @@ class Tracker:
     def finish_trial(self, run_id: str, trial: Trial) -> None:
         """Close a trial's run; a finished one gets its configuration and student."""
         sent = self.client.get_run(run_id).data.tags.get(RESULT)
-        if trial.status == "finished" != sent and trial.weights:
+        if trial.status == "finished" and trial.weights:
             files = {RESULTS[0]: as_path(trial.weights), RESULTS[1]: trial.path / RESULTS[1]}
-            self._send(run_id, {name: path.read_bytes() for name, path in files.items()})
+            there = {file.path for file in self.client.list_artifacts(run_id)} if sent == "finished" else ()
+            missing = {name: path for name, path in files.items() if name not in there and path.exists()}
+            self._send(run_id, {name: path.read_bytes() for name, path in missing.items()})
         self.client.set_tag(run_id, BELOW, str(trial.below_bicubic).lower())
         if trial.manifest and trial.manifest.incidents:  # a student that died, a file that was damaged
             self.client.set_tag(run_id, INCIDENTS, clipped("; ".join(trial.manifest.incidents), LONGEST["text"]))
@@ -198,6 +200,8 @@ class Tracker:
 
     def _send(self, run_id: str, files: Mapping[str, bytes], folder: str | None = None) -> None:
         """Send files under their own names, so that they replace what was sent before."""
+        if not files:
+            return
         with tempfile.TemporaryDirectory() as scratch:
             for name, content in files.items():
                 (Path(scratch) / name).write_bytes(content)

@@ -39,6 +39,7 @@ class StoppedError(BaseException):
 class Route:
     """What a run left behind, and the processes of its Ray Train workers."""
 
+    plan: TrialPlan
     directory: RunDirectory
     pids: tuple[int, ...] = ()
     listening: frozenset[Waiting] = frozenset()
@@ -51,7 +52,7 @@ class Route:
 
 
 def in_process(plan: TrialPlan, report: Callable[[dict[str, Any]], None] = lambda record: None) -> Route:
-    return Route(run_local(plan, 1, CPU, report))
+    return Route(plan, run_local(plan, 1, CPU, report))
 
 
 def on_ray(plan: TrialPlan, workers: int) -> Route:
@@ -70,7 +71,7 @@ def on_ray(plan: TrialPlan, workers: int) -> Route:
     assert told == [(t, t == ROUNDS) for t in range(ROUNDS + 1)]
     new = [actor for key, actor in actors().items() if key not in before]
     pids = tuple(actor.pid for actor in new if actor.class_name == "RayTrainWorker")
-    return Route(directory, pids, frozenset(watch.seen))
+    return Route(plan, directory, pids, frozenset(watch.seen))
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,21 @@ def test_the_workers_are_processes_of_their_own(routes: dict[str, Route]) -> Non
         assert routes[name].directory.manifest().workers == count
 
 
+def test_a_run_that_lacks_only_its_result_is_completed_before_anybody_hears_of_it(routes: dict[str, Route]) -> None:
+    """Whoever hears of a round may end the run; a scheduler would do so again each time."""
+    route = routes["1 worker"]
+    result = route.directory.path / "student.safetensors"
+    before = result.read_bytes()
+    result.unlink()
+
+    def stop(record: Measured) -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        run_on_ray(route.plan, Placement(), stop)
+    assert result.read_bytes() == before
+
+
 def test_a_damaged_record_is_made_again(
     routes: dict[str, Route], make_plan: Callable[..., TrialPlan], tmp_path: Path
 ) -> None:
@@ -141,7 +157,7 @@ def test_a_damaged_record_is_made_again(
     damaged = RunDirectory(plan.directory).record_path(1)
     damaged.write_bytes(damaged.read_bytes()[:100])
     told = list[int]()
-    again = Route(run_on_ray(plan, Placement(), lambda record: told.append(record.round)))
+    again = Route(plan, run_on_ray(plan, Placement(), lambda record: told.append(record.round)))
     assert told == list(range(ROUNDS + 1))
     assert [line for line in again.directory.manifest().incidents if "going on after round 0" in line]
     for one, two in zip(routes["in process"].students(), again.students(), strict=True):

@@ -1,6 +1,7 @@
 """Runs on a storage path: their states, one round by round, and what can be removed without losing anything."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,48 @@ def test_each_run_has_its_state(storage: UPath) -> None:
     assert lines[0] == "trained on train, compared on val, ×2"
     assert any("the loss is nan" in line for line in lines)
     assert any("1 of 3" in line and f"{interrupted.best:.2f} dB" in line for line in lines)
+
+
+def test_the_weights_of_a_run_that_was_stopped_before_its_result_was_written_are_its_last_student(
+    make_plan: PlanMaker, tmp_path: Path
+) -> None:
+    plan, device = make_plan(tmp_path), torch.device("cpu")
+    directory = run_local(plan, 1, device, lambda measured: None, complete=lambda directory: None)
+    found = read_trial(plan.directory)
+    assert (found.status, found.rounds, found.asked) == ("finished", 3, 3)
+    assert found.weights == str(directory.student_path(3))
+    directory.student_path(3).rename(tmp_path / "kept")
+    assert read_trial(plan.directory).weights is None, "as of records that were copied without it"
+    (tmp_path / "kept").rename(directory.student_path(3))
+    run(plan)
+    found = read_trial(plan.directory)
+    assert (found.status, found.weights) == ("finished", str(plan.directory / "student.safetensors"))
+
+
+@pytest.mark.parametrize("content", ["{}", "null", "[]", '"text"', "7", ""])
+@pytest.mark.parametrize("what", ["manifest.json", "newest manifest", "lease.json", "rounds/round-001.json"])
+def test_a_file_that_says_something_else_costs_its_own_run_only(
+    make_plan: PlanMaker,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    content: str,
+) -> None:
+    monkeypatch.setattr(Lease, "DEAD", 0.1)  # a damaged one might still be renewed
+    whole, damaged = make_plan(tmp_path, lam=0.1), make_plan(tmp_path, lam=0.2)
+    run(whole)
+    shutil.copytree(str(whole.directory), str(damaged.directory))
+    path = newest_manifest(damaged.directory) if what == "newest manifest" else damaged.directory / what
+    path.write_text(content)
+    assert main(["--storage", str(tmp_path)]) == 0
+    assert any("λ=0.1" in line and "3 of 3" in line for line in capsys.readouterr().out.splitlines())
+    found = {trial.run: trial.status for trial in trials_in(UPath(tmp_path))}
+    assert found.keys() == {whole.directory.name, damaged.directory.name}
+    assert found[whole.directory.name] == "finished"
+    if what != "manifest.json":  # which says nothing: then nothing in the folder is known
+        run(damaged)
+        assert read_trial(damaged.directory).status == "finished"
 
 
 def test_runs_that_differ_in_any_field_have_names_of_their_own(make_plan: PlanMaker, tmp_path: Path) -> None:

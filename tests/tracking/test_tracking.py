@@ -232,6 +232,23 @@ def test_how_a_trial_ended_is_shown(
     assert files == ({"student.safetensors", "config.json"} if status == "finished" else set())
 
 
+def test_what_a_stop_kept_from_being_written_is_sent_when_it_is_there(
+    track: Callable[..., Tracker], directory: RunDirectory
+) -> None:
+    tracker = track()
+    commit(directory, 0)
+    write_bytes(directory.student_path(0), b"student")
+    run_id = tracker.mirror(trial(directory), PARAMS)
+    sent = list[set[str]]()
+    for there in ((), ("student.safetensors", "config.json")):
+        for name in there:
+            write_bytes(directory.path / name, b"student")
+        tracker.finish_trial(run_id, trial(directory, asked=0))
+        assert tracker.client.get_run(run_id).info.status == "FINISHED"
+        sent.append({file.path for file in tracker.client.list_artifacts(run_id) if not file.is_dir})
+    assert sent == [{"student.safetensors"}, {"student.safetensors", "config.json"}]
+
+
 def test_a_server_that_is_not_there_is_said_at_once_and_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
