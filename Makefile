@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quick lint bench mutants faults soak fuzz autoscaling memory people versions clean
+.PHONY: demo test quick lint bench mutants faults soak fuzz listen autoscaling memory people versions clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -41,6 +41,10 @@ soak: $(INSTALLED)
 # Ten thousand wrong commands, images, weights and manifests.
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/fuzz.py
+
+# Look for sockets that others could reach, and for secrets that were written down.
+listen: $(INSTALLED)
+	$(BIN)/python tests/orchestration/exposure.py
 
 # Use every job at a terminal, in a pipe and in a closed one, and stop a sweep at five moments.
 people: $(INSTALLED)

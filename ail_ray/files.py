@@ -25,6 +25,7 @@ import safetensors
 import torch
 from upath import UPath
 
+from ail_ray.addresses import check_address
 from ail_ray.errors import ConfigError, one_line
 
 T = TypeVar("T")
@@ -50,7 +51,8 @@ class WriteError(ConfigError, OSError):
 
 
 def as_path(path: AnyPath) -> UPath:
-    """A local path made absolute (`~` expanded, as a shell does it), or the address of an object store."""
+    """A local path made absolute (`~` expanded), or the address of an object store; ConfigError: `check_address`."""
+    check_address(str(path))
     path = UPath(path)
     if is_local(path):
         return UPath(Path(os.path.expanduser(str(path))).absolute())
@@ -92,9 +94,7 @@ def unwritable(folder: UPath) -> list[str]:
         exclusive = create(probe, b"") and not create(probe, b"")
         probe.unlink()
         if not exclusive:
-            return [
-                f"{folder}: this store replaces files that it was told not to: two jobs could spoil each other's run"
-            ]
+            return [f"{folder}: this store replaces files that it must not: two jobs could spoil each other's run"]
     except OSError as error:
         return [f"{folder}: cannot be created ({error.strerror or error})"]
     except Exception as error:  # whatever an object store's library raises, or that it is not installed
@@ -162,7 +162,7 @@ def read_json(path: UPath) -> Any:
         return msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         raise FileError(f"{path}: no such file") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:  # no ValueError before its version 0.20
         raise FileError(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.files import (
     KINDS,
     FileError,
@@ -294,3 +295,12 @@ def test_a_file_system_without_hard_links_is_written_too(tmp_path: Path, monkeyp
     assert create(UPath(tmp_path / "a"), b"first")
     assert not create(UPath(tmp_path / "a"), b"second")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"first")]
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://u:s3cret@host/x", "http://host/x?token=s3cret", "foo://x", "s3://k:s3cret@b/x"]
+)
+def test_an_address_of_something_else_is_refused_without_its_password(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"neither a folder|belong into the environment") as refused:
+        as_path(address)
+    assert "s3cret" not in str(refused.value)

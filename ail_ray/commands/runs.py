@@ -13,7 +13,7 @@ r"""List the runs on a storage path, look at one of them, or remove those that n
 
 from dataclasses import dataclass
 
-from ail_ray.commands.parsing import parse, refuse
+from ail_ray.commands.parsing import parse, refusals, refuse
 from ail_ray.entry import say
 from ail_ray.errors import one_line, printable
 from ail_ray.files import as_path
@@ -42,6 +42,7 @@ class Options:
     """Remove what --prune lists."""
 
 
+@refusals()
 def main(arguments: list[str]) -> int:
     """Parse, look, print; returns the exit code."""
     o = parse(Options, arguments, default=Options(), prog="ail runs", description=__doc__ or "")

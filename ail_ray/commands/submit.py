@@ -13,6 +13,7 @@ something on the cluster. Exit codes: that of `ray job submit`, and 2 when nothi
 import json
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +54,20 @@ def main(arguments: list[str]) -> int:
     words += ["--submission-id", o.submission_id] if o.submission_id else []
     words += ["--no-wait"] if o.no_wait else []
     there = ({"env_vars": settings} if settings else {}) | ({} if checkout() else {"py_modules": [str(PACKAGE)]})
-    words += ["--runtime-env-json", json.dumps(there)] if there else []
+    words += ["--runtime-env", _private(json.dumps(there))] if there else []
     if settings:
         say(f"The job is told {', '.join(settings)} as set here")
     os.execv(sys.executable, [sys.executable, "-m", "ray.scripts.scripts", *words, "--", *command])
+
+
+def _private(text: str) -> str:
+    """The path of a file without a name, for the program that this one becomes; all see the words of a command."""
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        kept = os.dup(file.fileno())
+    os.set_inheritable(kept, True)
+    return f"/dev/fd/{kept}"
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

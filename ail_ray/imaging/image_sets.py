@@ -17,7 +17,7 @@ from pathlib import Path
 import skimage
 from upath import UPath
 
-from ail_ray.errors import counted, one_line
+from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.files import AnyPath, as_path, is_local
 from ail_ray.imaging.public_sets import CACHE, default_folder, fetch_command, registered
 
@@ -188,6 +188,8 @@ def _contents(address: AnyPath) -> list[UPath]:
         if folder.is_dir():
             return sorted(folder.iterdir(), key=lambda path: path.name)
         reason = "is a file, not a folder" if folder.exists() else "no such folder"
+    except ConfigError as error:  # which names the address as it may be shown
+        raise DatasetError(str(error)) from None
     # Whatever the object store's library raises: not installed, no credentials, no network.
     except Exception as error:
         raise DatasetError(f"{address}: cannot be listed ({one_line(error)})") from error

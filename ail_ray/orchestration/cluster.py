@@ -5,9 +5,10 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import grpc
@@ -16,6 +17,7 @@ from ray._private import ray_constants
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address_or_die
 
+from ail_ray.addresses import without_password
 from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.machine import cores, memory, whole_memory
 from ail_ray.orchestration import NO_CLUSTER
@@ -24,7 +26,9 @@ from ail_ray.sweeps.sweep import no_gpu
 
 T = TypeVar("T")
 ANSWER = 5.0  # seconds in which a head that is there has answered
-LONGEST_FOLDER = 107 - len("/ray/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store")  # bytes, of Linux
+PRIVATE = f"ail-{os.getuid()}"  # folder of this user's Rays
+SOCKET = f"/{PRIVATE}/r/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store"
+LONGEST_FOLDER = 107 - len(SOCKET)  # bytes, of Linux
 
 
 @contextmanager
@@ -78,7 +82,8 @@ def _join() -> None:
 
 def _no_cluster(error: Exception) -> str:
     remedy = "name the head's HOST:PORT, or unset it for a Ray of this machine's own"
-    return f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no cluster to connect to from here ({one_line(error)}); {remedy}"
+    line = f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: no cluster to connect to from here ({one_line(error)}); {remedy}"
+    return without_password(line)
 
 
 def _check_answers(address: str) -> None:
@@ -130,14 +135,19 @@ def _start(**options: Any) -> None:
     if (limit := memory()) < whole_memory():
         own |= {"_memory": int(0.7 * limit), "object_store_memory": int(0.3 * limit)}  # Ray's own shares
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
+    with suppress(OSError):  # no home; below it Ray would let everybody read its token
+        os.makedirs(os.path.expanduser("~/.ray"), mode=0o700, exist_ok=True)
     _init(
         address="local",
+        _temp_dir=_private_folder(),
         _node_ip_address="127.0.0.1",
         dashboard_host="127.0.0.1",
         dashboard_port=port,
         include_dashboard=True,  # without it, trials that a scheduler stops keep their placement groups
         **own | options,
     )
+    with suppress(OSError):
+        os.chmod(os.path.expanduser("~/.ray/auth_token"), 0o600)
 
 
 def _init(**options: Any) -> None:
@@ -168,6 +178,18 @@ def _shorten() -> None:
             problem = f"{variable}={folder}: too long a path for the sockets that Ray puts there"
             raise ConfigError([f"{problem}; set it to a folder whose path has at most {LONGEST_FOLDER} bytes"])
         os.environ[variable] = "/tmp"
+
+
+def _private_folder() -> str:
+    """Where Ray puts logs and sockets, which it opens to everybody: in a folder that only this user may enter."""
+    folder = os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", PRIVATE)
+    with suppress(FileExistsError):
+        os.makedirs(folder, mode=0o700)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():  # somebody else was here first
+        raise ConfigError([f"{folder}: not a folder of yours, in which Ray would put logs and sockets; set RAY_TMPDIR"])
+    os.chmod(folder, 0o700)
+    return os.path.join(folder, "r")
 
 
 def _free_port() -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler
 from upath import UPath
 
@@ -18,6 +19,9 @@ from ail_ray.runs.run import RunError, TrialPlan, complete_with_onnx
 from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep import Sweep
 from ail_ray.sweeps.trials import is_range, proposals
+
+# Tune would tell every trial this process's keys of AWS, in a description of its environment that Ray logs.
+class_cache.ENV_VARS_TO_PROPAGATE = {n for n in class_cache.ENV_VARS_TO_PROPAGATE if not n.startswith("AWS_")}
 
 Given = dict[str, Any]
 """What Tune gives a trial: the numbers by which ours are known, or the values that Optuna proposes."""

@@ -22,6 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from upath import UPath
 
+from ail_ray.addresses import without_password
 from ail_ray.delivery.onnx import INPUT, OUTPUT, to_onnx
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of
@@ -33,7 +34,7 @@ from ail_ray.learning.records import Row, mean_psnr
 from ail_ray.learning.weights import load_model, weights_digest
 from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.sweep_job import tracking_uri
-from ail_ray.tracking.connection import database_of, folder_of, unusable, without_password
+from ail_ray.tracking.connection import database_of, folder_of, unusable
 from ail_ray.tracking.descriptions import some
 
 ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"

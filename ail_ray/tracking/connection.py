@@ -7,7 +7,6 @@ absolute path.
 
 import fcntl
 import os
-import re
 import shlex
 import sqlite3
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from mlflow.utils.uri import is_local_uri
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ail_ray.addresses import without_password
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, unwritable_file
 
@@ -153,12 +153,6 @@ def unusable(uri: str, error: Exception) -> str:
 def reason(error: Exception) -> str:
     """What MLflow, a database driver or an HTTP library says, in one line that holds no password."""
     return without_password((str(error).strip() or type(error).__name__).splitlines()[0])[:300]
-
-
-def without_password(text: str) -> str:
-    """An address, or a text with addresses in it, without users, passwords and queries, which may hold either."""
-    text = re.sub(r"(?<!sqlite)://\S+@", "://", text)
-    return re.sub(r"(\w://[^\s?#]*)[?#]\S*", r"\1", text)
 
 
 def _settle(uri: str, experiment: Experiment) -> None:

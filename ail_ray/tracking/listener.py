@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from ail_ray.addresses import without_password
 from ail_ray.entry import say as print_line
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig
@@ -19,7 +20,7 @@ from ail_ray.sweeps.sweep_file import Facts, Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking.champion import crown
 from ail_ray.tracking.charts import pictures, table
-from ail_ray.tracking.connection import connect, page_of, reason, unusable, without_password
+from ail_ray.tracking.connection import connect, page_of, reason, unusable
 from ail_ray.tracking.descriptions import datasets, sweep_note, sweep_params, sweep_title, trial_params
 from ail_ray.tracking.mirror import TABLE, Tracker
 from ail_ray.tracking.sender import STOP, Sender

@@ -205,5 +205,7 @@ def test_unusable_folders_are_refused(tmp_path: Path) -> None:
         find("Set5", tmp_path / "nodata")
     with pytest.raises(DatasetError, match="memory://test_datasets/none: no such folder"):
         find("memory://test_datasets/none")
-    with pytest.raises(DatasetError, match=r"nosuchstore://bucket/a: cannot be listed \("):
+    with pytest.raises(
+        DatasetError, match="nosuchstore://bucket/a: neither a folder nor the address of an object store"
+    ):
         find("nosuchstore://bucket/a")

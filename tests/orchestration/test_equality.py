@@ -13,7 +13,6 @@ import pytest
 import ray
 import torch
 from ray.util.state import list_actors
-from sockets import Waiting, watched
 from tiny_files import TinyFiles
 from upath import UPath
 
@@ -42,7 +41,6 @@ class Route:
     plan: TrialPlan
     directory: RunDirectory
     pids: tuple[int, ...] = ()
-    listening: frozenset[Waiting] = frozenset()
 
     def students(self) -> list[dict[str, np.ndarray]]:
         return [read_tensors(self.directory.student_path(t))[0] for t in range(ROUNDS + 1)]
@@ -66,12 +64,11 @@ def on_ray(plan: TrialPlan, workers: int) -> Route:
     def report(record: Measured) -> None:  # the last may be the end of this process: the result is there then
         told.append((record.round, (plan.directory / "student.safetensors").exists()))
 
-    with watched() as watch:
-        directory = run_on_ray(plan, Placement(workers=workers), report)
+    directory = run_on_ray(plan, Placement(workers=workers), report)
     assert told == [(t, t == ROUNDS) for t in range(ROUNDS + 1)]
     new = [actor for key, actor in actors().items() if key not in before]
     pids = tuple(actor.pid for actor in new if actor.class_name == "RayTrainWorker")
-    return Route(plan, directory, pids, frozenset(watch.seen))
+    return Route(plan, directory, pids)
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +114,6 @@ def test_records_agree(routes: dict[str, Route], other: str) -> None:
         assert one.squared_error == pytest.approx(two.squared_error, rel=1e-10)
         assert [row.psnr for row in one.validation] == pytest.approx([row.psnr for row in two.validation])
         assert [log.crops for log in one.epochs] == [log.crops for log in two.epochs]
-
-
-def test_nothing_listens_beyond_the_loopback(routes: dict[str, Route]) -> None:
-    """Neither Ray nor torch, whose store and whose Gloo are two listeners more in a group of two."""
-    seen = routes["2 workers"].listening
-    assert {each.address for each in seen} == {"127.0.0.1"}
-    assert set(routes["2 workers"].pids) <= {each.pid for each in seen}, "each worker of two was seen to listen"
 
 
 def test_the_workers_are_processes_of_their_own(routes: dict[str, Route]) -> None:

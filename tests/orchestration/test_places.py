@@ -218,6 +218,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         monkeypatch.setenv(name, "")
     asked = list[dict[str, Any]]()
     monkeypatch.setattr(ray, "init", lambda **options: asked.append(options))
+    monkeypatch.setattr(cluster, "_private_folder", lambda: "r")
     start_own()
     return asked[0]
 
@@ -235,8 +236,8 @@ def test_ray_keeps_its_token_where_it_can(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_sockets_find_a_short_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = str(tmp_path / ("long" * 20))
-    longest = "/x" * 19 + "y"
-    socket = "ray/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store"
+    socket = f"ail-{os.getuid()}/r/session_2026-11-27_01-29-34_737862_4194304/sockets/plasma_store"
+    longest = "/".ljust(106 - len(socket), "x")
     validate_socket_filepath(f"{longest}/{socket}")
     with pytest.raises(OSError, match="cannot exceed 107 bytes"):
         validate_socket_filepath(f"{longest}z/{socket}")
@@ -246,8 +247,20 @@ def test_sockets_find_a_short_place(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         started(monkeypatch)
         assert os.environ["TMPDIR"] == used
     monkeypatch.setenv("RAY_TMPDIR", long)
-    with pytest.raises(ConfigError, match=f"^RAY_TMPDIR={long}: too long a path .*; set it to .* at most 39 bytes$"):
+    with pytest.raises(ConfigError, match=rf"^RAY_TMPDIR={long}: too long a path .*; set it to .* at most \d\d bytes$"):
         start_own()
+
+
+def test_nobody_else_enters_the_folder_of_our_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    for _ in range(2):
+        folder = Path(cluster._private_folder()).parent
+        assert (folder.parent, folder.stat().st_mode & 0o777) == (tmp_path, 0o700)
+        folder.chmod(0o755)
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="not a folder of yours"):
+        cluster._private_folder()
 
 
 V1_UNLIMITED = 9223372036854771712

@@ -98,7 +98,9 @@ def test_it_becomes_rays_own_command(monkeypatch: pytest.MonkeyPatch, capsys: py
         main(["--address", "http://127.0.0.1:8265", "--submission-id", "first", "--no-wait", "--", *job])
     options = became[-1][len(ray) : became[-1].index("--")]
     assert options[:5] == ["--address", "http://127.0.0.1:8265", "--submission-id", "first", "--no-wait"]
-    assert json.loads(options[-1]) == {
+    assert options[-2] == "--runtime-env"
+    assert not any("s3cret" in word for word in became[-1]), "everybody may read the words of a command"
+    assert json.loads(Path(options[-1]).read_bytes()) == {
         "env_vars": {"AIL_DATA_DIR": "s3://bucket/data", "MLFLOW_TRACKING_PASSWORD": "s3cret"}
     }
     printed = capsys.readouterr().out

@@ -9,7 +9,8 @@ import pytest
 from made_sweep import AIL, CONTROL, MadeSweep, rows
 from upath import UPath
 
-from ail_ray.files import write_json
+from ail_ray.commands import report
+from ail_ray.files import read_json, write_json
 from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.reporting import sentences
 from ail_ray.reporting.findings import findings
@@ -240,3 +241,20 @@ def test_a_sweep_over_any_field_can_be_told(tmp_path: Path) -> None:
     page = sweep_page(sweep.out)
     assert page["trials"][0].rounds == 2
     assert (page["asked"]["Epochs"], page["asked"]["Crop"]) == ("1, 2", "41, 48")
+
+
+@pytest.mark.parametrize("address", ["http://host/runs/0", "sftp://u:s3cret@host/runs/0"])
+def test_a_run_is_not_looked_for_wherever_a_file_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    sweep = MadeSweep(tmp_path)
+    sweep.trial(29.0, 30.0)
+    written = read_json(sweep.out / "sweep.json")
+    written["trials"][0]["directory"] = address
+    write_json(sweep.out / "sweep.json", written)
+    with pytest.raises(SystemExit) as left:
+        report.main(["--out", str(sweep.out)])
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "neither a folder nor the address of an object store" in said
+    assert "s3cret" not in said

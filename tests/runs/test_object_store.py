@@ -129,7 +129,7 @@ def test_a_store_without_conditional_writes_is_named(bucket: UPath, monkeypatch:
     monkeypatch.setattr(S3FileSystem, "_pipe_file", careless)
     S3FileSystem.clear_instance_cache()
     (line,) = unwritable(as_path("s3://ail/storage"))
-    assert line.startswith("s3://ail/storage: this store replaces files that it was told not to")
+    assert line.startswith("s3://ail/storage: this store replaces files that it must not")
 
 
 def _arrays(path: str) -> bytes:

@@ -21,9 +21,11 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 from upath import UPath
 
+from ail_ray.addresses import without_password
+from ail_ray.errors import ConfigError
 from ail_ray.files import write_bytes, write_record
 from ail_ray.imaging.panels import as_png
-from ail_ray.learning.config import ConfigError, RunConfig
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.records import Row, Rows, Spread
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.directory import RunDirectory
@@ -36,7 +38,6 @@ from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep_file import Facts, Ledger, Summary
 from ail_ray.sweeps.sweep_job import SweepJob
 from ail_ray.tracking import sender
-from ail_ray.tracking.connection import without_password
 from ail_ray.tracking.descriptions import datasets, sweep_note, sweep_params, sweep_title
 from ail_ray.tracking.listener import InMLflow, MLflow
 from ail_ray.tracking.mirror import Tracker, metrics_of
