@@ -26,6 +26,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import heads
 import numpy as np
+import storage_faults
 from mlflow import MlflowClient
 from tiny_files import TinyFiles, as_options, make_tiny_files
 from upath import UPath
@@ -414,6 +415,11 @@ CASES: dict[str, tuple[Callable[[Case], None], bool]] = {  # what is done, and w
     "disk full at a checkpoint": (disk_full, False),
     "SIGTERM, without Ray": (terminated, True),
     "two at once, without Ray": (two_at_once, True),
+    "disk full, wherever it writes": (storage_faults.disk_full_everywhere, True),
+    "disk read-only in mid-run": (storage_faults.read_only, True),
+    "results deleted in mid-run": (storage_faults.folder_deleted, True),
+    "stopped, overtaken, continued": (storage_faults.stopped_and_overtaken, True),
+    "two first sweeps, 20 times": (storage_faults.two_first_sweeps, True),
     "elastic 1..3, node lost and added": (elastic, False),
 }
 

@@ -1,0 +1,162 @@
+"""What a disk, and whoever else uses it, may do to a run in one process; cases of `make faults`."""
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mlflow import MlflowClient
+
+if TYPE_CHECKING:
+    from faults import Case
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))
+from made_run import slept
+
+STEPS = 12  # sizes of the disk that is too small
+POINTS = 200  # at which a job is held up
+FIRST = 20  # times that two sweeps begin at once
+
+
+@contextlib.contextmanager
+def disk(folder: Path, size: int) -> Iterator[None]:
+    """A disk of so many bytes; this program has its mounts for itself."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        kept = folder.with_name("kept")
+        shutil.copytree(folder, kept)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        folder.rmdir()
+        kept.rename(folder)
+
+
+def remount(folder: Path, options: str) -> None:
+    """Change a disk under whoever uses it."""
+    deadline = time.monotonic() + 60
+    while subprocess.run(
+        ["mount", "-o", f"remount,{options}", str(folder)], check=False, stderr=subprocess.DEVNULL
+    ).returncode:
+        assert time.monotonic() < deadline, f"{folder}: always busy"  # while a file there is being written
+
+
+def said(case: "Case", words: str, since: int) -> int:
+    """Make sure that the command ended with words for people; how long its log is."""
+    log = (case.folder / "log").read_text()
+    assert words in log[since:], log[since:]
+    assert "Traceback" not in log[since:], log[since:]
+    return len(log)
+
+
+def disk_full_everywhere(case: "Case") -> None:
+    """A disk that is too small by ever less; whatever is written then is what finds no room."""
+    out, seen = case.folder / "out", 0
+    case.folder.mkdir()
+    with disk(out, 2**30):
+        case.finish(case.start())
+        needed = sum(path.stat().st_blocks * 512 for path in out.rglob("*")) + 4096 * sum(1 for _ in out.rglob("*"))
+    shutil.rmtree(out)
+    (case.folder / "mlflow.db").unlink()
+    with disk(out, 4096):
+        for step in range(STEPS):
+            remount(out, f"size={(1 + needed * step // STEPS) // 4096 * 4096 + 4096}")
+            process = case.start()
+            case.note(process.pid)
+            case.until(lambda process=process: process.poll() is not None)
+            if process.returncode == 0:
+                break
+            assert process.returncode in (1, 2), case.log()
+            seen = said(case, "No space left on device", seen)
+        remount(out, f"size={2**30}")
+        case.finish(case.start())
+
+
+def read_only(case: "Case") -> None:
+    """In the middle of a round the disk lets nobody write any more, as it does after an error."""
+    case.points = {"slow": 0.2}
+    out = case.folder / "out"
+    case.folder.mkdir()
+    with disk(out, 2**30):
+        process = case.start()
+        case.until(lambda: case.place()[0] >= 1 or process.poll() is not None)
+        remount(out, "ro")
+        case.note(process.pid)
+        case.until(lambda: process.poll() is not None)
+        assert process.returncode in (1, 2), case.log()
+        said(case, "Read-only file system", 0)
+        remount(out, "rw")
+        again = case.start()
+        case.until(lambda: case.recovered(lambda: again.poll() is not None))
+        case.finish(again)
+
+
+def folder_deleted(case: "Case") -> None:
+    """Somebody deletes the results of a sweep that is running."""
+    case.points = {"slow": 0.2}
+    process = case.start()
+    case.until(lambda: case.place()[0] >= 1 or process.poll() is not None)
+    case.note(process.pid)
+    shutil.rmtree(case.folder / "out", ignore_errors=True)
+    case.until(lambda: process.poll() is not None)
+    assert process.returncode in (1, 2), case.log()
+    said(case, "", 0)
+    case.points = {}
+    shutil.rmtree(case.folder / "out", ignore_errors=True)  # what it wrote since
+    case.finish(case.start())
+
+
+def stopped_and_overtaken(case: "Case") -> None:
+    """Jobs that sleep (SIGSTOP) until another has done their work, then wake up; then 200 points of a commit."""
+    case.points = {"slow": 0.1}
+    for seed in range(3):
+        shutil.rmtree(case.folder, ignore_errors=True)
+        first = case.start()
+        case.until(lambda first=first: case.place()[0] >= 0 or first.poll() is not None)
+        time.sleep(np.random.default_rng(seed).uniform(0, 1.5))
+        case.kill(first.pid, signal.SIGSTOP)
+        try:  # its lease is not renewed, which is noticed after 45 seconds
+            case.finish(case.start())
+            whole = case.digest()
+        finally:
+            first.send_signal(signal.SIGCONT)
+        case.finish(first)
+        assert case.digest() == whole, "the first one spoiled what the second one did"
+    with tempfile.TemporaryDirectory() as name:
+        done = 0
+        for kind in ("epoch", "round"):
+            for later in (0, 1, 5):
+                lines = slept(Path(name) / f"{kind}-{later}", kind, later, 0)
+                count = -(-POINTS // 6)
+                for point in np.random.default_rng(later).choice(lines, min(count, lines), replace=False):
+                    slept(Path(name) / f"{kind}-{later}-{point}", kind, later, int(point) + 1)
+                    done += 1
+        assert done >= POINTS, done
+
+
+def two_first_sweeps(case: "Case") -> None:
+    """Twenty times two sweeps that differ begin at once where nothing is: one database, a parent run for each."""
+    for _ in range(FIRST):
+        shutil.rmtree(case.folder, ignore_errors=True)
+        case.options = {}
+        one = case.start()
+        case.options = {"lam": (0.07,)}
+        other = case.start()
+        case.finish(one)
+        case.finish(other)
+        case.note(one.pid)
+        client = MlflowClient(f"sqlite:///{case.folder / 'mlflow.db'}")
+        (experiment,) = [each for each in client.search_experiments() if each.name == "ail_ray"]
+        runs = client.search_runs([experiment.experiment_id], "tags.`ail.run` = 'parent'")
+        assert [run.info.status for run in runs] == ["FINISHED"] * 2, case.log()
+    shutil.rmtree(case.folder)  # of the last only the usual run is to be compared
+    case.options = {}
+    case.finish(case.start())
