@@ -135,8 +135,8 @@ def _start(**options: Any) -> None:
     if (limit := memory()) < whole_memory():
         own |= {"_memory": int(0.7 * limit), "object_store_memory": int(0.3 * limit)}  # Ray's own shares
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")  # trials are several processes each
-    with suppress(OSError):  # no home; below it Ray would let everybody read its token
-        os.makedirs(os.path.expanduser("~/.ray"), mode=0o700, exist_ok=True)
+    with suppress(OSError):  # it is there, or there is no home; Ray would let everybody read its token in it
+        os.mkdir(os.path.expanduser("~/.ray"), mode=0o700)
     _init(
         address="local",
         _temp_dir=_private_folder(),

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -118,18 +119,20 @@ def stopped_and_overtaken(case: "Case") -> None:
     """Jobs that sleep (SIGSTOP) until another has done their work, then wake up; then 200 points of a commit."""
     case.points = {"slow": 0.1}
     for seed in range(3):
-        shutil.rmtree(case.folder, ignore_errors=True)
-        first = case.start()
-        case.until(lambda first=first: case.place()[0] >= 0 or first.poll() is not None)
+        both = replace(case, folder=case.folder / str(seed), hits=case.hits)
+        first = both.start(MLFLOW_TRACKING_URI=f"sqlite:///{both.folder / 'first.db'}")  # it may stop with it locked
+        both.until(lambda both=both, first=first: both.place()[0] >= 0 or first.poll() is not None)
         time.sleep(np.random.default_rng(seed).uniform(0, 1.5))
-        case.kill(first.pid, signal.SIGSTOP)
+        both.kill(first.pid, signal.SIGSTOP)
         try:  # its lease is not renewed, which is noticed after 45 seconds
-            case.finish(case.start())
-            whole = case.digest()
+            both.finish(both.start())
+            whole = both.digest()
         finally:
             first.send_signal(signal.SIGCONT)
-        case.finish(first)
-        assert case.digest() == whole, "the first one spoiled what the second one did"
+        both.finish(first)
+        assert both.digest() == whole, "the first one spoiled what the second one did"
+    case.points = {}
+    case.finish(case.start())  # the usual run, to be compared
     with tempfile.TemporaryDirectory() as name:
         done = 0
         for kind in ("epoch", "round"):
@@ -144,19 +147,16 @@ def stopped_and_overtaken(case: "Case") -> None:
 
 def two_first_sweeps(case: "Case") -> None:
     """Twenty times two sweeps that differ begin at once where nothing is: one database, a parent run for each."""
-    for _ in range(FIRST):
-        shutil.rmtree(case.folder, ignore_errors=True)
-        case.options = {}
-        one = case.start()
-        case.options = {"lam": (0.07,)}
-        other = case.start()
-        case.finish(one)
-        case.finish(other)
+    for number in range(FIRST):
+        both = replace(case, folder=case.folder / str(number), hits=[])
+        one = both.start()
+        both.options = {"lam": (0.07,)}
+        other = both.start()
+        both.finish(one)
+        both.finish(other)
         case.note(one.pid)
-        client = MlflowClient(f"sqlite:///{case.folder / 'mlflow.db'}")
+        client = MlflowClient(f"sqlite:///{both.folder / 'mlflow.db'}")
         (experiment,) = [each for each in client.search_experiments() if each.name == "ail_ray"]
         runs = client.search_runs([experiment.experiment_id], "tags.`ail.run` = 'parent'")
-        assert [run.info.status for run in runs] == ["FINISHED"] * 2, case.log()
-    shutil.rmtree(case.folder)  # of the last only the usual run is to be compared
-    case.options = {}
-    case.finish(case.start())
+        assert [run.info.status for run in runs] == ["FINISHED"] * 2, both.log()
+    case.finish(case.start())  # the usual run, to be compared

@@ -320,9 +320,9 @@ def test_a_server_that_never_answers_costs_a_sweep_no_more_than_its_patience(
             answers.wait()
             return super().mirror(*arguments)
 
-    def begin(kind: type[Tracker]) -> tuple[InMLflow, Monitor]:
+    def begin(kind: type[Tracker], patience: float) -> tuple[InMLflow, Monitor]:
         tracker = kind(f"sqlite:///{tmp_path / 'mlflow.db'}", sweep="s", name="n", note="", params={})
-        in_mlflow = InMLflow(tracker, Sender(patience=0.5), Facts(), said.append)
+        in_mlflow = InMLflow(tracker, Sender(patience), Facts(), said.append)
         ledger = Ledger(UPath(tmp_path / "s.json"), name="n", command="", config={}, asked=1)
         return in_mlflow, Monitor(in_mlflow, ledger, lambda line: None, {})
 
@@ -334,7 +334,7 @@ def test_a_server_that_never_answers_costs_a_sweep_no_more_than_its_patience(
 
     said, plan = list[str](), make_plan(tmp_path)
     plan.open(RunDirectory(plan.directory), Placement())
-    in_mlflow, monitor = begin(Silent)
+    in_mlflow, monitor = begin(Silent, 0.5)
     monitor.started(plan)
     for t in range(3):
         commit(RunDirectory(plan.directory), t)
@@ -344,7 +344,7 @@ def test_a_server_that_never_answers_costs_a_sweep_no_more_than_its_patience(
     assert end(in_mlflow, monitor) is None
     assert time.monotonic() - began < 5, "and not the twenty seconds of a request"
     assert said == ["MLflow did not take all of the sweep in time; the same command sends it when MLflow is back"]
-    in_mlflow, monitor = begin(Tracker)
+    in_mlflow, monitor = begin(Tracker, 30)
     monitor.started(plan)
     monitor.ended(plan, None)
     run_id = end(in_mlflow, monitor)
