@@ -1,10 +1,13 @@
 """How fast the parts of a run are in one process: a step, an epoch, the closed form, an enlargement."""
 
 import copy
+import os
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -13,7 +16,7 @@ import torch
 from ail_ray.benchmarks.released import released_step
 from ail_ray.benchmarks.timing import Figure, in_turns, ratio
 from ail_ray.delivery.onnx import INPUT, to_onnx
-from ail_ray.files import as_path
+from ail_ray.files import as_path, write_bytes, write_tensors
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
@@ -23,8 +26,10 @@ from ail_ray.learning.inference import error_map, super_resolve
 from ail_ray.learning.networks import build_model
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.presets import demo
+from ail_ray.learning.records import EpochLog
 from ail_ray.learning.theta import TrainState, train_epoch, weighted_loss
 from ail_ray.machine import cores
+from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.preparation import build_data, plan_data
 
 CPU = torch.device("cpu")
@@ -121,6 +126,45 @@ def update_vs_copy(repeats: int = 15, *, pixels: int = 20_000_000) -> Figure:
         [lambda: next_importance("eq7", importance, error, lam=0.15), lambda: np.copyto(target, source)], repeats
     )
     return ratio(pairs, unit="pixels", amount=pixels)
+
+
+def commit(repeats: int = 31) -> Figure:
+    """An epoch's commit of a VDSR-f13 with Adam, as a run makes it, where you stand; in milliseconds, medians.
+
+    Besides: the two files that it consists of written so that they last, but by whoever comes; the same written
+    plainly; and the flushing of a folder alone.
+    """
+    config = RunConfig(optimizer="adam", teacher="none")
+    state = TrainState(config.student(), config)
+    state.student(torch.rand(1, 1, 8, 8)).square().sum().backward()
+    state.optimizer.step()
+    arrays, epochs = state.tensors(), iter(range(repeats + 1))
+    with tempfile.TemporaryDirectory(dir=".", prefix=".commit-") as folder:
+        directory = RunDirectory(as_path(folder) / "run", holder="benchmark")
+        directory.create(config, corpus="", precision="fp32", threads=1, workers=1)
+        place = as_path(folder) / "state.safetensors"
+
+        def epoch() -> None:
+            log = EpochLog(round=0, epoch=next(epochs), loss=1.0, squared_error=1.0, crops=1, seconds=1.0)
+            directory.commit_epoch(log, arrays)
+
+        def lasting() -> None:
+            write_tensors(place, arrays)
+            write_bytes(as_path(folder) / "manifest.json", bytes(10_000))
+
+        def plain() -> None:
+            (Path(folder) / "plain").write_bytes(place.read_bytes())
+            (Path(folder) / "plain.json").write_bytes(bytes(10_000))
+
+        def flush() -> None:
+            handle = os.open(folder, os.O_RDONLY)
+            os.fsync(handle)
+            os.close(handle)
+
+        found = list(zip(*in_turns([epoch, lasting, plain, flush], repeats), strict=True))
+    whole, lasts, plainly, flushed = (1000 * statistics.median(seconds) for seconds in found)
+    return {"ratio": whole, "lowest": 1000 * min(found[0]), "highest": 1000 * max(found[0]),
+            "lasting_ms": lasts, "plain_ms": plainly, "folder_flush_ms": flushed}  # fmt: skip
 
 
 def inference(repeats: int = 9, *, height: int = 720, width: int = 1280, threads: int = 2) -> Figure:

@@ -1,4 +1,4 @@
-"""How fast this machine is and how much of it we use: nine figures, each compared with something measured beside it."""
+"""How fast this machine is and how much of it we use: ten figures, each compared with something measured beside it."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ail_ray.benchmarks.kernels import epoch_vs_bare, inference, step_vs_reference, update_vs_copy
+from ail_ray.benchmarks.kernels import commit, epoch_vs_bare, inference, step_vs_reference, update_vs_copy
 from ail_ray.benchmarks.timing import Figure
 from ail_ray.benchmarks.whole_runs import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
 
@@ -36,6 +36,9 @@ BENCHMARKS = {
     ),
     "epoch_vs_bare": Benchmark(
         measure=epoch_vs_bare, target=0.95, compares="an epoch, against a bare loop over one batch"
+    ),
+    "commit": Benchmark(
+        measure=commit, target=50, at_most=True, compares="milliseconds of an epoch's commit, which lasts and is fenced"
     ),
     "two_workers": Benchmark(measure=two_workers, target=0.95, compares="two workers, against two separate processes"),
     "bytes_per_pixel": Benchmark(
