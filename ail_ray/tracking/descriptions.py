@@ -1,12 +1,14 @@
 """What MLflow tells people about a sweep and its trials: names, the question, a few parameters, the data."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from ail_ray.errors import printable
 from ail_ray.learning.config import PARAMETERS, Plain, RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs.preparation import EvaluationFile, Prepared
@@ -19,18 +21,19 @@ SYMBOLS = {"rho": "ρ", "lam": "λ"}
 def sweep_title(name: str, sweep: SweepConfig) -> str:
     """A sweep as a person would name it: `demo: vdsr ×2, λ 0.1 0.15, rule eq7 uniform`."""
     what = [_task(sweep), *_searched(sweep, " ", 60)]
-    return f"{name}: {', '.join(what)}"
+    return printable(f"{name}: {', '.join(what)}")
 
 
 def sweep_note(sweep: SweepConfig, command: str) -> str:
     """The question that a sweep asks, how it is answered, and the command that asks it again, as Markdown."""
-    task, searched, c = _task(sweep), ", ".join(_searched(sweep, " or ", 300)), sweep.base
+    task, searched, c = _task(sweep), _text(", ".join(_searched(sweep, " or ", 300))), sweep.base
     question = f"What makes the best {task}: {searched}?" if searched else f"How good does this {task} become?"
     lines = [
         f"**Question.** {question}",
-        f"**Command.** `{clipped(command, 2000)}`",
-        f"**Protocol.** Trained on {_listed(c.train)}; rounds 0 to {c.rounds}; epochs a round: {c.epochs}; "
-        f"compared on {_listed(c.validation) or 'nothing'}; only recorded: {_listed(c.test) or 'nothing'}.",
+        f"**Command.** {_code(clipped(command, 2000))}",
+        f"**Protocol.** Trained on {_text(_listed(c.train))}; rounds 0 to {c.rounds}; epochs a round: {c.epochs}; "
+        f"compared on {_text(_listed(c.validation)) or 'nothing'}; "
+        f"only recorded: {_text(_listed(c.test)) or 'nothing'}.",
     ]
     if "uniform" in sweep.axes.get("rule", (c.rule,)):
         lines.append("**Control.** `w=1` is the same training and budget without importance.")
@@ -39,7 +42,7 @@ def sweep_note(sweep: SweepConfig, command: str) -> str:
 
 def trial_note(name: str, run: str, note: str) -> str:
     """The note of the sweep, and in it which of its trials this is and where it is kept."""
-    return f"{note}\n\n**Trial.** {name}; run directory `runs/{run}`."
+    return f"{note}\n\n**Trial.** {_text(name)}; run directory `runs/{run}`."
 
 
 def sweep_params(sweep: SweepConfig) -> Plain:
@@ -112,6 +115,18 @@ def clipped(text: str, longest: int) -> str:
         return text
     kept = longest - 40
     return f"{text[:kept]}… and {len(text) - kept} characters more"
+
+
+def _text(words: str) -> str:
+    """Words that come from outside as Markdown that shows them and does nothing else."""
+    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", printable(words))
+
+
+def _code(words: str) -> str:
+    """The same as a piece of code."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", words)), default=0))
+    space = " " * (len(fence) > 1)
+    return f"{fence}{space}{printable(words)}{space}{fence}"
 
 
 def _searched(sweep: SweepConfig, between: str, longest: int) -> list[str]:
