@@ -419,6 +419,7 @@ CASES: dict[str, tuple[Callable[[Case], None], bool]] = {  # what is done, and w
     "disk read-only in mid-run": (storage_faults.read_only, True),
     "results deleted in mid-run": (storage_faults.folder_deleted, True),
     "stopped, overtaken, continued": (storage_faults.stopped_and_overtaken, True),
+    "held up in a commit to S3": (storage_faults.stopped_in_a_bucket, True),
     "two first sweeps, 20 times": (storage_faults.two_first_sweeps, True),
     "elastic 1..3, node lost and added": (elastic, False),
 }

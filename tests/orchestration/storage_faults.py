@@ -1,6 +1,7 @@
 """What a disk, and whoever else uses it, may do to a run in one process; cases of `make faults`."""
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from mlflow import MlflowClient
+from moto.server import ThreadedMotoServer
+from upath import UPath
 
 if TYPE_CHECKING:
     from faults import Case
@@ -116,7 +119,7 @@ def folder_deleted(case: "Case") -> None:
 
 
 def stopped_and_overtaken(case: "Case") -> None:
-    """Jobs that sleep (SIGSTOP) until another has done their work, then wake up; then 200 points of a commit."""
+    """Jobs that sleep (SIGSTOP) until another has done their work, then wake up; then 200 points of a commit to a disk."""
     case.points = {"slow": 0.1}
     for seed in range(3):
         both = replace(case, folder=case.folder / str(seed), hits=case.hits)
@@ -134,15 +137,39 @@ def stopped_and_overtaken(case: "Case") -> None:
     case.points = {}
     case.finish(case.start())  # the usual run, to be compared
     with tempfile.TemporaryDirectory() as name:
-        done = 0
-        for kind in ("epoch", "round"):
-            for later in (0, 1, 5):
-                lines = slept(Path(name) / f"{kind}-{later}", kind, later, 0)
-                count = -(-POINTS // 6)
-                for point in np.random.default_rng(later).choice(lines, min(count, lines), replace=False):
-                    slept(Path(name) / f"{kind}-{later}-{point}", kind, later, int(point) + 1)
-                    done += 1
-        assert done >= POINTS, done
+        assert sleepers(UPath(name)) >= POINTS
+
+
+def stopped_in_a_bucket(case: "Case") -> None:
+    """The same 200 points of a commit to S3."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ |= keys | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+    try:
+        bucket = UPath("s3://ail")
+        bucket.mkdir()
+        assert sleepers(bucket) >= POINTS
+    finally:
+        server.stop()
+        for name in (*keys, "AWS_ENDPOINT_URL"):
+            del os.environ[name]
+    process = case.start()
+    case.note(process.pid)
+    case.finish(process)  # the usual run, to be compared
+
+
+def sleepers(place: UPath) -> int:
+    """Hold a job up at seeded points of its commits until another has overtaken it; returns how many points."""
+    done = 0
+    for kind in ("epoch", "round"):
+        for later in (0, 1, 5):
+            lines = slept(place / f"{kind}-{later}", kind, later, 0)
+            for point in np.random.default_rng(later).choice(lines, min(-(-POINTS // 6), lines), replace=False):
+                slept(place / f"{kind}-{later}-{point}", kind, later, int(point) + 1)
+                done += 1
+    return done
 
 
 def two_first_sweeps(case: "Case") -> None:

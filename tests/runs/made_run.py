@@ -12,7 +12,7 @@ from tiny_files import newest_manifest
 from upath import UPath
 
 from ail_ray import files
-from ail_ray.files import WriteError, write_tensors
+from ail_ray.files import WriteError, as_path, write_tensors
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.networks import VDSR
 from ail_ray.learning.records import EpochLog, Measured, Row, Spread
@@ -63,7 +63,7 @@ def names(folder: UPath) -> list[str]:
 RESOLVED: dict[str, Any] = {"corpus": "c", "precision": "fp64", "threads": 1, "workers": 2}
 
 
-def slept(folder: Path, kind: str, later: int, point: int) -> int:
+def slept(folder: Path | UPath, kind: str, later: int, point: int) -> int:
     """Hold a job up in the middle of a commit, until another one has taken the run over; the winner loses nothing.
 
     Args:
@@ -74,7 +74,8 @@ def slept(folder: Path, kind: str, later: int, point: int) -> int:
     Returns:
         How many lines of our code the commit has.
     """
-    sleeper, winner = (RunDirectory(UPath(folder), name) for name in ("sleeper", "winner"))
+    path = as_path(folder)
+    sleeper, winner = (RunDirectory(path, name) for name in ("sleeper", "winner"))
     sleeper.create(CONFIG, **RESOLVED)
     whole_round(sleeper, 0)
     write_tensors(sleeper.importance_path(1, 0), {"importance": np.full(9, 0.1, np.float16)})
@@ -93,7 +94,7 @@ def slept(folder: Path, kind: str, later: int, point: int) -> int:
             winner.commit_round(measured(1, 31.0), SECONDS, {}, state(11))
         for t in range(2, 2 + later):
             whole_round(winner, t)
-        before.update(_files(folder))
+        before.update(_files(path))
 
     def commit() -> None:
         if kind == "epoch":
@@ -107,7 +108,7 @@ def slept(folder: Path, kind: str, later: int, point: int) -> int:
     except (LeaseLostError, WriteError):  # or the winner has swept up what was written half
         refused = True
     if point:
-        after = _files(folder)
+        after = _files(path)
         assert {name for name in before if after.get(name) != before[name]} == set(), f"before line {point}"
         assert refused or winner.record(1).psnr == 29.0 or kind == "epoch", "what it committed it committed in time"
         assert winner.mend(shards=1) == []
@@ -115,9 +116,9 @@ def slept(folder: Path, kind: str, later: int, point: int) -> int:
     return lines
 
 
-def _files(folder: Path) -> dict[str, bytes]:
+def _files(folder: UPath) -> dict[str, bytes]:
     """What a winner must not lose: all but manifests that are not the newest, and what is written half."""
-    newest = newest_manifest(UPath(folder)).name
+    newest = newest_manifest(folder).name
     paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".tmp")
     return {str(p): p.read_bytes() for p in paths if p.parent.name != "manifests" or p.name == newest}
 

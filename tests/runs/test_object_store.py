@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
-from made_run import CONFIG, RESOLVED, log, state, whole_round
+from made_run import CONFIG, RESOLVED, log, slept, state, whole_round
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 from upath import UPath
@@ -105,6 +106,15 @@ def test_a_bucket_takes_a_commit_from_one_job_only(bucket: UPath, monkeypatch: p
     assert len(refused) == 1
     assert winner.manifest() == before
     assert [found.round for found in RunDirectory(path).follow()] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["epoch", "round"])
+def test_a_job_that_slept_at_any_point_of_a_commit_leaves_the_winner_as_it_is_there_too(
+    bucket: UPath, kind: str
+) -> None:
+    lines = slept(UPath("s3://ail/storage/whole"), kind, 1, 0)
+    for point in np.random.default_rng(0).choice(lines, 2, replace=False):
+        slept(UPath(f"s3://ail/storage/{point}"), kind, 1, int(point) + 1)
 
 
 def test_what_another_process_writes_is_seen_at_once(bucket: UPath) -> None:
