@@ -119,7 +119,7 @@ def folder_deleted(case: "Case") -> None:
 
 
 def stopped_and_overtaken(case: "Case") -> None:
-    """Jobs that sleep (SIGSTOP) until another has done their work, then wake up; then 200 points of a commit to a disk."""
+    """Jobs that sleep (SIGSTOP) until another has done all, then wake up; then 200 points of a commit."""
     case.points = {"slow": 0.1}
     for seed in range(3):
         both = replace(case, folder=case.folder / str(seed), hits=case.hits)
