@@ -9,6 +9,8 @@ r"""List the runs on a storage path, look at one of them, or remove those that n
     # what could be removed; with --yes it is removed
     ail runs --storage s3://bucket/ail --prune \
         --older 30 --failed
+
+Exit codes: 0 when it was listed, shown or removed, 2 when the command was refused.
 """
 
 from dataclasses import dataclass
