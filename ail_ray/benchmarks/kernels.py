@@ -143,6 +143,8 @@ def commit(repeats: int = 31) -> Figure:
         directory = RunDirectory(as_path(folder) / "run", holder="benchmark")
         directory.create(config, corpus="", precision="fp32", threads=1, workers=1)
         place = as_path(folder) / "state.safetensors"
+        write_tensors(place, arrays)
+        content, (manifest,) = place.read_bytes(), [p.read_bytes() for p in (directory.path / "manifests").iterdir()]
 
         def epoch() -> None:
             log = EpochLog(round=0, epoch=next(epochs), loss=1.0, squared_error=1.0, crops=1, seconds=1.0)
@@ -150,11 +152,11 @@ def commit(repeats: int = 31) -> Figure:
 
         def lasting() -> None:
             write_tensors(place, arrays)
-            write_bytes(as_path(folder) / "manifest.json", bytes(10_000))
+            write_bytes(as_path(folder) / "manifest.json", manifest)
 
         def plain() -> None:
-            (Path(folder) / "plain").write_bytes(place.read_bytes())
-            (Path(folder) / "plain.json").write_bytes(bytes(10_000))
+            (Path(folder) / "plain").write_bytes(content)
+            (Path(folder) / "plain.json").write_bytes(manifest)
 
         def flush() -> None:
             handle = os.open(folder, os.O_RDONLY)

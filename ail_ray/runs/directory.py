@@ -51,7 +51,7 @@ from ail_ray.runs.lease import LeaseLostError
 from ail_ray.runs.manifests import FORMAT, NUMBER, Manifests
 from ail_ray.runs.records import Death, Manifest, Place, RoundRecord
 
-RESULT = "student.safetensors"
+STUDENT = "student.safetensors"  # of the result
 PASSING = ("places", "epochs", "ends", "record", "holder", "failure")
 """Fields of the manifest that a finished run has no use for."""
 
@@ -95,12 +95,10 @@ class RunDirectory:
             else:
                 rounds = max(there.config.rounds, config.rounds)
                 references = there.references or resolved.get("references", {})  # older runs have none
-                manifest = replace(there, config=replace(there.config, rounds=rounds), references=references)
-                manifest = replace(manifest, failure=None)  # a new attempt begins
-                ours = (
-                    self.holder in (None, there.holder) or there.last_round >= rounds
-                )  # nobody works on that any more
-                if ours and manifest == there:
+                config = replace(there.config, rounds=rounds)
+                manifest = replace(there, config=config, references=references, failure=None)  # a new attempt begins
+                free = self.holder in (None, there.holder) or there.last_round >= rounds  # nobody else works on it
+                if free and manifest == there:
                     return there
             with suppress(LeaseLostError):  # a job that is overtaken just now had one more commit in hand
                 return self.manifests.write(manifest, number + 1)
@@ -222,7 +220,7 @@ class RunDirectory:
 
     def finalise(self) -> UPath:
         """Write the result, the last round's student and the resolved configuration; safe to repeat."""
-        manifest, result = self.manifest(), self.path / RESULT
+        manifest, result = self.manifest(), self.path / STUDENT
         student = self.student_path(manifest.last_round).read_bytes()
         if not (result.exists() and result.read_bytes() == student):
             (self.path / "student.onnx").unlink(missing_ok=True)  # that of fewer rounds

@@ -17,7 +17,7 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.records import Measured, Rows
 from ail_ray.learning.weights import load_model
-from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.directory import STUDENT, RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
 from ail_ray.runs.lease import Lease
 from ail_ray.runs.placement import Placement
@@ -127,7 +127,7 @@ def complete_with_onnx(directory: RunDirectory) -> None:
         if not path.exists():
             from ail_ray.delivery.onnx import to_onnx
 
-            write_bytes(path, to_onnx(load_model(directory.path / "student.safetensors")))
+            write_bytes(path, to_onnx(load_model(directory.path / STUDENT)))
     except Exception as error:  # whatever torch's exporter or a full disk raises
         heed_stop()
         with suppress(Exception):  # of the same disk

@@ -17,7 +17,7 @@ from ail_ray.learning.config import PARAMETERS, RunConfig, Value, parameters
 from ail_ray.learning.importance import READABLE
 from ail_ray.learning.networks import multiply_accumulates, parameter_count
 from ail_ray.learning.records import Rows
-from ail_ray.runs.directory import RESULT, RunDirectory
+from ail_ray.runs.directory import STUDENT, RunDirectory
 from ail_ray.runs.lease import Lease
 from ail_ray.runs.records import Manifest, RoundRecord
 from ail_ray.runs.references import BICUBIC, as_reference
@@ -49,7 +49,7 @@ class Trial(Rows):
     reason: str = ""  # why it failed, or cannot be read
     worker: str = ""  # process and machine that works on it
     cost: Cost | None = None
-    weights: str | None = None  # path of the student after the last round
+    weights: str | None = None  # path of the student after the last round; None where only records are
     below_bicubic: bool = False
     dead: tuple[str, ...] = ()  # layers that put nothing out after the last round
     draws: int = 0  # students that died before this one
@@ -156,7 +156,7 @@ def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord
         damage = str(error)
     last, failure = records[-1] if records else None, directory.failure() or ""
     finished = len(records) > asked
-    result = path / RESULT  # not there yet in a run that was stopped before it was written; nor in records alone
+    result = path / STUDENT  # not there yet in a run that was stopped before it was written; nor in records alone
     if not finished or manifest.last_round > asked or not result.exists():
         result = directory.student_path(len(records) - 1)
     over: State = "finished" if finished else "unreadable" if damage else "failed" if failure else "stopped"

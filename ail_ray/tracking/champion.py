@@ -32,12 +32,13 @@ from ail_ray.learning.inference import evaluate
 from ail_ray.learning.networks import Network
 from ail_ray.learning.records import Row, mean_psnr
 from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.runs.directory import STUDENT
 from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.sweep_job import tracking_uri
 from ail_ray.tracking.connection import database_of, folder_of, unusable
 from ail_ray.tracking.descriptions import some
 
-ALIAS, FOLDER, WEIGHTS = "champion", "model", "student.safetensors"
+ALIAS, FOLDER = "champion", "model"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
 EXAMPLE = 16  # pixels
 BESIDE = 3600.0  # seconds since its registration in which a version's sweep may still be crowning it
@@ -146,9 +147,9 @@ def _rival(client: MlflowClient, name: str, images: str, psnr: float) -> ModelVe
     Of two such sweeps each looks when its own version is registered and has the title: whoever looks last sees both.
     Older ones stay as they are: somebody may have taken the title from them.
     """
-    since = 1000 * (time.time() - BESIDE)
+    since, apart = 1000 * (time.time() - BESIDE), 1e-4  # of what the tag says, in dB, which has four places
     found = [v for v in client.search_model_versions(f"name = '{name}'") if v.tags.get(IMAGES) == images]
-    better = [v for v in found if v.creation_timestamp > since and float(v.tags.get(PSNR, 0)) > psnr + 1e-4]
+    better = [v for v in found if v.creation_timestamp > since and float(v.tags.get(PSNR, 0)) > psnr + apart]
     return max((v for v in better if _has_weights(client, v)), key=lambda v: float(v.tags[PSNR]), default=None)
 
 
@@ -161,7 +162,7 @@ def _has_weights(client: MlflowClient, version: ModelVersion) -> bool:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # its run was removed for good
             return False
         raise
-    return any(Path(file.path).name == WEIGHTS for file in files)
+    return any(Path(file.path).name == STUDENT for file in files)
 
 
 def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -182,7 +183,7 @@ def _registered_model(client: MlflowClient, name: str) -> RegisteredModel | None
 def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
     uri = client.tracking_uri
     place = folder_of(uri, client.get_run(str(held.run_id)).info.artifact_uri)
-    return as_path(download_artifacts(f"{place}/{FOLDER}/{WEIGHTS}", dst_path=folder, tracking_uri=uri))
+    return as_path(download_artifacts(f"{place}/{FOLDER}/{STUDENT}", dst_path=folder, tracking_uri=uri))
 
 
 def _psnr(rows: Sequence[Row], scale: int) -> float:
@@ -215,7 +216,7 @@ def _registered(client: MlflowClient, name: str, trial: Trial, tags: dict[str, s
         example = central_crop(images.inputs(model.upsampling)[0], EXAMPLE)[None, None].astype(np.float32)
         exported = weights.with_name("student.onnx")
         save_servable(folder, exported.read_bytes() if exported.exists() else to_onnx(model), example)
-        (folder / WEIGHTS).write_bytes(weights.read_bytes())
+        (folder / STUDENT).write_bytes(weights.read_bytes())
         client.log_artifacts(run_id, str(folder), FOLDER)
     reads = "the bicubic-upsampled image" if model.upsampling == 1 else "the low-resolution image"
     rows = some(list(map(str, trial.all)), ", ", 4000)

@@ -26,7 +26,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of, slug
 from ail_ray.imaging.panels import UNREADABLE, as_webp
 from ail_ray.learning.records import Rows
-from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.directory import STUDENT, RunDirectory
 from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.controls import Reached
@@ -37,7 +37,7 @@ RUN, RESULT = "ail.run", "ail.result"
 LAST_ROUND = "ail.last_round_2"  # the first one counted rounds that were sent under other names
 INCIDENTS, BELOW = "ail.incidents", "ail.below_bicubic"
 NOTE = "ail.note"  # digest of the description as it was written last
-RESULTS = ("student.safetensors", "config.json")  # of a run
+RESULTS = (STUDENT, "config.json")  # of a run
 TABLE = "trials.json"
 REACHED = {"best": PSNR, "gain": "dB/gain"}
 """Metrics of the parent, by what the trials have reached together."""
@@ -140,14 +140,11 @@ class Tracker:
         self, run: str, name: str, params: Mapping[str, Any], note: str, started: float | None = None
     ) -> tuple[str, int]:
         """The id of a run within the sweep and the last round sent of it."""
-        if run not in self._children:
-            tags = {LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}
-            self._children[run] = self._find_or_create(run, name, tags, params, note, started)
-        try:
-            return self._children[run], self._sent(self._children[run])
-        except Exception:
-            del self._children[run]  # it may be gone for good: the next call looks again
-            raise
+        tags = {LAST_ROUND: "-1", MLFLOW_PARENT_RUN_ID: self.parent}
+        run_id = self._children.pop(run, None) or self._find_or_create(run, name, tags, params, note, started)
+        sent = self._sent(run_id)
+        self._children[run] = run_id  # known only as long as it answers: the next call looks for one that is gone
+        return run_id, sent
 
     def _sent(self, run_id: str) -> int:
         """The last round that was sent of a run, -1 for none; it is restored if somebody deleted it meanwhile."""

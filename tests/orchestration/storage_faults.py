@@ -112,7 +112,7 @@ def folder_deleted(case: "Case") -> None:
     shutil.rmtree(case.folder / "out", ignore_errors=True)
     case.until(lambda: process.poll() is not None)
     assert process.returncode in (1, 2), case.log()
-    said(case, "", 0)
+    said(case, "failed: ", 0)
     case.points = {}
     shutil.rmtree(case.folder / "out", ignore_errors=True)  # what it wrote since
     case.finish(case.start())
