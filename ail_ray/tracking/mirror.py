@@ -213,7 +213,10 @@ def _step_images(directory: RunDirectory, t: int) -> dict[str, bytes]:
     """
     files = dict[str, bytes]()
     for path in directory.pictures(t):
-        png = path.read_bytes()
+        try:
+            png = path.read_bytes()
+        except FileNotFoundError:  # somebody deletes the run
+            continue
         name = f"pictures~{_short(path.stem)}+step+{t}+timestamp+{t}+{directory.path.name}"  # ~ stands for /
         with suppress(*UNREADABLE):  # a damaged one is left out, the round is sent
             files |= {f"{name}.png": png, f"{name}+compressed.webp": as_webp(png)}

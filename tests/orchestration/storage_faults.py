@@ -1,6 +1,7 @@
 """What a disk, and whoever else uses it, may do to a run in one process; cases of `make faults`."""
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -142,6 +143,7 @@ def stopped_and_overtaken(case: "Case") -> None:
 
 def stopped_in_a_bucket(case: "Case") -> None:
     """The same 200 points of a commit to S3."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for every request is among the results
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

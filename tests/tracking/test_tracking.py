@@ -723,3 +723,22 @@ def test_what_is_longer_than_mlflow_takes_is_clipped_and_counted(
     assert max(map(len, child.data.metrics)) <= 250
     assert child.data.params["teacher"].endswith(" characters more")
     assert len(images(tracker, child.info.run_id, 0)) == 4  # two pictures, as PNG and WebP
+
+
+def test_a_picture_that_is_deleted_as_it_is_sent_is_left_out(
+    track: Callable[..., Tracker], directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(directory, 0)
+    listed = RunDirectory.pictures
+
+    def gone(self: RunDirectory, round: int) -> list[UPath]:
+        paths = listed(self, round)
+        for path in paths:
+            path.unlink()
+        return paths
+
+    monkeypatch.setattr(RunDirectory, "pictures", gone)
+    tracker = track()
+    run_id = tracker.mirror(trial(directory), PARAMS)
+    assert rounds_sent(tracker, run_id) == expected(0)
+    assert images(tracker, run_id, 0) == []
