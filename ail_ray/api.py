@@ -5,7 +5,8 @@ and returns typed results. Nothing is loaded that a function does not use: Ray a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,10 @@ from ail_ray.delivery.evaluate import benchmark
 from ail_ray.delivery.upscale import enlarge_files, prepare
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.colour import Format
-from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.presets import preset as preset_of
 from ail_ray.learning.records import Row
-from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.networks.architectures import Network
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.trial import Trial, read_trial
 from ail_ray.sweeps.listeners import Unrecorded
@@ -76,8 +75,7 @@ def train(
         ConfigError: with a line for everything that is wrong; nothing has been started then.
         RuntimeError: the training failed, as with a loss that is no longer finite.
     """
-    base = preset_of(preset, config.get("network", "vdsr")).base
-    single = SweepConfig.of(**{each.name: getattr(base, each.name) for each in fields(RunConfig)} | config)
+    single = preset_of(preset).first().where(**config)
     if single.axes:
         raise ConfigError(
             [f"{name} has several values: one run is trained, a sweep takes several" for name in single.axes]
@@ -119,7 +117,7 @@ def sweep(
     Raises:
         ConfigError: with a line for everything that is wrong; nothing has been started then.
     """
-    asked = preset_of(preset, config.get("network", "vdsr")).where(**config)
+    asked = preset_of(preset).where(**config)
     placement = Placement(workers=workers, threads=threads, gpu=gpu)
     job = SweepJob(
         sweep=asked, placement=placement, out=str(out), storage=storage, max_workers=max_workers, local=local
@@ -132,6 +130,7 @@ def evaluate(
     sets: Sequence[str] = ("Set5", "Set14"),
     scales: Sequence[int] = (2,),
     *,
+    network: Any = None,
     precision: Precision = "fp32",
     device: str | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -141,12 +140,15 @@ def evaluate(
     Args:
         model: `bicubic`, `champion`, a teacher's name, or the path of a .safetensors or .onnx file.
         sets: names of folders in $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`.
+        network: class of the model, or `file.py:Name`, if it is a network of your own.
 
     Raises:
         ConfigError: with a line for the model, each set, each scale and each image that cannot be used.
     """
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    rows = benchmark(model, sets, scales, precision=precision, device=where, say=say, load=chosen_model)
+    rows = benchmark(
+        model, sets, scales, precision=precision, device=where, say=say, load=partial(chosen_model, network=network)
+    )
     return Measurements(model, tuple(rows))
 
 
@@ -157,13 +159,14 @@ def upscale(
     scale: int = 2,
     out: Folder = "enlarged",
     format: Format | None = None,
+    network: Any = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Enlarge pictures; colour, transparency, profile and camera data are kept, and no file is replaced.
 
     Args:
         images: image files, folders of images, or names of image sets.
-        model: as in `evaluate`.
+        model, network: as in `evaluate`.
         format: `jpeg`, `png` or `webp`; by default that of each picture.
 
     Returns:
@@ -174,7 +177,9 @@ def upscale(
         RuntimeError: with a line for each picture that failed; the others were enlarged.
     """
     several = [images] if isinstance(images, str | PathLike) else images
-    work = prepare(chosen_model, model, scale, [str(image) for image in several], str(out), format)
+    work = prepare(
+        partial(chosen_model, network=network), model, scale, [str(image) for image in several], str(out), format
+    )
     failures = list[str]()
 
     def heard(line: str) -> None:
@@ -186,13 +191,13 @@ def upscale(
     return [Path(str(job.target)) for job in work.jobs]
 
 
-def load(model: str, scale: int = 2) -> Network:
-    """A network as a `torch.nn.Module` from luma to luma; `model` is as in `evaluate`.
+def load(model: str, scale: int = 2, *, network: Any = None) -> Network:
+    """A network as a `torch.nn.Module` from luma to luma; `model` and `network` are as in `evaluate`.
 
-    Its `upsampling` is 1 where it reads the bicubic-upsampled image, (N, 1, H, W) float32 on [0, 1].
+    Its `traits.upsampling` is 1 where it reads the bicubic-upsampled image, (N, 1, H, W) float32 on [0, 1].
 
     Raises:
         FileError (a ValueError): there is nothing of that name, or its file cannot be used.
         ConfigError: MLflow knows no champion for this scale, or cannot be asked.
     """
-    return chosen_model(model, scale).eval()
+    return chosen_model(model, scale, network).eval()

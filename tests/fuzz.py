@@ -29,16 +29,16 @@ from PIL import Image
 from tiny_files import newest_manifest
 from upath import UPath
 
-from ail_ray.commands.flags import Flags, flags_of, job_of
+from ail_ray.commands.flags import flags_for, flags_of, job_of
 from ail_ray.commands.parsing import parse
 from ail_ray.errors import ConfigError
 from ail_ray.files import FileError, digest_of, read_json
 from ail_ray.imaging.image_sets import DatasetError
 from ail_ray.imaging.images import ImageError, image_size, luma, read_image
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import VDSR
 from ail_ray.learning.presets import PRESETS
 from ail_ray.learning.weights import load_model, model_tensors
+from ail_ray.networks.architectures import VDSR
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.preparation import plan_data
 from ail_ray.sweeps.sweep_job import SweepJob
@@ -100,8 +100,9 @@ def command(generator: random.Random, folder: Path) -> tuple[bool, Callable[[], 
         said, code = io.StringIO(), None
         try:
             with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-                default = flags_of(SweepJob(sweep=PRESETS[preset]()))
-                job = job_of(parse(Flags, words, default=default, prog="fuzz", description=""))
+                kind = flags_for(words)
+                default = flags_of(kind, SweepJob(sweep=PRESETS[preset]()))
+                job = job_of(parse(kind, words, default=default, prog="fuzz", description=""))
         except SystemExit as leaving:
             code = leaving.code
         if code is not None:

@@ -28,9 +28,10 @@ from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import histogram
 from ail_ray.learning.inference import error_map
-from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.learning.precision import fastest, placed
 from ail_ray.learning.records import Row, Spread
+from ail_ray.networks.architectures import VDSR
+from ail_ray.networks.counts import parameter_count
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
 from ail_ray.runs.records import RoundRecord

@@ -12,7 +12,8 @@ BELOW = {"ground": set[str]()}
 """The storeys, and those that each of them sees."""
 for _storey, _nearest in {
     "imaging": ["ground"],
-    "learning": ["imaging"],
+    "networks": ["imaging"],
+    "learning": ["networks"],
     "delivery": ["learning"],
     "runs": ["delivery"],
     "sweeps": ["runs"],

@@ -16,9 +16,9 @@ from upath import UPath
 
 from ail_ray.files import digest_of, read_json, write_json
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import VDSR
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.weights import save_model
+from ail_ray.networks.architectures import VDSR
 from ail_ray.runs.preparation import build_data, find_start, here, plan_data
 from ail_ray.runs.run import TrialPlan
 from ail_ray.runs.teacher_maps import teacher_maps

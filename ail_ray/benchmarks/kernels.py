@@ -21,14 +21,14 @@ from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.importance import next_importance
 from ail_ray.learning.inference import error_map, super_resolve
-from ail_ray.learning.networks import build_model
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.presets import demo
 from ail_ray.learning.records import EpochLog
+from ail_ray.learning.rules import next_importance
 from ail_ray.learning.theta import TrainState, train_epoch, weighted_loss
 from ail_ray.machine import cores
+from ail_ray.networks.building import build_model
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.preparation import build_data, plan_data
 

@@ -24,15 +24,15 @@ from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.importance import first_importance, next_importance
 from ail_ray.learning.inference import error_map, evaluate
-from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import fastest, placed
 from ail_ray.learning.presets import mini
+from ail_ray.learning.rules import first_importance, next_importance
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.theta import TrainState, learning_rate, schedule_progress, train_epoch
 from ail_ray.learning.weights import load_model
 from ail_ray.machine import cores
+from ail_ray.networks.architectures import Network
 from ail_ray.runs.preparation import build_data, plan_data
 
 CPU = torch.device("cpu")

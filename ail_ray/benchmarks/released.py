@@ -8,7 +8,7 @@ import torch
 
 from ail_ray.imaging.bank import Crops
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import Network
+from ail_ray.networks.architectures import Network
 
 
 @torch.no_grad()

@@ -12,9 +12,9 @@ from upath import UPath
 from ail_ray.files import read_tensors
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import super_resolve
-from ail_ray.learning.networks import VDSR
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.machine import machine, versions
+from ail_ray.networks.architectures import VDSR
 from ail_ray.orchestration.cluster import cluster
 from ail_ray.orchestration.trials import run_on_ray
 from ail_ray.runs.directory import RunDirectory

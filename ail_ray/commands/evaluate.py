@@ -13,6 +13,7 @@ all was measured, 2 when the command was refused and nothing was measured.
 
 import sys
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -29,6 +30,8 @@ class Evaluation:
     model: str = "bicubic"
     """`bicubic`, `champion` (the best student so far, from MLflow's registry), a teacher's name (`vdsr`, or one in
     $AIL_TEACHER_DIR), or the path of a .safetensors or .onnx file."""
+    network: str | None = None
+    """Code of the model, `file.py:Name` or `package.module:Name`, if it is a network of your own."""
     sets: tuple[str, ...] = ("Set5", "Set14")
     """Sets to measure on: names of folders in $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`."""
     scales: tuple[int, ...] = (2,)
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> int:
     with progress(1, sys.stderr) as (tell, advance):
         rows = benchmark(
             e.model, e.sets, e.scales, precision=e.precision, device=e.device,
-            say=tell, load=chosen_model, advance=advance,
+            say=tell, load=partial(chosen_model, network=e.network), advance=advance,
         )  # fmt: skip
     deliver([{"model": e.model, **asdict(row)} for row in rows], e.json)
     return 0

@@ -13,6 +13,7 @@ The file reads and writes luma as BT.601 has it in studio range: Y / 255 for Y =
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from ail_ray.commands.chosen import chosen_model
@@ -28,6 +29,8 @@ class Options:
     model: str = "champion"
     """`champion` (the best student so far, from MLflow's registry), a teacher's name (`vdsr`, or one in
     $AIL_TEACHER_DIR), or the path of a .safetensors file."""
+    network: str | None = None
+    """Code of the model, `file.py:Name` or `package.module:Name`, if it is a network of your own."""
     scale: int = 2
     """Factor by which pictures are enlarged: 2, 3 or 4."""
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
@@ -48,6 +51,6 @@ def main(arguments: list[str]) -> int:
         refuse(["calibration goes with --precision int8"])
     from ail_ray.delivery.onnx import export  # here: with ONNX it takes seconds to load
 
-    network = prepare(chosen_model, o.model, o.scale, (), o.out).network
+    network = prepare(partial(chosen_model, network=o.network), o.model, o.scale, (), o.out).network
     say(export(network, o.out, o.precision, o.scale, eight_bit=o.bytes, calibration=o.calibration))
     return 0

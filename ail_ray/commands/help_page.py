@@ -25,7 +25,8 @@ GROUPS = {
     "data": "train validation test scales downsizes shards",
     "network": "network depth rho width init init_noise start",
     "importance": "teacher rule lam mu0 alpha0 error_unit error_factor beta",
-    "training": "rounds epochs crops crop batch optimizer learning_rate schedule restart weight_decay clip precision",
+    "training": "rounds epochs crops crop batch loss optimizer learning_rate schedule restart weight_decay clip "
+    "precision",
     "search": "seed search samples asha",
     "where it runs": "workers threads gpu max_workers local",
     "results": "out storage to plan price collect",
@@ -46,6 +47,7 @@ VALUES = {
     "IMAGE": "images",
     "SHARE": "rho init_noise",
     "RULE": "rule",
+    "LOSS": "loss",
     "RATE": "learning_rate",
     "WEIGHT": "weight_decay beta",
     "AMOUNT": "price",
@@ -76,6 +78,11 @@ class Flag(NamedTuple):
     text: str
 
 
+def flag_of(name: str) -> str:
+    """The flag of a field: `--learning-rate`, and `--rule.gamma` for `rule__gamma`."""
+    return "--" + name.replace("__", ".").replace("_", "-")
+
+
 def help_page(kind: type, default: Any, *, prog: str, description: str) -> str:
     """The page for a job, as wide as the terminal (80 columns in a pipe), in plain text.
 
@@ -93,6 +100,8 @@ def help_page(kind: type, default: Any, *, prog: str, description: str) -> str:
     )  # fmt: skip
     grouped = GROUPS if len(flags) > FEW else {}
     names = {title: [name for name in several.split() if name in flags] for title, several in grouped.items()}
+    for title, prefix in (("importance", "rule__"), ("training", "loss__")):  # parameters of their own
+        names.get(title, []).extend(name for name in flags if name.startswith(prefix))
     names["options"] = [name for name in flags if name not in itertools.chain(*names.values())]
     for title, several in names.items():
         group = page.add_argument_group(title)
@@ -130,7 +139,7 @@ def _add(group: Any, flag: Flag) -> None:
     text = _as_called(f"{flag.text} (default: {default})" if default else flag.text)
     form: dict[str, Any] = {"help": text.replace("%", "%%")}
     form |= {"action": "store_true"} if flag.kind is bool else {"metavar": _value(flag)}
-    group.add_argument(flag.name if _is_positional(flag) else f"--{flag.name.replace('_', '-')}", **form)
+    group.add_argument(flag.name if _is_positional(flag) else flag_of(flag.name), **form)
 
 
 def _is_positional(flag: Flag) -> bool:

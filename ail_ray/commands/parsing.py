@@ -14,7 +14,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from ail_ray.commands.help_page import help_page
+from ail_ray.commands.help_page import flag_of, help_page
 from ail_ray.entry import say
 from ail_ray.errors import ConfigError, printable
 from ail_ray.files import as_path, unwritable_file, write_json
@@ -81,10 +81,16 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
     return result
 
 
-def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The first value that is given for a flag, on which defaults may depend; None if the flag is not given."""
-    words = [part for word in arguments for part in word.split("=", 1)]
-    return words[words.index(flag) + 1] if flag in words[:-1] else None
+def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """The values that are given for a flag, on which other flags may depend."""
+    groups = (_split(words) for words in _by_flag(arguments))
+    return [value for name, *values in groups if name == flag for value in values]
+
+
+def names_in(arguments: Sequence[str]) -> list[str]:
+    """The names of the fields, and the parameters such as `rule.gamma`, that flags are given for."""
+    flags = (_split(words)[0] for words in _by_flag(arguments))
+    return [flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")]
 
 
 def deliver(result: Any, path: str | None) -> None:
@@ -148,12 +154,17 @@ def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
     return groups
 
 
+def _split(words: list[str]) -> list[str]:
+    """The words of one flag, where `--rho=0.8` is two."""
+    flag, joined, value = words[0].partition("=")
+    return [flag, value, *words[1:]] if joined else words
+
+
 def _repeated(groups: Sequence[list[str]], kind: type) -> list[str]:
     """A line for each flag that is given more than once; `--gpu` and `--no-gpu` are one flag."""
     leaves, given = _leaves(kind), dict[str, list[str]]()
     for words in groups:
-        flag, joined, value = words[0].partition("=")
-        values = [value, *words[1:]] if joined else words[1:]
+        flag, *values = _split(words)
         if (flag := flag.replace("_", "-").replace("--no-", "--", 1)) in leaves:
             given.setdefault(flag, []).append(shlex.join(values))
     problems = []
@@ -179,5 +190,5 @@ def _leaves(kind: type) -> dict[str, Any]:
     leaves = dict[str, Any]()
     for field in dataclasses.fields(kind):
         nested = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
-        leaves |= _leaves(field.type) if nested else {f"--{field.name.replace('_', '-')}": field.type}  # type: ignore[arg-type]
+        leaves |= _leaves(field.type) if nested else {flag_of(field.name): field.type}  # type: ignore[arg-type]
     return leaves

@@ -8,6 +8,10 @@ r"""Train small super-resolution networks by adaptive importance learning, and c
     ail sweep mini --rho 0.75 0.8 \
         --teacher vdsr none --workers 2
 
+    # a network and a rule of your own, with a parameter
+    ail sweep mini --network net.py:Net \
+        --rule mine.py:rule --rule.gamma 0.3 0.5
+
     # what would the paper's own protocol cost on GPUs?
     ail sweep paper --gpu --plan --price 0.8
 
@@ -22,10 +26,11 @@ SIGTERM.
 
 from collections.abc import Callable, Mapping
 
-from ail_ray.commands.flags import Flags, flags_of, job_of
-from ail_ray.commands.parsing import parse, refusals, refuse, value_of
+from ail_ray.commands.flags import flags_for, flags_of, job_of
+from ail_ray.commands.parsing import parse, refusals, refuse, values_of
 from ail_ray.entry import called, say
 from ail_ray.learning.presets import PRESETS, preset
+from ail_ray.learning.sweep_config import NAMES
 from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob, costs
 from ail_ray.sweeps.terminal import trials_table
@@ -38,10 +43,14 @@ def main(arguments: list[str]) -> int:
     if name not in PRESETS:
         refuse([f"{name}: no such preset; there are {', '.join(PRESETS)}"])
     options = arguments[1:] if arguments[:1] == [name] else arguments
-    default = flags_of(SweepJob(sweep=preset(name, value_of("--network", options) or "vdsr")))
+    kind, sweep = flags_for(options), preset(name)
+    asks = bool({"-h", "--help"} & set(options))
+    if asks:  # for the defaults of the network and the loss that are named
+        sweep = sweep.for_run({each: given[0] for each in NAMES if (given := values_of(f"--{each}", options))})
+    default = flags_of(kind, SweepJob(sweep=sweep), shown=asks)
     description = f"{__doc__}\nThe defaults below are those of the preset {name}."
     prog = f"ail sweep [{'|'.join(PRESETS)}]"
-    job = job_of(parse(Flags, options, default=default, prog=prog, description=description))
+    job = job_of(parse(kind, options, default=default, prog=prog, description=description))
     if job.plan:
         say("\n".join(costs(job)))
         return 0

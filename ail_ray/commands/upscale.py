@@ -13,6 +13,7 @@ nothing was started.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from tyro.conf import Positional
@@ -31,6 +32,8 @@ class Options:
     model: str = "champion"
     """`champion` (the best student so far, from MLflow's registry), `bicubic`, a teacher's name (`vdsr`, or one in
     $AIL_TEACHER_DIR), or the path of a .safetensors or .onnx file."""
+    network: str | None = None
+    """Code of the model, `file.py:Name` or `package.module:Name`, if it is a network of your own."""
     scale: int = 2
     """Factor by which pictures are enlarged: 2, 3 or 4."""
     out: str = "enlarged"
@@ -45,6 +48,6 @@ def main(arguments: list[str]) -> int:
     o = parse(Options, arguments, default=Options(), prog="ail upscale", description=__doc__ or "")
     if not o.images:
         refuse(["images: name files, folders or sets to enlarge"])
-    work = prepare(chosen_model, o.model, o.scale, o.images, o.out, o.format)
+    work = prepare(partial(chosen_model, network=o.network), o.model, o.scale, o.images, o.out, o.format)
     with progress(sum(job.pixels for job in work.jobs)) as (tell, advance):
         return int(enlarge_files(work, o.scale, say=tell, advance=advance) > 0)

@@ -13,9 +13,9 @@ from ail_ray.imaging.evaluation import EvaluationImages, read_luma
 from ail_ray.imaging.images import ImageError, modcrop
 from ail_ray.imaging.metrics import measurable
 from ail_ray.learning.inference import evaluate
-from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.records import Row
+from ail_ray.networks.architectures import Network, unserved
 
 
 def benchmark(
@@ -54,7 +54,7 @@ def benchmark(
     for scale in scales:
         try:
             networks[scale] = load(model, scale)
-            problems += [f"model: {line}" for line in networks[scale].problems([scale])]
+            problems += [f"model: {line}" for line in unserved(networks[scale], [scale])]
         except ConfigError as error:
             problems += [f"model: {line}" for line in error.problems]
         except FileError as error:

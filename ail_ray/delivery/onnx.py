@@ -26,13 +26,15 @@ from onnxscript.optimizer import optimize
 from torch import nn
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import AnyPath, as_path, as_tensor, write_bytes
+from ail_ray.files import AnyPath, as_path, as_tensor, slug, write_bytes
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.imaging.panels import central_crop
 from ail_ray.learning.inference import super_resolve
-from ail_ray.learning.networks import NETWORKS, Network, build_model
+from ail_ray.networks.architectures import NETWORKS, Made, Network, device_of
+from ail_ray.networks.building import build_model
+from ail_ray.networks.code import Code, label
 
 Variant = Literal["fp32", "fp16", "int8"]
 
@@ -81,7 +83,7 @@ def to_onnx(
     if variant == "int8" and not calibration:
         raise ValueError("int8 needs calibration images")
     whole = _wrapped(copy.deepcopy(model).to("cpu", torch.float32), variant == "fp16", eight_bit)
-    graph = _graph(model.name, model.width, model.depth, model.upsampling, variant == "fp16", eight_bit)
+    graph = _graph(model.made, variant == "fp16", eight_bit)
     proto = onnx.load_from_string(graph)
     weights = whole.state_dict()
     for held in proto.graph.initializer:
@@ -98,8 +100,8 @@ def compare(model: Network, written: bytes, images: EvaluationImages) -> Differe
     """Run an ONNX model (on one thread of this CPU) and its network over whole images."""
     session, (given,) = _session(written)
     eight_bit, largest, decibels = given.type == "tensor(uint8)", 0.0, np.zeros(2)
-    for hr, inputs in zip(images.hr, images.inputs(model.upsampling), strict=True):
-        expected = super_resolve(model, as_tensor(inputs).to(model.device), "fp32").cpu().numpy()
+    for hr, inputs in zip(images.hr, images.inputs(model.traits.upsampling), strict=True):
+        expected = super_resolve(model, as_tensor(inputs).to(device_of(model)), "fp32").cpu().numpy()
         sr = session.run(None, {INPUT: _fed(inputs, eight_bit)})[0][0, 0]
         if eight_bit:
             expected, sr = to_uint8(expected).astype(np.float32) / 255, sr.astype(np.float32) / 255
@@ -121,15 +123,17 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
         ConfigError: there is no such set, or one of its images cannot be read or is too small; or there is a file of
             that name, which could be of other weights.
     """
-    name = f"{model.name}-f{model.width}-x{scale}-{variant}{'-bytes' if eight_bit else ''}.onnx"
+    made = model.made
+    width = "" if made.width is None else f"-f{made.width}"
+    name = f"{slug(label(made.network))}{width}-x{scale}-{variant}{'-bytes' if eight_bit else ''}.onnx"
     path, problems, ranges = as_path(folder) / name, list[str](), list[np.ndarray]()
-    if model.name not in NETWORKS:
-        raise ConfigError([f"model: only a student or a teacher in safetensors can be written, no {model.name}"])
+    if made.network not in NETWORKS and not isinstance(made.network, Code):
+        raise ConfigError([f"model: only a student or a teacher in safetensors can be written, no {made.network}"])
     if path.exists():
         problems.append(f"out: {path} is there already; remove it, or name another folder")
     try:
         if variant == "int8":
-            inputs = _images(calibration, scale).inputs(model.upsampling)
+            inputs = _images(calibration, scale).inputs(model.traits.upsampling)
             ranges = [central_crop(image, CALIBRATION_SIDE) for image in inputs]
     except ValueError as error:
         problems.append(f"calibration: {error}")
@@ -142,17 +146,19 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
 
 
 @cache
-def _graph(name: str, width: int, depth: int, scale: int, half: bool, eight_bit: bool) -> bytes:
+def _graph(made: Made, half: bool, eight_bit: bool) -> bytes:
     """The model of every network of this architecture, with the weights of none in particular.
 
     It is what torch takes a second or two to write. Nothing in it has been simplified, since that looks at the weights.
     """
-    example = torch.zeros(2, 1, 8, 9, dtype=torch.uint8 if eight_bit else torch.float32)
+    with torch.random.fork_rng(devices=[]):
+        network = build_model(made.network, width=made.width, depth=made.depth, scale=made.scale)
+    side = network.traits.multiple
+    example = torch.zeros(2, 1, 8 * side, 9 * side, dtype=torch.uint8 if eight_bit else torch.float32)
     # It warns that torchvision, which nothing here needs, is not installed.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's about torch
-        network = build_model(name, width=width, depth=depth, scale=scale if scale > 1 else None)
         written = torch.onnx.export(
             _wrapped(network, half, eight_bit), (example,), dynamo=True, verbose=False, optimize=False,
             input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),

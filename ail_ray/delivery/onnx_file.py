@@ -11,15 +11,13 @@ from upath import UPath
 from ail_ray.errors import one_line
 from ail_ray.files import FileError, as_tensor
 from ail_ray.imaging.metrics import to_uint8
-from ail_ray.learning.networks import Network
+from ail_ray.networks.architectures import WHOLE_PICTURE, Made, Network, Traits
 
 PIXEL_BY_PIXEL = {
     "Add", "Cast", "CastLike", "Clip", "Constant", "DepthToSpace", "DequantizeLinear", "Div", "Identity", "LeakyRelu",
     "Max", "Min", "Mul", "PRelu", "QuantizeLinear", "Relu", "Round", "Sigmoid", "Sub", "Tanh",
 }  # fmt: skip
 """Operations whose result at a pixel depends on that pixel only."""
-WHOLE_PICTURE = 10**9
-"""The radius in pixels of a network that may depend on the whole picture."""
 TRIED = (24, 32)
 """Height and width of the image by which a network is tried, to see by how much it upsamples."""
 
@@ -31,8 +29,6 @@ class OnnxFile(Network):
     reads the bicubic-upsampled image and serves every scale; one whose output is 2, 3 or 4 times as large reads the
     low-resolution image and serves that scale.
     """
-
-    name = "ONNX file"
 
     def __init__(self, path: UPath) -> None:
         """Open a file and try it on a small image; it will compute with as many threads as torch does.
@@ -66,14 +62,10 @@ class OnnxFile(Network):
         if not factors or tried.dtype != takes:
             found = f"{tried.dtype} {list(tried.shape)} from {np.dtype(takes)} {[1, 1, *TRIED]}"
             raise FileError(f"{path}: makes {found}; needed is the same type, and 1, 2, 3 or 4 times the size")
-        super().__init__(width=0, depth=0, upsampling=factors[0])
+        super().__init__()
         self.session, self.given, self.takes = session, inputs[0].name, takes
-        self.reach = _reach(onnx.load_model_from_string(written).graph)
-
-    @property
-    def radius(self) -> int:
-        """How far away, in pixels of the input and at most, the input has an effect on a pixel of the output."""
-        return self.reach
+        radius = _reach(onnx.load_model_from_string(written).graph)
+        self.traits, self.made = Traits(upsampling=factors[0], radius=radius), Made(network=f"network in {path.name}")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Super-resolve: (N, 1, H, W) luma on [0, 1] of any float type, to the same type."""

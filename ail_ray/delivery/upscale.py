@@ -33,8 +33,8 @@ from ail_ray.imaging.colour import (
 )
 from ail_ray.imaging.images import ImageError, enlarge
 from ail_ray.learning.inference import super_resolve
-from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import Precision, placed
+from ail_ray.networks.architectures import Network, device_of, unserved
 
 SUFFIXES = (*image_sets.SUFFIXES, ".jfif", ".jpe", ".avif", ".jp2")
 """Suffixes of the files taken from a folder; more than those of an image set, whose content must not change."""
@@ -99,7 +99,7 @@ def prepare(
         problems += error.problems
     except FileError as error:
         problems.append(f"model: {error}")
-    problems += [f"model: {line}" for line in network.problems([scale])] if network else []
+    problems += [f"model: {line}" for line in unserved(network, [scale])] if network else []
     folder = as_path(out)
     sources, passed_over = _sources(inputs, folder, problems)
     for source in sources:
@@ -180,8 +180,8 @@ def upscale(
         advance: is called with the number of enlarged pixels of each tile when it is done.
     """
     model.eval()
-    grid = 1 if model.upsampling > 1 else scale  # pixels that the network reads for each of the image's
-    reach, side = math.ceil(model.radius / grid), max(tile, model.radius) // grid
+    grid = 1 if model.traits.upsampling > 1 else scale  # pixels that the network reads for each of the image's
+    reach, side = math.ceil(model.traits.reach / grid), max(tile, model.traits.reach) // grid
     (width, height), enlarged = image.size, Image.new(image.mode, (image.width * scale, image.height * scale))
     for rows in _parts(height, max(1, side)):
         for columns in _parts(width, max(1, side)):
@@ -189,8 +189,8 @@ def upscale(
             (up, down), (left, right) = seen = _around(read[0], CUBIC, height), _around(read[1], CUBIC, width)
             pixels = np.asarray(image.crop((left, up, right, down)))
             y, *others = planes(pixels)
-            inputs = as_tensor((y if model.upsampling > 1 else enlarge(y, scale))[_within(read, seen, grid)])
-            sr = super_resolve(model, inputs.to(model.device), precision).cpu().numpy()[_within(part, read, scale)]
+            inputs = as_tensor((y if model.traits.upsampling > 1 else enlarge(y, scale))[_within(read, seen, grid)])
+            sr = super_resolve(model, inputs.to(device_of(model)), precision).cpu().numpy()[_within(part, read, scale)]
             done = [sr, *(enlarge(plane, scale)[_within(part, seen, scale)] for plane in others)]
             enlarged.paste(Image.fromarray(pixels_of(done, pixels.dtype)), (columns[0] * scale, rows[0] * scale))
             advance(sr.size)

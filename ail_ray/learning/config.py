@@ -4,8 +4,8 @@ It has a value for everything that a run depends on; the defaults are the paper'
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -13,18 +13,24 @@ import torch
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.importance import READABLE, RULES, ErrorUnit, Rule
-from ail_ray.learning.networks import NETWORKS, Network, build_model, depth_rule, resolved_width
+from ail_ray.learning.importance import Arguments, ErrorUnit
+from ail_ray.learning.losses import loss_function
 from ail_ray.learning.precision import Precision
+from ail_ray.learning.rules import READABLE, RETIRED, recipe_of, rule_function
+from ail_ray.networks.architectures import NETWORKS, SCALES, Network, start_from_identity
+from ail_ray.networks.building import build_model, depth_rule, network_class, resolved_width, taken
+from ail_ray.networks.code import Code, is_reference, label, parameters_of
+from ail_ray.networks.notebooks import CodeError
 
 Plain = dict[str, Any]
 """A configuration as plain data, such as JSON has: its fields by name."""
 Value = str | int | float | None
 """A value of a run's configuration as people compare it; a tuple of words is one text."""
 
-PARAMETERS = ("rho", "width", "lam", "teacher", "rule", "seed")
-"""The fields that runs are compared by, whatever else a sweep varies."""
-OFF: dict[str, Value] = {"restart": "round", "beta": 0.0, "start": None, "init": "he", "init_noise": 0.25}
+OFF: dict[str, Any] = {
+    "restart": "round", "beta": 0.0, "start": None, "init": "he", "init_noise": 0.25,
+    "loss": "squared", "arguments": (),
+}  # fmt: skip
 """Fields that were added later, with the value that runs had before: a digest names only what differs from it."""
 
 
@@ -43,15 +49,18 @@ class RunConfig:
     downsizes: tuple[float, ...] = (1.0, 0.7, 0.5)
     """Factors in (0, 1]. Every training image is used once at each of these fractions of its size."""
     network: str = "vdsr"
-    """Architecture of the student: `vdsr`, `drrn`, or `fsrcnn`, which enlarges by itself and serves one scale only."""
+    """Architecture of the student: `vdsr`, `drrn`, `fsrcnn`, which enlarges by itself and serves one scale only, or one
+    of your own, as `file.py:Name` or `package.module:Name`."""
     depth: int | None = None
-    """Number of convolutions that an image passes through; by default 20 for vdsr, 52 for drrn and 8 for fsrcnn."""
+    """Number of convolutions that an image passes through; by default 20 for vdsr, 52 for drrn and 8 for fsrcnn.
+    Networks of your own get it if they take a `depth`."""
     mu0: float = 0.01
     """Eq. 8: error of the teacher, on luma in [0, 1], around which the importance of round 0 falls."""
     alpha0: float = 100.0
     """Eq. 8: how steeply the importance of round 0 falls as the teacher's error grows."""
     error_unit: ErrorUnit = "squared"
-    """Eqs. 6 and 7: whether the student's error d is the squared or the absolute difference, on luma in [0, 1]."""
+    """Eqs. 6 and 7: whether the student's error d is the squared or the absolute difference, on luma in [0, 1], or the
+    loss of it; by default what the loss is."""
     error_factor: float = 1.0
     """Eqs. 6 and 7: factor for d. With `squared`, 65025 makes it the error in squared grey levels."""
     rounds: int = 10
@@ -75,7 +84,7 @@ class RunConfig:
     weight_decay: float = 1e-4
     """Factor of the L2 penalty on the weights."""
     clip: float = 0.4
-    """Largest norm that the gradient of the summed squared error may have; a larger one is scaled down."""
+    """Largest norm that the gradient of the summed loss may have; a larger one is scaled down."""
     shards: int = 16
     """Number of parts that images and importance are stored in. Unlike the number of workers, it changes the result."""
     precision: Literal["auto"] | Precision = "auto"
@@ -86,23 +95,28 @@ class RunConfig:
     init_noise: float = 0.25
     """With --init identity: factor of the random weights (He et al. 2015) that are added to the identity."""
     beta: float = 0.0
-    """Distillation (Eq. 10): weight of (teacher - student)^2 in the loss, 0.1 in the paper; for --rule uniform only."""
+    """Distillation (Eq. 10): weight of the loss of (teacher - student), 0.1 in the paper; for --rule uniform only."""
     start: str | None = None
     """Weights (.safetensors) from which the student starts, instead of fresh ones."""
+    loss: str = "squared"
+    """Loss of the weighed difference, summed (Eq. 4): `squared` as in the paper, `absolute`, `huber`, `charbonnier`, or
+    one of your own as `file.py:name`. Parameters of a loss are given as --loss.delta."""
+    arguments: Arguments = ()
+    """Parameters of rule and loss by their names, such as `rule.gamma`; those that are left out have their defaults."""
 
     rho: float = 0.8
     """Share of the filters, in [0, 1), that every layer of the student lacks: at 0.8 it has 13 of VDSR's 64."""
     width: int | None = None
-    """Number of feature maps in every layer, instead of --rho."""
+    """Number of feature maps in every layer, instead of --rho. Networks of your own get it if they take a `width`."""
     lam: float = 0.15
     """Lambda of Eq. 7: the most by which the importance of a pixel rises in one round."""
     teacher: str = "vdsr"
     """Network whose errors decide the importance of round 0: `vdsr` (comes with the program), the name of a file in
     $AIL_TEACHER_DIR, or a path. `none` starts with importance 0 everywhere, `random` with random importance."""
-    rule: Rule = "eq7"
-    """How the importance changes from round to round: `eq7` as in the paper, `reference` as in the authors' code,
-    `exact` by the exact minimum for the squared loss, `hard-first` in the opposite order. `fixed` keeps the importance
-    of round 0. `uniform` keeps importance 1 everywhere: plain training, the control."""
+    rule: str = "eq7"
+    """How the importance changes from round to round: `eq7` as in the paper, `reference` as in the authors' code, or
+    one of your own as `file.py:name`, with parameters as --rule.gamma. `fixed` keeps the importance of round 0.
+    `uniform` keeps importance 1 everywhere: plain training, the control."""
     seed: int = 0
     """Seed for the draws of weights, crops and random importance."""
 
@@ -112,18 +126,28 @@ class RunConfig:
             raise ConfigError(found)
 
     @property
+    def scale(self) -> int | None:
+        """The one scale of the run, which a network is told that enlarges by itself; None if there are several."""
+        return self.scales[0] if len(self.scales) == 1 else None
+
+    @property
     def upsampling(self) -> int:
         """The factor by which the network itself enlarges its input."""
-        return self.scales[0] if self.network == "fsrcnn" and self.scales else 1
+        if self.network in NETWORKS:
+            return (self.scale or 1) if NETWORKS[self.network].upsamples else 1
+        return _as_made(self.network, self.width, self.rho, self.depth, self.scale).traits.upsampling
+
+    def of(self, kind: str) -> Arguments:
+        """The parameters of the `rule` or of the `loss` by their own names."""
+        return tuple((name.partition(".")[2], value) for name, value in self.arguments if name.startswith(f"{kind}."))
 
     def problems(self) -> list[str]:
         """A line for everything that is wrong with the values."""
         ranges: list[tuple[str, Any, bool, str]] = [
             ("train", self.train, len(self.train) > 0, "name at least one set"),
-            ("scales", self.scales, bool(self.scales) and set(self.scales) <= {2, 3, 4}, "be 2, 3 or 4"),
+            ("scales", self.scales, bool(self.scales) and set(self.scales) <= set(SCALES), "be 2, 3 or 4"),
             ("downsizes", self.downsizes, bool(self.downsizes) and all(0 < f <= 1 for f in self.downsizes),
              "lie in (0, 1]"),
-            ("network", self.network, self.network in NETWORKS, f"be one of {', '.join(NETWORKS)}"),
             ("mu0", self.mu0, 0 <= self.mu0 <= 1, "lie in [0, 1]"),
             ("alpha0", self.alpha0, 0 < self.alpha0 < math.inf, "be positive"),
             ("error-factor", self.error_factor, 0 < self.error_factor < math.inf, "be positive"),
@@ -141,28 +165,26 @@ class RunConfig:
             ("rho", self.rho, 0 <= self.rho < 1, "be in [0, 1)"),
             ("width", self.width, self.width is None or self.width >= 1, "be at least 1"),
             ("lam", self.lam, 0 < self.lam < math.inf, "be positive"),
-            ("rule", self.rule, self.rule in RULES, f"be one of {', '.join(RULES)}"),
             ("seed", self.seed, 0 <= self.seed < 2**63, "be 0 or more"),
         ]  # fmt: skip
         found = [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
-        return found + _network_problems(self) + _combination_problems(self)
+        return found + _name_problems(self) + _network_problems(self) + _combination_problems(self)
 
     @property
-    def student_width(self) -> int:
-        """Number of feature maps in every layer."""
+    def student_width(self) -> int | None:
+        """Number of feature maps in every layer; None for a network from outside that was given none."""
         return resolved_width(self.network, width=self.width, rho=self.rho)
 
     @property
-    def student_depth(self) -> int:
-        """Number of convolutions that an image passes through."""
-        return self.depth or NETWORKS[self.network].full_depth
+    def student_depth(self) -> int | None:
+        """Number of convolutions that an image passes through; None for a network from outside that was given none."""
+        return self.depth or (NETWORKS[self.network].full_depth if self.network in NETWORKS else None)
 
     def student(self) -> Network:
         """The student with fresh weights, drawn from torch's global generator."""
-        scale = self.upsampling if self.upsampling > 1 else None
-        student = build_model(self.network, width=self.student_width, depth=self.student_depth, scale=scale)
+        student = build_model(self.network, width=self.width, rho=self.rho, depth=self.depth, scale=self.scale)
         if self.init == "identity":
-            student.start_from_identity(self.init_noise)
+            start_from_identity(student, self.init_noise)
         return student
 
     def drawn(self, attempt: int = 0) -> Network:
@@ -177,16 +199,18 @@ class RunConfig:
         return self.init == "identity" and self.start is None
 
     @property
-    def initialisation(self) -> Literal["ones", "zeros", "random", "teacher"]:
+    def initialisation(self) -> Literal["ones", "zeros", "random", "teacher", "rule"]:
         """Where the importance of round 0 comes from."""
-        if "teacher" not in RULES[self.rule].reads:
+        if recipe_of(self.rule).start:
+            return "rule"
+        if "teacher" not in recipe_of(self.rule).reads:
             return "ones"
         return {"none": "zeros", "random": "random"}.get(self.teacher, "teacher")  # type: ignore[return-value]
 
     @property
     def reads(self) -> frozenset[str]:
         """What the run reads of λ, teacher and the constants of Eqs. 6 to 8, for its rule or for distillation."""
-        return RULES[self.rule].reads | ({"teacher"} if self.beta > 0 else set())
+        return recipe_of(self.rule).reads | ({"teacher"} if self.beta > 0 else set())
 
     @property
     def first_trained(self) -> int:
@@ -201,7 +225,7 @@ class RunConfig:
     @property
     def error_passes(self) -> int:
         """How often the student runs over the corpus: before every round but the first, if its rule needs errors."""
-        return self.rounds if RULES[self.rule].needs_error else 0
+        return self.rounds if recipe_of(self.rule).needs_error else 0
 
     @property
     def content(self) -> Plain:
@@ -228,37 +252,84 @@ class RunConfig:
 
 def described(config: RunConfig) -> Plain:
     """A configuration as plain data, without the conditions that are off."""
-    return {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
+    values = {name: value for name, value in asdict(config).items() if name not in OFF or value != OFF[name]}
+    return {name: str(value) if isinstance(value, Code) else value for name, value in values.items()}
 
 
-def parameters(config: RunConfig, also: Iterable[str] = ()) -> dict[str, Value]:
-    """The values of a run that people compare; what it does not read is None.
+def named_only(config: RunConfig) -> RunConfig:
+    """The configuration as records have it: with the names of code from outside, and not the code."""
+    return replace(config, network=str(config.network), rule=str(config.rule), loss=str(config.loss))
 
-    Args:
-        also: further fields by name, such as what a sweep varies.
-    """
-    values = {name: getattr(config, name) for name in dict.fromkeys((*PARAMETERS, *also))}
-    values |= {"width": config.student_width} | ({"rho": None} if config.width is not None else {})
-    values |= dict.fromkeys((READABLE - config.reads) & values.keys())
-    return {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
+
+@cache
+def _as_made(network: str, width: int | None, rho: float, depth: int | None, scale: int | None) -> Network:
+    """A network from outside with some weights, for what it says of itself."""
+    with torch.random.fork_rng(devices=[]):
+        return build_model(network, width=width, rho=rho, depth=depth, scale=scale)
+
+
+def _name_problems(config: RunConfig) -> list[str]:
+    """A line for network, rule and loss if there is none of that name, and for parameters that they do not have."""
+    found = []
+    for kind, name, find in (
+        ("network", config.network, network_class), ("rule", config.rule, rule_function),
+        ("loss", config.loss, loss_function),
+    ):  # fmt: skip
+        if _is_elsewhere(name):
+            continue  # what may not be asked for is no reason to refuse a record of it
+        try:
+            function, own = find(name), config.of(kind)
+            lacking = sorted(dict(own).keys() - parameters_of(function).keys()) if own else []
+            found += [f"{kind}.{each}: {kind} {label(name)} has no such parameter" for each in lacking]
+        except (ValueError, CodeError) as error:
+            found.append(str(error))
+    return found
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Whether a name is that of code which is not here: a record of it has been read."""
+    return not isinstance(name, Code) and (is_reference(name) or name in RETIRED)
 
 
 def _network_problems(config: RunConfig) -> list[str]:
-    if config.network not in NETWORKS:
-        return []
-    found = []
-    if config.width is not None and config.rho not in (RunConfig.rho, NETWORKS[config.network].defaults.get("rho")):
-        found.append(f"width is instead of rho: give one, got width {config.width} and rho {config.rho}")
+    found, network = [], config.network
     if config.init != "identity" and config.init_noise != RunConfig.init_noise:
         found.append(f"init-noise goes with init identity, got init {config.init}")
-    if config.depth is not None and config.depth not in NETWORKS[config.network].depths:
-        found.append(f"depth must {depth_rule(config.network)}, got {config.depth}")
-    if config.network == "fsrcnn" and len(config.scales) > 1:
-        found.append(f"scales must be one for fsrcnn, which upsamples by itself, got {_shown(config.scales)}")
-    elif config.network == "fsrcnn" and set(config.scales) <= {2, 3, 4} and config.crop % config.upsampling:
-        up = config.crop + -config.crop % config.upsampling
-        found.append(f"crop must be a multiple of the scale for fsrcnn, got {config.crop}: pass --crop {up}")
+    if not isinstance(network, Code) and network not in NETWORKS:
+        return found
+    defaults = getattr(network_class(network), "defaults", {})
+    if config.width is not None and config.rho not in (RunConfig.rho, defaults.get("rho")):
+        found.append(f"width is instead of rho: give one, got width {config.width} and rho {config.rho}")
+    if isinstance(network, Code):
+        wanted = {"width": config.width, "depth": config.depth}
+        lacks = [
+            name for name, value in wanted.items() if value is not None and name not in taken(network_class(network))
+        ]
+        found += [f"{name}: network {label(network)} takes none" for name in lacks]
+        if found or not config.scales or not set(config.scales) <= set(SCALES):
+            return found
+        try:
+            upsampling, multiple = config.upsampling, _multiple(config)
+        except ConfigError as error:
+            return error.problems
+        except CodeError as error:
+            return [str(error)]
+    else:
+        upsampling, multiple = config.upsampling, 1
+        if config.depth is not None and config.depth not in NETWORKS[network].depths:
+            found.append(f"depth must {depth_rule(network)}, got {config.depth}")
+        if NETWORKS[network].upsamples and len(config.scales) > 1:
+            said = _shown(config.scales)
+            found.append(f"scales must be one for {network}, which upsamples by itself, got {said}")
+    grid = upsampling * multiple
+    if set(config.scales) <= set(SCALES) and config.crop % grid:
+        up, of = config.crop + -config.crop % grid, "the scale" if multiple == 1 else str(grid)
+        found.append(f"crop must be a multiple of {of} for {label(network)}, got {config.crop}: pass --crop {up}")
     return found
+
+
+def _multiple(config: RunConfig) -> int:
+    return _as_made(config.network, config.width, config.rho, config.depth, config.scale).traits.multiple
 
 
 def _combination_problems(config: RunConfig) -> list[str]:

@@ -1,24 +1,25 @@
 """The mathematics of the importance W: pure functions on arrays, one value per high-resolution pixel.
 
 `importance` is `w` in [0, 1]; `error` is `|y - s|` on [0, 1] luma; `loss` is `d`, the error in the unit that the
-configuration names. To try another rule for the W-subproblem, write one function of a `Subproblem` and add it to
-`RULES`. docs/RULES.md compares those that are there.
+configuration names. The rules that make one round's importance of the last one's are in `rules.py`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ail_ray.files import as_tensor
+from ail_ray.learning.losses import bound
 from ail_ray.learning.records import Spread
 
-Rule = Literal["eq7", "reference", "exact", "uniform", "fixed", "hard-first"]
-ErrorUnit = Literal["squared", "absolute"]
+ErrorUnit = Literal["squared", "absolute", "loss"]
 Array = np.ndarray[Any, np.dtype[Any]]
+Arguments = tuple[tuple[str, Any], ...]
+"""The parameters of a rule or a loss by their names, in order."""
 
+MOST = 16.0
+"""The largest importance that a rule may give a pixel; those of the paper end at 1."""
 CHUNK = 131_072  # pixels: two float32 buffers of this length stay in a core's cache, and calls are few
 
 
@@ -58,167 +59,25 @@ def update_importance(importance: Array, loss: Array, lam: float) -> Array:
     return raised
 
 
-def pixel_loss(error: Array, unit: ErrorUnit = "squared", factor: float = 1.0) -> Array:
-    """`d` of Eq. 6 from `error = |y - s|` on [0, 1]: `factor * error**2` or `factor * error`, float32."""
-    error = np.asarray(error, np.float32)
-    loss = error * error if unit == "squared" else error
-    return loss if factor == 1 else np.float32(factor) * loss
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subproblem:
-    """The W-subproblem of a chunk of pixels: all that a rule may read.
-
-    `importance`, `error` and `first` are (n,) float32, converted from the stored float16 whenever they are read.
-    """
-
-    halves: dict[str, torch.Tensor]  # what is stored, by name, (n,) float16; `first` only if the rule needs it
-    round: int  # t, from 1
-    lam: float
-    unit: ErrorUnit
-    factor: float
-    mu0: float
-
-    @property
-    def importance(self) -> Array:
-        """`w'`, the importance of round t-1."""
-        return self.halves["importance"].float().numpy()
-
-    @property
-    def error(self) -> Array:
-        """`|y - s|` of the student of round t-1."""
-        return self.halves["error"].float().numpy()
-
-    @property
-    def first(self) -> Array:
-        """`w_0`, the importance of round 0; None unless the recipe says `needs_first`."""
-        return self.halves["first"].float().numpy()
-
-
-def eq7(p: Subproblem) -> Array:
-    """The paper's rule: `w = min(1, w' + lam * exp(-d))`."""
-    return update_importance(p.importance, pixel_loss(p.error, p.unit, p.factor), p.lam)
-
-
-def reference(p: Subproblem) -> Array:
-    """The authors' released code: `w = clip(w_0 + (lam + lam * (t - 1)) * exp(-10 |e|), 0, 1)`.
-
-    The importance of round 0 stays the base, the absolute error decides, the step grows with the round. A pixel that
-    the student has come to reconstruct worse can fall again.
-    """
-    raised = np.exp(np.float32(-10) * p.error)
-    raised *= np.float32(p.lam + p.lam * (p.round - 1))
-    raised += p.first
-    return np.clip(raised, 0, 1, out=raised)
-
-
-def exact(p: Subproblem) -> Array:
-    """The minimiser of `d w^2 + (w - w') (ln((w - w') / lam) - 1)` over `w' <= w <= 1`, Eq. 6 as Eq. 4 has the loss.
-
-    It is `w' + W(x) / (2 d)` with `x = 2 d lam exp(-2 d w')` and Lambert's function `W`. Since `W(x) = x exp(-W(x))`,
-    the rise is `lam exp(-2 d w' - W(x))`, which loses no digits as `d -> 0`, where it is `lam`. In float64.
-    """
-    from scipy.special import lambertw  # here: every process of a run would take a quarter of a second for it
-
-    twice = 2 * pixel_loss(p.error, p.unit, p.factor).astype(np.float64)
-    exponent = -twice * p.importance
-    rise = p.lam * np.exp(exponent - lambertw(twice * p.lam * np.exp(exponent)).real)
-    return np.minimum(p.importance + rise, 1).astype(np.float32)
-
-
-def uniform(p: Subproblem) -> Array:
-    """`w = 1` for every pixel: plain training (Eq. 1) with the same rounds, the control."""
-    return np.ones(p.halves["importance"].shape, np.float32)
-
-
-def fixed(p: Subproblem) -> Array:
-    """`w = w_0` in every round (Eq. 9 alone), the control for the updates: what do they add to the start?"""
-    return p.importance
-
-
-def hard_first(p: Subproblem) -> Array:
-    """The opposite order: `w = 1` where `|e| >= mu0 * max(0, 1 - lam * t)`, else `w'`; a control.
-
-    The threshold is absolute, so shards need not know of each other, and all pixels are 1 from round `ceil(1 / lam)`.
-    """
-    left = max(0.0, 1 - p.round / (1 / p.lam))  # lam * round can round to less than 1 where it is 1
-    return np.where(p.error >= np.float32(p.mu0 * left), np.float32(1), p.importance)
-
-
-def mirrored_importance(error: Array, mu0: float, alpha0: float) -> Array:
-    """Eq. 8 mirrored, `1 - g(x)`: 0 where the teacher makes no error, near 1 where it fails."""
-    return 1 - initial_importance(error, mu0, alpha0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A rule: how it begins, how it goes on, and what of a configuration it reads."""
-
-    solve: Callable[[Subproblem], Array]
-    reads: frozenset[str]  # of `READABLE`
-    start: Callable[[Array, float, float], Array] = initial_importance  # of the teacher's error, mu0, alpha0
-    needs_first: bool = False
-    needs_error: bool = True
-
-
-READABLE = frozenset({"lam", "teacher", "mu0", "alpha0", "error_unit", "error_factor"})
-"""What rules may or may not read of a configuration; a run's name leaves out what its rule does not read."""
-
-RULES: dict[str, Recipe] = {
-    "eq7": Recipe(solve=eq7, reads=READABLE),
-    "reference": Recipe(solve=reference, reads=READABLE - {"error_unit", "error_factor"}, needs_first=True),
-    "exact": Recipe(solve=exact, reads=READABLE),
-    "uniform": Recipe(solve=uniform, reads=frozenset(), needs_error=False),
-    "fixed": Recipe(solve=fixed, reads=frozenset({"teacher", "mu0", "alpha0"}), needs_error=False),
-    "hard-first": Recipe(solve=hard_first, reads=READABLE - {"error_unit", "error_factor"}, start=mirrored_importance),
-}
-
-
-def next_importance(
-    rule: Rule,
-    importance: Array,
+def pixel_loss(
     error: Array,
-    *,
-    lam: float,
     unit: ErrorUnit = "squared",
     factor: float = 1.0,
-    round: int = 1,
-    mu0: float = 0.01,
-    first: Array | None = None,
+    loss: str = "squared",
+    arguments: Arguments = (),
 ) -> Array:
-    """Solve the W-subproblem for a whole shard, in chunks that fit into the cache.
-
-    Args:
-        importance: (N,) float16, `w'`.
-        error: (N,) float16, `|y - s|`.
-        round: t, from 1.
-        first: (N,) float16, `w_0`, for a rule that `needs_first`.
-
-    Returns:
-        (N,) float16.
-    """
-    halves = {"importance": importance, "error": error} | ({} if first is None else {"first": first})
-    result = np.empty(importance.shape, np.float16)
-    parts = {name: as_tensor(array).split(CHUNK) for name, array in halves.items()}
-    for i, target in enumerate(torch.from_numpy(result).split(CHUNK)):
-        chunk = {name: tensors[i] for name, tensors in parts.items()}
-        raised = RULES[rule].solve(Subproblem(halves=chunk, round=round, lam=lam, unit=unit, factor=factor, mu0=mu0))
-        target.copy_(torch.from_numpy(raised))
-    return result
+    """`d` of Eq. 6 from `error = |y - s|` on [0, 1]: factor times `error**2`, `error` or the loss."""
+    error = np.asarray(error, np.float32)
+    if unit == "loss":
+        d: Array = bound(loss, arguments)(as_tensor(error)).numpy()
+    else:
+        d = error * error if unit == "squared" else error
+    return d if factor == 1 else np.float32(factor) * d
 
 
-def _float32(halves: Array) -> Array:
+def as_float32(halves: Array) -> Array:
     """Convert float16 to float32 by torch, which is three times as fast as numpy."""
     return as_tensor(halves).float().numpy()
-
-
-def first_importance(error: Array, *, mu0: float, alpha0: float, rule: Rule = "eq7") -> Array:
-    """Eq. 8, or what the rule starts from instead, for a whole shard in chunks: (N,) float16 of (N,) float16 errors."""
-    result = np.empty(error.shape, np.float16)
-    for begin in range(0, error.size, CHUNK):
-        part = slice(begin, begin + CHUNK)
-        as_tensor(result[part]).copy_(as_tensor(RULES[rule].start(_float32(error[part]), mu0, alpha0)))
-    return result
 
 
 def random_importance(seed: int, shard: int, pixels: int) -> Array:
@@ -227,22 +86,24 @@ def random_importance(seed: int, shard: int, pixels: int) -> Array:
     return generator.random(pixels, np.float32).astype(np.float16)
 
 
-HISTOGRAM_BINS = 1001  # importance to three decimals
+ONE = 1000  # the bin of importance 1, to three decimals
+HISTOGRAM_BINS = int(MOST) * ONE + 1
 
 
 def histogram(importance: Array) -> Array:
-    """How many pixels have which importance: (1001,) int64, bin `i` counting those nearest to `i / 1000`."""
+    """How many pixels have which importance: (16001,) int64, bin `i` counting those nearest to `i / 1000`."""
     counts = np.zeros(HISTOGRAM_BINS, np.int64)
     for begin in range(0, importance.size, CHUNK):
-        chunk = _float32(importance[begin : begin + CHUNK])
-        counts += np.bincount(np.rint(chunk * 1000).astype(np.int64), minlength=HISTOGRAM_BINS)
+        chunk = as_float32(importance[begin : begin + CHUNK])
+        counts += np.bincount(np.rint(chunk * ONE).astype(np.int64), minlength=HISTOGRAM_BINS)
     return counts
 
 
 def spread(counts: Array) -> Spread:
-    """Mean, quantiles and saturated share (pixels at 1, to three decimals) of importance from its histogram."""
-    values = np.arange(HISTOGRAM_BINS) / 1000
+    """Mean, quantiles and saturated share (pixels at 1 or more, to three decimals) of importance by its histogram."""
+    counts = counts[: max(ONE, int(counts.nonzero()[0].max(initial=0))) + 1]
+    values = np.arange(len(counts)) / ONE
     total = counts.sum()
     cumulative = np.cumsum(counts)
     quantiles = {f"p{q:02d}": float(values[np.searchsorted(cumulative, total * q / 100)]) for q in (5, 25, 50, 75, 95)}
-    return Spread(mean=float(counts @ values / total), saturated=float(counts[-1] / total), **quantiles)
+    return Spread(mean=float(counts @ values / total), saturated=float(counts[ONE:].sum() / total), **quantiles)

@@ -5,15 +5,16 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ail_ray.files import as_tensor
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, ssim, to_uint8
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.group import Group
-from ail_ray.learning.networks import Network
 from ail_ray.learning.precision import Precision, autocast, dtype_of
 from ail_ray.learning.records import Row
+from ail_ray.networks.architectures import Network, device_of
 
 STRIP = 360_000  # pixels: the feature maps of a small student stay in the cache, and below the 32 MB that malloc keeps
 
@@ -25,13 +26,22 @@ def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) ->
     Returns:
         (upsampling * H, upsampling * W) in the precision's type.
     """
-    images, u, strips = inputs.to(dtype_of(precision))[None, None], model.upsampling, list[torch.Tensor]()
-    for top, bottom in _strips(inputs.shape[0], inputs.shape[1], model.radius):
-        first = max(0, top - model.radius)
+    height, width = inputs.shape
+    u, radius, grid, strips = model.traits.upsampling, model.traits.reach, model.traits.multiple, list[torch.Tensor]()
+    images = _on_grid(inputs.to(dtype_of(precision))[None, None], grid)
+    for top, bottom in _strips(height, width, radius):
+        first = max(0, top - radius) // grid * grid
+        last = min(images.shape[2], -(-(bottom + radius) // grid) * grid)
         with autocast(precision, images.device):
-            strip = model(images[..., first : bottom + model.radius, :])[0, 0]
-        strips.append(strip[(top - first) * u : (bottom - first) * u])
+            strip = model(images[..., first:last, :])[0, 0]
+        strips.append(strip[(top - first) * u : (bottom - first) * u, : width * u])
     return strips[0] if len(strips) == 1 else torch.cat(strips)
+
+
+def _on_grid(images: torch.Tensor, grid: int) -> torch.Tensor:
+    """Images whose last rows and columns are repeated until height and width are multiples of the grid."""
+    below, right = -images.shape[2] % grid, -images.shape[3] % grid
+    return F.pad(images, (0, right, 0, below), mode="replicate") if below or right else images
 
 
 def _strips(height: int, width: int, depth: int) -> list[tuple[int, int]]:
@@ -77,7 +87,7 @@ def evaluate(
     sums = torch.zeros(2, dtype=torch.float64)
     if model is not None:
         model.eval()
-    inputs = images.inputs(model.upsampling if model else 1)
+    inputs = images.inputs(model.traits.upsampling if model else 1)
     for i in range(group.rank, len(images), group.size):
         sr = predict(model, inputs[i], precision)
         # A perfect image would make the mean infinite, which no record can hold.
@@ -92,7 +102,7 @@ def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "f
     """Super-resolve one of `EvaluationImages.inputs`: (H, W) uint8, as the image is measured and shown."""
     if model is None:
         return to_uint8(inputs)
-    return to_uint8(super_resolve(model, as_tensor(inputs).to(model.device), precision).float().cpu().numpy())
+    return to_uint8(super_resolve(model, as_tensor(inputs).to(device_of(model)), precision).float().cpu().numpy())
 
 
 def evaluate_all(

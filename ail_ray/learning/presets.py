@@ -1,6 +1,7 @@
 """The presets, each a function: `demo` takes minutes, `mini` takes hours on CPUs, `paper` is the paper's protocol."""
 
-from ail_ray.learning.networks import NETWORKS
+from dataclasses import replace
+
 from ail_ray.learning.sweep_config import SweepConfig
 
 
@@ -29,7 +30,6 @@ def paper() -> SweepConfig:
 PRESETS = {"demo": demo, "mini": mini, "paper": paper}
 
 
-def preset(name: str, network: str = "vdsr") -> SweepConfig:
-    """A preset by name, for a network, with the `defaults` of that network's class."""
-    own = {"network": network, **NETWORKS[network].defaults} if network in NETWORKS else {}
-    return PRESETS[name]().where(**own)
+def preset(name: str) -> SweepConfig:
+    """A preset by name: what it has is not given, so that a network or a loss may have other defaults."""
+    return replace(PRESETS[name](), given=frozenset())

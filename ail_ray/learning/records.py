@@ -10,7 +10,7 @@ class EpochLog:
 
     round: int
     epoch: int
-    loss: float  # w² (y - s)², and β (T(x) - s)² under distillation
+    loss: float  # what was trained on: Eq. 4, or Eq. 10 under distillation
     squared_error: float  # (y - s)²
     crops: int
     seconds: float

@@ -1,24 +1,39 @@
 """The configuration of a sweep: a run's configuration, and several values for some of its fields."""
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args, get_origin
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.config import OFF, PARAMETERS, Plain, RunConfig
+from ail_ray.learning.config import OFF, Plain, RunConfig
+from ail_ray.learning.losses import loss_function, traits_of
+from ail_ray.learning.rules import rule_function
+from ail_ray.learning.told import PARAMETERS
+from ail_ray.networks.building import network_class
+from ail_ray.networks.code import Code, parameters_of, resolve
+from ail_ray.networks.notebooks import CodeError
+
+NAMES = {"network": network_class, "rule": rule_function, "loss": loss_function}
+"""The fields that name code, and what finds it."""
+FIELDS = {each.name: each for each in fields(RunConfig)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepConfig:
-    """A search: the configuration of a run, and several values for some of its fields; see `SweepConfig.of`."""
+    """A search: the configuration of a run, and several values for some of its fields; see `SweepConfig.of`.
 
-    base: RunConfig = field(default_factory=RunConfig)  # has the first value of every axis
+    What is not given in a run is as its loss has it, or else its network, or else the preset.
+    """
+
+    single: Mapping[str, Any] = field(default_factory=dict)  # what has one value, as it was given or as a preset has it
     axes: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # in the order of the fields
+    given: frozenset[str] = frozenset()  # what no loss and no network has another value for
     search: Literal["grid", "random", "optuna"] = "grid"
-    """`grid` trains every combination of values; `random` and `optuna` draw some, with rho, width and lam as ranges."""
+    """`grid` trains every combination of values; `random` and `optuna` draw some, with numbers as ranges."""
     samples: int = 8
     """Number of draws. If `uniform` is a rule, `random` trains it in addition, for every width and seed drawn."""
     asha: bool = False
@@ -26,66 +41,108 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         found = [] if self.samples >= 1 else [f"samples must be at least 1, got {self.samples}"]
+        validation = self.single.get("validation", RunConfig.validation)
         for name, asked in (("asha", self.asha), ("search optuna", self.search == "optuna")):
-            if asked and not self.base.validation:
+            if asked and not validation:
                 found.append(f"{name} compares trials on validation images: name a set with --validation")
         if found:
             raise ConfigError(found)
 
     @classmethod
-    def of(cls, **values: Any) -> "SweepConfig":
+    def of(cls, *, given: Iterable[str] | None = None, **values: Any) -> "SweepConfig":
         """A sweep by the fields of `RunConfig`, any of which may be given several values, and by its own fields.
 
         A field with a list or a tuple for its value has several; one that is a tuple itself, such as `scales`, has
-        several if it is given several tuples. For a field that may be None an empty tuple means that.
+        several if it is given several tuples. For a field that may be None an empty tuple means that. Parameters of
+        rule and loss are given as `rule.gamma`, `loss.delta`; network, rule and loss as names or as objects.
+
+        Args:
+            given: the names of those values that no loss and no network may have another default for; all if None.
 
         Raises:
             ConfigError: with a line for everything that is wrong in any combination.
         """
-        kinds = {each.name: each for each in fields(RunConfig)}
         own = {name: values.pop(name) for name in ("search", "samples", "asha") if name in values}
-        if unknown := values.keys() - kinds.keys():
+        if unknown := {name for name in values if name not in FIELDS and not _is_parameter(name)}:
             raise TypeError(f"no such field: {', '.join(sorted(unknown))}")
+        given = frozenset(values if given is None else given)
         single, axes, problems = Plain(), dict[str, tuple[Any, ...]](), list[str]()
-        for name in (name for name in kinds if name in values):
-            given, whole = values[name], get_origin(kinds[name].type) is tuple
-            several = whole and bool(given) and all(isinstance(each, tuple | list) for each in given)
-            if whole and not several:
-                single[name] = tuple(given)
+        for name in (*(name for name in FIELDS if name in values), *filter(_is_parameter, values)):
+            value = values[name]
+            kind = FIELDS[name].type if name in FIELDS else float
+            whole = get_origin(kind) is tuple
+            several = whole and bool(value) and all(isinstance(each, tuple | list) for each in value)
+            if whole and (not several or name == "arguments"):
+                single[name] = tuple(value)
                 continue
-            each = tuple(tuple(v) if whole else v for v in given) if isinstance(given, list | tuple) else (given,)
+            each = tuple(tuple(v) if whole else v for v in value) if isinstance(value, list | tuple) else (value,)
+            if name in NAMES:
+                each, found = _resolved(name, each)
+                problems += found
             if each:
                 single[name] = each[0]
                 axes |= {name: each} if len(dict.fromkeys(each)) > 1 else {}
-            elif type(None) not in get_args(kinds[name].type):
+            elif name not in NAMES and type(None) not in get_args(kind):
                 problems.append(f"{name} must have at least one value")
-        base = RunConfig()
+        asked = cls(single=single, axes=axes, given=given)
+        problems += asked.problems()
         try:
-            base = RunConfig(**single)
-        except ConfigError as error:
-            problems += error.problems
-        for combination in itertools.product(*axes.values()):
-            try:
-                RunConfig(**single | dict(zip(axes, combination, strict=True)))
-            except ConfigError as error:
-                problems += error.problems
-        try:
-            sweep = cls(base=base, axes=axes, **own)
+            sweep = replace(asked, **own)
         except ConfigError as error:
             problems += error.problems
         if problems:
             raise ConfigError(list(dict.fromkeys(problems)))
         return sweep
 
+    def problems(self) -> list[str]:
+        """A line for everything that is wrong in any combination of the values."""
+        found = list[str]()
+        for combination in itertools.chain([()], itertools.product(*self.axes.values())):
+            try:
+                self.run(dict(zip(self.axes, combination, strict=False)))
+            except ConfigError as error:
+                found += error.problems
+        return found + self._unread_parameters()
+
+    def _unread_parameters(self) -> list[str]:
+        """A line for each parameter that none of the rules, or of the losses, has."""
+        found = []
+        for name in filter(_is_parameter, self.single):
+            kind, _, own = name.partition(".")
+            if not any(own in _parameters(kind, each) for each in self._all(kind)):
+                said = ", ".join(str(each) for each in self._all(kind))
+                found.append(f"{name}: {kind} {said} has no such parameter")
+        return found
+
+    def _all(self, name: str) -> tuple[Any, ...]:
+        """The values of a field."""
+        return self.axes.get(name, (self.single.get(name, getattr(RunConfig, name)),))
+
+    @cached_property
+    def base(self) -> RunConfig:
+        """The run with the first value of everything."""
+        return self.run()
+
     @cached_property
     def values(self) -> Plain:
         """The sweep as `of` takes it: every field of a run with its value, or with the values of its axis."""
-        return {each.name: getattr(self.base, each.name) for each in fields(RunConfig)} | dict(self.axes)
+        every = {name: each.default for name, each in FIELDS.items() if each.default is not MISSING}
+        return every | dict(self.single) | dict(self.axes)
+
+    def for_run(self, chosen: Mapping[str, Any]) -> "SweepConfig":
+        """The same sweep, with the values that the run has which is chosen."""
+        run = self.run({name: resolve(value, name) for name, value in chosen.items()})
+        axes = {name: values for name, values in self.axes.items() if name not in chosen}
+        return replace(self, axes=axes, single={**self.single, **{name: getattr(run, name) for name in FIELDS}})
+
+    def first(self) -> "SweepConfig":
+        """The sweep of one run, that with the first value of everything."""
+        return replace(self, axes={})
 
     def where(self, **values: Any) -> "SweepConfig":
         """The same sweep with other values."""
         own = {name: getattr(self, name) for name in ("search", "samples", "asha")}
-        return SweepConfig.of(**{**self.values, **own, **values})
+        return SweepConfig.of(given=self.given | values.keys(), **{**self.values, **own, **values})
 
     def grid(self) -> Iterator[RunConfig]:
         """Every combination once; a run that reads no λ or no teacher, as the control, once for all of them."""
@@ -97,16 +154,85 @@ class SweepConfig:
                 yield run
 
     def run(self, searched: Mapping[str, Any] | None = None, **more: Any) -> RunConfig:
-        """The run with these values of what is searched, and the first value of everything else."""
-        return replace(self.base, **(searched or {}), **more)
+        """The run with these values of what is searched, and the first value of everything else.
+
+        Raises:
+            ConfigError: with a line for everything that is wrong with it.
+        """
+        chosen = {**(searched or {}), **more}
+        values = {**self.single, **chosen}
+        fixed = self.given | self.axes.keys() | chosen.keys()
+        kinds = {kind: values.get(kind, getattr(RunConfig, kind)) for kind in NAMES}
+        for name, value in _defaults(kinds["network"], kinds["loss"], values).items():
+            if name not in fixed:
+                values[name] = value
+        arguments = dict(values.pop("arguments", ()))
+        for kind in ("rule", "loss"):
+            own = _parameters(kind, kinds[kind])
+            arguments |= {f"{kind}.{name}": values.get(f"{kind}.{name}", own[name]) for name in own}
+        values = {name: value for name, value in values.items() if not _is_parameter(name)}
+        return RunConfig(**values, arguments=tuple(sorted(arguments.items())))
 
     @property
     def plain(self) -> Plain:
         """The sweep as plain data: a list for each of `PARAMETERS` and for every axis, and one value for all else."""
-        values = {name: value for name, value in self.values.items() if name not in OFF or value != OFF[name]}
+        values = {name: getattr(self.base, name) for name in FIELDS} | dict(self.axes)
+        values = {name: value for name, value in values.items() if name not in OFF or value != OFF[name]}
         listed = {name: list(self.axes.get(name, [values[name]])) for name in (*PARAMETERS, *self.axes)}
         listed["width"] = [] if listed["width"] == [None] else listed["width"]
-        return values | listed | {"search": self.search, "samples": self.samples, "asha": self.asha}
+        for name in NAMES:
+            if name in values:
+                values[name] = str(values[name])
+            if name in listed:
+                listed[name] = [str(value) for value in listed[name]]
+        defaults = {name for network in self._all("network") for loss in self._all("loss")
+                    for name in _defaults(network, loss, {"learning_rate": 1.0})}  # fmt: skip
+        open_to = sorted(self.given & defaults) if {"network", "loss"} & self.axes.keys() else []
+        own = {"search": self.search, "samples": self.samples, "asha": self.asha}
+        return values | listed | own | ({"given": open_to} if open_to else {})
+
+
+def _is_parameter(name: str) -> bool:
+    """Whether a name is that of a parameter of rule or loss: `rule.gamma`."""
+    return name.startswith(("rule.", "loss."))
+
+
+def _resolved(kind: str, named: Iterable[Any]) -> tuple[tuple[str, ...], list[str]]:
+    """What network, rule or loss is named, and a line for each that there is not."""
+    found, problems = list[str](), list[str]()
+    for each in named:
+        try:
+            name = resolve(each, kind)
+            NAMES[kind](name)
+            found.append(name)
+        except ConfigError as error:
+            problems += error.problems
+        except ValueError as error:
+            problems.append(str(error))
+    return tuple(found), problems
+
+
+def _parameters(kind: str, name: str) -> dict[str, Any]:
+    """The parameters of a rule or a loss with their defaults; none of one that is not known here."""
+    try:
+        return parameters_of(NAMES[kind](name))
+    except (ValueError, CodeError):
+        return {}
+
+
+def _defaults(network: str, loss: str, values: Mapping[str, Any]) -> Plain:
+    """What a run with this network and this loss has unless it is given; the loss comes before the network."""
+    found: Plain = {"width": None, "depth": None} if isinstance(network, Code) else {}  # a preset's are those of ours
+    with suppress(ValueError, CodeError):
+        found |= getattr(network_class(network), "defaults", {})
+    try:
+        traits = traits_of(loss_function(loss))
+    except (ValueError, CodeError):
+        return found
+    rate = found.get("learning_rate", values.get("learning_rate", RunConfig.learning_rate))
+    found |= {"clip": traits.clip} if traits.clip is not None else {}
+    found |= {"learning_rate": rate * traits.rate} if traits.rate != 1 else {}
+    return found | dict(traits.defaults)
 
 
 def identity(config: RunConfig) -> str:

@@ -8,6 +8,7 @@ from upath import UPath
 from ail_ray.errors import ConfigError, one_line
 from ail_ray.files import FileError, as_path
 from ail_ray.learning.weights import bundled, load_model
+from ail_ray.networks.architectures import unserved
 
 
 def find_weights(word: str, *, others: Sequence[str]) -> UPath:
@@ -49,7 +50,7 @@ def find_teacher(name: str, scales: Sequence[int] = ()) -> UPath | None:
     except FileError as error:
         raise ConfigError([f"teacher {error}"]) from None
     try:
-        problems = load_model(path).problems(scales)
+        problems = unserved(load_model(path), scales)
     except ValueError as error:
         problems = [str(error)]
     if problems:

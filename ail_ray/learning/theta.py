@@ -13,10 +13,12 @@ from ail_ray.files import as_tensor
 from ail_ray.imaging.bank import Bank, Crops
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.networks import Network, parameter_count
+from ail_ray.learning.losses import bound, squared
 from ail_ray.learning.precision import Precision, autocast, dtype_of
 from ail_ray.learning.records import EpochLog
 from ail_ray.learning.weights import model_tensors
+from ail_ray.networks.architectures import Network
+from ail_ray.networks.counts import parameter_count
 
 PROBE = 64
 """How many crops `silent_layers` looks at, unless a batch has more."""
@@ -31,6 +33,7 @@ class TrainState:
 
     def __init__(self, student: Network, config: RunConfig) -> None:
         self.student, self.config = student, config
+        self.loss_of = bound(config.loss, config.of("loss"))
         self.restart()
 
     def begin(self, student: Network) -> None:
@@ -94,20 +97,25 @@ def learning_rate(config: RunConfig, progress: float) -> float:
 
 
 def weighted_loss(
-    student: Network, crops: Crops, precision: Precision, beta: float = 0.0
+    student: Network,
+    crops: Crops,
+    precision: Precision,
+    beta: float = 0.0,
+    loss_of: Callable[[torch.Tensor], torch.Tensor] = squared,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eq. 4 with the squared error: the sum over a batch of `(w (y - s))²`, and of `(y - s)²` beside it.
+    """Eq. 4: the sum over a batch of the loss of `w (y - s)`, by default its square, and of `(y - s)²` beside it.
 
-    Where the crops have a teacher's outputs, `beta * (T(x) - s)²` is added to the first sum, which makes it Eq. 10.
+    Where the crops have a teacher's outputs, beta times the loss of `T(x) - s` is added to the first sum, which makes
+    it Eq. 10.
     """
     kind = dtype_of(precision)
     inputs, hr, importance = crops.inputs.to(kind), crops.hr.to(kind) / 255, crops.importance.to(kind)
     with autocast(precision, inputs.device):
         sr = student(inputs)
         error = hr - sr
-    loss = (importance * error).square().sum()
+    loss = loss_of(importance * error).sum()
     if crops.outputs is not None:
-        loss = loss + beta * (crops.outputs.to(kind) - sr).square().sum()
+        loss = loss + beta * loss_of(crops.outputs.to(kind) - sr).sum()
     return loss, error.detach().square().sum()
 
 
@@ -140,7 +148,7 @@ def train_epoch(
         batch = bank.crops(round=round, epoch=epoch, step=step, batch=config.batch)
         flat.zero_()
         if len(batch.hr):
-            loss, squared_error = weighted_loss(state.student, batch, precision, config.beta)
+            loss, squared_error = weighted_loss(state.student, batch, precision, config.beta, state.loss_of)
             for place, gradient in zip(gradients, torch.autograd.grad(loss, parameters), strict=True):
                 place.copy_(gradient.reshape(-1))
             flat[-2:] = torch.stack([loss.detach(), squared_error])
@@ -196,7 +204,7 @@ def silent_layers(
     try:
         if len(batch.hr):
             crops = replace(batch, importance=torch.ones_like(batch.importance), outputs=None)
-            loss, _ = weighted_loss(state.student, crops, precision)
+            loss, _ = weighted_loss(state.student, crops, precision, loss_of=state.loss_of)
             slope += sum(float(g.abs().sum()) for g in torch.autograd.grad(loss, list(state.student.parameters())))
     finally:
         for hook in hooks:
@@ -214,7 +222,7 @@ def _to_blame(state: TrainState, bank: Bank, counters: dict[str, int], group: Gr
     for i, (place, shard, record) in enumerate(bank.sources(**counters)):
         crop = Crops(*(None if plane is None else plane[i : i + 1] for plane in vars(batch).values()))  # type: ignore[arg-type]
         with torch.no_grad():
-            loss, _ = weighted_loss(state.student, crop, precision, state.config.beta)
+            loss, _ = weighted_loss(state.student, crop, precision, state.config.beta, state.loss_of)
         if not torch.isfinite(loss):
             blamed[place] = torch.tensor([shard + 1, record + 1])
     found = group.sum(blamed).nonzero()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def _trial(tuned: Given, plans: _Plans) -> None:
     sweep, plan = plans.of(tuned)
     placement = plans.sweeps[sweep].job.placement
     with suppress(RunError, FileError):  # again would fail again; it is recorded, and the sweep's callback reads it
-        run_on_ray(plan, placement, lambda record: tune.report(reported(record, plan.directory)), complete_with_onnx)
+        complete = partial(complete_with_onnx, network=plan.config.network)
+        run_on_ray(plan, placement, lambda record: tune.report(reported(record, plan.directory)), complete)
 
 
 class _Callback(tune.Callback):

@@ -11,32 +11,38 @@ from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.panels import as_png, central_crop, side_by_side
-from ail_ray.learning.importance import ErrorUnit, Rule, first_importance, initial_importance, next_importance
+from ail_ray.learning.importance import ErrorUnit, initial_importance
 from ail_ray.learning.inference import predict, super_resolve
-from ail_ray.learning.networks import Network
+from ail_ray.learning.rules import first_importance, next_importance
 from ail_ray.learning.weights import load_model
+from ail_ray.networks.architectures import Network
+from ail_ray.networks.code import resolve
 from ail_ray.runs.records import RoundRecord
 
 ROUNDS = (0, 1, 3, 7)
-PANELS: tuple[tuple[str, Rule, ErrorUnit, float], ...] = (
+PANELS: tuple[tuple[str, str, ErrorUnit, float], ...] = (
     ("eq7", "eq7", "squared", 1.0),
-    ("exact", "exact", "squared", 1.0),
+    ("exact", ":exact", "squared", 1.0),
     ("reference", "reference", "squared", 1.0),
     ("eq7, d = 100 |e|", "eq7", "absolute", 100.0),
-    ("exact, d = 100 |e|", "exact", "absolute", 100.0),
-    ("hard-first", "hard-first", "squared", 1.0),
+    ("exact, d = 100 |e|", ":exact", "absolute", 100.0),
+    ("hard_first", ":hard_first", "squared", 1.0),
 )
 
 
-def draw_rules(path: AnyPath, *, lam: float = 0.15, mu0: float = 0.01, alpha0: float = 100.0) -> None:
+def draw_rules(path: AnyPath, examples: str, *, lam: float = 0.15, mu0: float = 0.01, alpha0: float = 100.0) -> None:
     """Write a PNG of `w` against `|e|` in rounds 0, 1, 3 and 7 under each rule but `uniform` and `fixed`, which rest.
 
     Every pixel is taken to err as it did under the teacher in all rounds: what is seen is the rule, not the learning.
+
+    Args:
+        examples: the file `docs/examples/rules.py`.
     """
     error = np.linspace(0, 0.05, 501).astype(np.float16)
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
-    for axis, (title, rule, unit, factor) in zip(axes.flat, PANELS, strict=True):
+    for axis, (title, name, unit, factor) in zip(axes.flat, PANELS, strict=True):
+        rule = resolve(f"{examples}{name}" if name.startswith(":") else name, "rule")
         first = importance = first_importance(error, mu0=mu0, alpha0=alpha0, rule=rule)
         for t in range(max(ROUNDS) + 1):
             if t > 0:
@@ -71,7 +77,7 @@ def penalty_figure(*, d: float = 0.1, lam: float = 0.1) -> Figure:
 def initialisation_figure(teacher: Network, images: EvaluationImages) -> Figure:
     """Figure 2: Eq. 8 with several constants; an image, the teacher's error on it, and its importance."""
     hr = images.hr[0]
-    inputs = as_tensor(images.inputs(teacher.upsampling)[0])
+    inputs = as_tensor(images.inputs(teacher.traits.upsampling)[0])
     error = np.abs(hr / 255.0 - super_resolve(teacher, inputs, "fp32").numpy())
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     axes = figure.subplots(1, 4)
@@ -117,7 +123,7 @@ def students_picture(weights: Mapping[str, AnyPath], images: EvaluationImages) -
     hr, made = images.hr[0], {"bicubic": predict(None, images.bicubic[0])}
     for name, file in weights.items():
         model = load_model(file)
-        made[name] = predict(model, images.inputs(model.upsampling)[0])
+        made[name] = predict(model, images.inputs(model.traits.upsampling)[0])
     captions = [f"{name} {psnr(hr, sr, images.scale):.2f} dB" for name, sr in made.items()]
     crops = [central_crop(image, 96) for image in (*made.values(), hr)]
     return as_png(side_by_side(crops, [*captions, "original"]))

@@ -14,10 +14,10 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of
 from ail_ray.imaging import image_sets
 from ail_ray.learning.config import Plain
-from ail_ray.learning.networks import NETWORKS
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.networks.architectures import NETWORKS
 from ail_ray.paper.methods import FIGURES, JOINT, METHODS, SETS, TABLES, Method
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
@@ -38,6 +38,7 @@ PAPER: Plain = {
     "rounds": 10, "epochs": 50, "crops": None, "crop": 41, "batch": 128, "optimizer": "sgd", "learning_rate": 0.1,
     "schedule": "step", "restart": "round", "weight_decay": 1e-4, "clip": 0.4, "shards": 16, "precision": "auto",
     "init": "he", "init_noise": 0.25, "beta": 0.0, "start": None, "lam": 0.15, "rule": "eq7",
+    "loss": "squared",
 }  # fmt: skip
 """The paper's budget with all its values, so that recorded runs are found whatever becomes of the presets."""
 
@@ -257,8 +258,9 @@ def teacher_weights(study: Study, name: str) -> UPath | None:
     if path is None or name.lower() not in NETWORKS:
         return None
     model = load_model(path)
-    full = (name.lower(), model.full_width, model.full_depth)
-    return path if (model.name, model.width, model.depth) == full else None
+    full = NETWORKS[name.lower()]
+    made = (model.made.network, model.made.width, model.made.depth)
+    return path if made == (full.name, full.full_width, full.full_depth) else None
 
 
 def _title(experiment: Experiment) -> str:

@@ -12,8 +12,10 @@ from ail_ray.delivery.evaluate import benchmark
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.inference import predict
-from ail_ray.learning.networks import Network, build_model, multiply_accumulates, parameter_count
 from ail_ray.learning.records import Row
+from ail_ray.networks.architectures import Network
+from ail_ray.networks.building import build_model
+from ail_ray.networks.counts import multiply_accumulates, parameter_count
 from ail_ray.paper.methods import METHODS, SETS, TABLES, Method, printed
 from ail_ray.paper.study import Results, Study, available, teacher_weights
 from ail_ray.runs.trial import Trial
@@ -185,7 +187,7 @@ def complexity(say: Callable[[str], None]) -> list[SizeRow]:
 
 
 def _seconds(model: Network, images: EvaluationImages) -> float:
-    inputs, passes = images.inputs(model.upsampling), list[float]()
+    inputs, passes = images.inputs(model.traits.upsampling), list[float]()
     while len(passes) < 3 and sum(passes) < 20:
         started = time.perf_counter()
         for image in inputs:

@@ -116,7 +116,7 @@ def publish(trial: Trial, to: AnyPath, command: str) -> str:
         weights = "with the importance of {}'s errors (Eq. 8, μ0 = {:g}, α0 = {:g})".format(*names)
     lines = [
         f"# {to.stem}", "",
-        f"A {model.name} of width {model.width} and depth {model.depth}, trained {weights} on scales "
+        f"A {model.made.network} of width {model.made.width} and depth {model.made.depth}, trained {weights} on scales "
         f"{', '.join(map(str, config.scales))} of {', '.join(config.train)}, seed {config.seed}{start}: "
         f"{counted(config.epochs, 'epoch')} of {config.crops} crops of {config.crop}×{config.crop}, "
         f"{config.optimizer} {config.learning_rate:g}, batch {config.batch}.", "",
@@ -124,7 +124,7 @@ def publish(trial: Trial, to: AnyPath, command: str) -> str:
         f"{to.stat().st_size / 1e6:.2f} MB in half precision.", "",
         "| set | PSNR, dB | SSIM |", "|---|---|---|",
     ]  # fmt: skip
-    scales = [model.upsampling] if model.upsampling > 1 else config.scales
+    scales = [model.traits.upsampling] if model.traits.upsampling > 1 else config.scales
     for row in benchmark(
         str(to), available(SETS) or ["sample-val"], scales, precision="fp32", device="cpu", say=lambda line: None
     ):

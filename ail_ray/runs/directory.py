@@ -41,10 +41,10 @@ from ail_ray.files import (
     write_record,
     write_tensors,
 )
-from ail_ray.learning.config import RunConfig
-from ail_ray.learning.importance import RULES
+from ail_ray.learning.config import RunConfig, named_only
 from ail_ray.learning.records import EpochLog, Measured, mean_psnr
 from ail_ray.learning.theta import TrainState
+from ail_ray.learning.told import told
 from ail_ray.learning.weights import save_model
 from ail_ray.machine import machine, versions
 from ail_ray.runs.lease import LeaseLostError
@@ -89,8 +89,8 @@ class RunDirectory:
             there, number = self.manifests.taken_over()
             if there is None:
                 manifest = Manifest(
-                    format=FORMAT, run=self.path.name, config=config, **resolved, versions=versions(),
-                    machine={**machine()}, created=time.time(), last_round=-1,
+                    format=FORMAT, run=self.path.name, config=named_only(config), told=told(config), **resolved,
+                    versions=versions(), machine={**machine()}, created=time.time(), last_round=-1,
                 )  # fmt: skip
             else:
                 rounds = max(there.config.rounds, config.rounds)
@@ -252,7 +252,7 @@ class RunDirectory:
                 path.unlink()
             return all(path.exists() for path in paths)
 
-        if RULES[manifest.config.rule].needs_first:  # a damaged one is made again when the run goes on
+        if manifest.needs_first:  # a damaged one is made again when the run goes on
             importance(0)
         last = committed = manifest.last_round
         finished = last >= manifest.config.rounds

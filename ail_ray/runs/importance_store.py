@@ -10,7 +10,8 @@ from upath import UPath
 
 from ail_ray.files import read_tensors, write_tensors
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.importance import RULES, first_importance, next_importance, random_importance
+from ail_ray.learning.importance import random_importance
+from ail_ray.learning.rules import first_importance, next_importance, recipe_of
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.teacher_maps import TeacherMaps
 
@@ -53,14 +54,12 @@ class ImportanceStore:
         if error.shape != previous.shape:
             raise StoreError(f"shard {shard}: error of shape {error.shape} for importance of shape {previous.shape}")
         c = self.config
-        first = self._snapshot(0, shard) if RULES[c.rule].needs_first else None
-        self._write(
-            round, shard,
-            next_importance(
-                c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor,
-                round=round, mu0=c.mu0, first=first,
-            ),
+        first = self._snapshot(0, shard) if recipe_of(c.rule).needs_first else None
+        importance = next_importance(
+            c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor, round=round, mu0=c.mu0,
+            first=first, arguments=c.of("rule"), loss=c.loss, loss_arguments=c.of("loss"), seed=c.seed, shard=shard,
         )  # fmt: skip
+        self._write(round, shard, importance)
 
     def read(self, round: int, shard: int) -> np.ndarray:
         """Read `W_round` of a shard: (pixels,) float16, mapped from its snapshot, read-only.
@@ -89,7 +88,10 @@ class ImportanceStore:
             return np.zeros(pixels, np.float16)
         if kind == "random":
             return random_importance(self.config.seed, shard, pixels)
-        if self.maps is None:
+        if self.maps is None and kind == "teacher":
             raise StoreError(f"shard {shard}: the importance starts from a teacher, but there are no teacher errors")
-        errors = self.maps.of(f"shard-{shard:04d}.safetensors")
-        return first_importance(errors, mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule)
+        errors, c = self.maps.of(f"shard-{shard:04d}.safetensors") if self.maps else None, self.config
+        return first_importance(
+            errors, pixels=pixels, mu0=c.mu0, alpha0=c.alpha0, lam=c.lam, rule=c.rule, arguments=c.of("rule"),
+            seed=c.seed, shard=shard,
+        )  # fmt: skip

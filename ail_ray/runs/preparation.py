@@ -28,8 +28,8 @@ from ail_ray.imaging.metrics import measurable
 from ail_ray.imaging.pairs import Corpus, plan_corpus
 from ail_ray.imaging.shards import write_shard
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import Network
 from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.networks.code import Code
 from ail_ray.runs.records import Weights
 
 T = TypeVar("T")
@@ -227,7 +227,7 @@ def used(folder: UPath) -> None:
         os.utime(str(folder))
 
 
-def find_start(start: str | None, configs: Iterable[RunConfig]) -> Weights | None:
+def find_start(start: str | None, configs: Sequence[RunConfig]) -> Weights | None:
     """The weights that the students of some runs start from; None if those are random.
 
     Raises:
@@ -237,19 +237,15 @@ def find_start(start: str | None, configs: Iterable[RunConfig]) -> Weights | Non
         return None
     path = as_path(start)
     try:
-        given, digest = _size(load_model(path)), weights_digest(path)
+        network = next((config.network for config in configs if isinstance(config.network, Code)), "")
+        given, digest = load_model(path, network).made, weights_digest(path)
     except ValueError as error:
         raise ConfigError([f"start {start}: {error}"]) from None
-    students = dict.fromkeys(_size(config.student()) for config in configs)
+    students = dict.fromkeys(config.student().made for config in configs)
     problems = [f"start {start}: weights of {given}, the student is {size}" for size in students if size != given]
     if problems:
         raise ConfigError(problems)
     return Weights(digest=digest, path=path)
-
-
-def _size(model: Network) -> str:
-    scale = f", scale {model.upsampling}" if model.upsampling > 1 else ""
-    return f"a {model.name} of width {model.width}, depth {model.depth}{scale}"
 
 
 def shared_weights(weights: Weights, storage: UPath) -> Weights:

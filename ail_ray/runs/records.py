@@ -10,6 +10,8 @@ from ail_ray.files import FileError, as_record
 from ail_ray.learning.config import Plain, RunConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.records import EpochLog, Measured, Rows
+from ail_ray.learning.rules import recipe_of
+from ail_ray.learning.told import Told, told
 
 Number = Annotated[int, Meta(ge=0, lt=10**9)]
 Count = Annotated[int, Meta(ge=1, lt=10**6)]
@@ -79,7 +81,8 @@ class Manifest:
 
     format: int
     run: str
-    config: RunConfig
+    config: RunConfig  # network, rule and loss by their names only
+    told: Told | None = None  # what their code tells; None where an older version began the run
     corpus: str  # digest
     pairs: int = 0  # of training; 0 where it was not written down
     pixels: int = 0
@@ -99,6 +102,16 @@ class Manifest:
     epochs: tuple[EpochLog, ...] = ()  # of the round that is worked on, or of the last one
     draws: tuple[Death, ...] = ()
     incidents: tuple[str, ...] = ()  # a line for everything that was found damaged, or could not be written
+
+    @property
+    def known(self) -> Told:
+        """What the code of the run tells, whether it is here or not."""
+        return self.told or told(self.config)
+
+    @property
+    def needs_first(self) -> bool:
+        """Whether the rule reads the importance of round 0 in every round."""
+        return self.told.needs_first if self.told else recipe_of(self.config.rule).needs_first
 
 
 def as_manifest(content: Plain, path: UPath) -> Manifest:

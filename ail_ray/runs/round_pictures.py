@@ -15,6 +15,7 @@ from ail_ray.learning.inference import predict, super_resolve
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import TrainState
 from ail_ray.learning.weights import load_model
+from ail_ray.networks.architectures import device_of
 
 SHOWN = 96  # pixels of an evaluation image, from its middle
 WINDOW = SHOWN + 2 * 24  # that networks see of it: so large, that they cost little, and what is shown has surroundings
@@ -77,7 +78,7 @@ class Gallery:
     def _crops(self, images: EvaluationImages, i: int, candidates: dict[str, np.ndarray]) -> bytes:
         """The crop by bicubic interpolation, by the student, and as it is; below it what explains them."""
         hr, student = images.hr[i], self.state.student
-        sr = predict(student, images.inputs(student.upsampling)[i], self.precision)
+        sr = predict(student, images.inputs(student.traits.upsampling)[i], self.precision)
         original = central_crop(hr, SHOWN)
         panels = {}
         for name, image in {"bicubic": candidates["bicubic"], "student": sr, **candidates}.items():
@@ -97,8 +98,8 @@ class Gallery:
             for small, bicubic in zip(images.small, images.bicubic, strict=True)
         ]
         if teacher is not None:
-            model = placed(load_model(teacher), self.precision, self.state.student.device)
-            for candidates, inputs in zip(made, images.inputs(model.upsampling), strict=True):
+            model = placed(load_model(teacher), self.precision, device_of(self.state.student))
+            for candidates, inputs in zip(made, images.inputs(model.traits.upsampling), strict=True):
                 candidates["teacher"] = predict(model.eval(), inputs, self.precision)
         return made
 

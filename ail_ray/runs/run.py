@@ -119,7 +119,7 @@ def run_local(
     return directory
 
 
-def complete_with_onnx(directory: RunDirectory) -> None:
+def complete_with_onnx(directory: RunDirectory, network: str = "") -> None:
     """Write the result of a finished run, also as ONNX; if ONNX fails, the run notes why and is finished anyway."""
     directory.finalise()
     path = directory.path / "student.onnx"
@@ -127,7 +127,7 @@ def complete_with_onnx(directory: RunDirectory) -> None:
         if not path.exists():
             from ail_ray.delivery.onnx import to_onnx
 
-            write_bytes(path, to_onnx(load_model(directory.path / STUDENT)))
+            write_bytes(path, to_onnx(load_model(directory.path / STUDENT, network)))
     except Exception as error:  # whatever torch's exporter or a full disk raises
         heed_stop()
         with suppress(Exception):  # of the same disk

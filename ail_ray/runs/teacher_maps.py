@@ -80,4 +80,4 @@ def write_map(
     target = torch.device(device)
     model = placed(load_model(teacher), precision, target)
     name, compute = MAPS[kind]
-    write_tensors(path, {name: compute(model, Shard(shard, target, model.upsampling), precision)})
+    write_tensors(path, {name: compute(model, Shard(shard, target, model.traits.upsampling), precision)})

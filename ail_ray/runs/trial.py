@@ -3,25 +3,25 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Literal
 
-import torch
 from upath import UPath
 
 from ail_ray.errors import printable
 from ail_ray.files import FileError, as_path
-from ail_ray.learning.config import PARAMETERS, RunConfig, Value, parameters
-from ail_ray.learning.importance import READABLE
-from ail_ray.learning.networks import multiply_accumulates, parameter_count
+from ail_ray.learning.config import RunConfig, Value
 from ail_ray.learning.records import Rows
+from ail_ray.learning.rules import READABLE
+from ail_ray.learning.told import PARAMETERS, Told, parameters, told
+from ail_ray.networks.code import label
 from ail_ray.runs.directory import STUDENT, RunDirectory
 from ail_ray.runs.lease import Lease
 from ail_ray.runs.records import Manifest, RoundRecord
 from ail_ray.runs.references import BICUBIC, as_reference
 
+SETS = ("train", "validation", "test")
 State = Literal["finished", "working", "failed", "stopped", "unreadable"]
 
 
@@ -146,7 +146,7 @@ def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord
         status: State = "working" if worker else "unreadable"
         unknown = Trial(name="", directory=str(path), parameters={}, status=status, worker=worker, reason=str(error))
         return replace(unknown, asked=asked or 0)
-    config, damage = manifest.config, ""
+    config, known, damage = manifest.config, manifest.known, ""
     asked = config.rounds if asked is None else asked
     last_round = min(manifest.last_round, asked)
     records = list(seen[: last_round + 1])
@@ -161,9 +161,11 @@ def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord
         result = directory.student_path(len(records) - 1)
     over: State = "finished" if finished else "unreadable" if damage else "failed" if failure else "stopped"
     return Trial(
-        name=title(config), directory=str(path), parameters=parameters(config), rounds=len(records) - 1, asked=asked,
+        name=title(config, known=known), directory=str(path), parameters=parameters(config, known=known),
+        rounds=len(records) - 1, asked=asked,
         status="working" if worker and not finished else over, reason="" if finished else damage or failure,
-        worker="" if finished else worker, cost=cost(config),
+        worker="" if finished else worker,
+        cost=Cost(weights=known.weights, multiply_accumulates=known.multiply_accumulates),
         weights=str(result) if records and result.exists() else None,
         validation=last.validation if last else (), test=last.test if last else (),
         below_bicubic=last is not None and last.at_or_below(manifest.references.get(BICUBIC)),
@@ -176,56 +178,69 @@ def trials_in(storage: UPath) -> list[Trial]:
     folder = storage / "runs"
     runs = [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
     found = sorted(map(read_trial, runs), key=lambda trial: (trial.age, trial.run))
-    known: dict[str, list[RunConfig]] = {}
+    known: dict[str, list[Manifest]] = {}
     for trial in found:
-        known.setdefault(trial.data, []).extend([trial.manifest.config] if trial.manifest else [])
-    apart = {data: _apart(configs) for data, configs in known.items()}
+        known.setdefault(trial.data, []).extend([trial.manifest] if trial.manifest else [])
+    apart = {data: _apart(manifests) for data, manifests in known.items()}
     return [
-        replace(trial, name=title(trial.manifest.config, apart[trial.data])) if trial.manifest else trial
+        replace(trial, name=title(trial.manifest.config, apart[trial.data], known=trial.manifest.known))
+        if trial.manifest
+        else trial
         for trial in found
     ]
 
 
-def _apart(configs: Sequence[RunConfig]) -> list[str]:
+def _apart(manifests: Sequence[Manifest]) -> list[str]:
     """The fields in which runs differ that read them."""
-    names = [f.name for f in fields(RunConfig) if any(f.name in config.content for config in configs)]
+    names = [f.name for f in fields(RunConfig) if f.name not in ("arguments", "rounds", *SETS)]
+    names += [] if all(m.config.restart == "round" for m in manifests) else ["rounds"]
     values = {
-        name: {getattr(config, name) for config in configs if name in config.reads or name not in READABLE}
+        name: {getattr(m.config, name) for m in manifests if name in m.known.reads or name not in READABLE}
         for name in names
     }
     return [name for name in names if len(values[name]) > 1]
 
 
-def title(config: RunConfig, also: Iterable[str] = ()) -> str:
+def title(config: RunConfig, also: Iterable[str] = (), known: Told | None = None) -> str:
     """The name of a run for people: `vdsr-f13 ×2 λ=0.15 teacher=vdsr seed=0`, a control as `... w=1 (control)`.
 
     Other rules and conditions are named too: `reference λ=0.15`, `β=0.1`, `one schedule`, `from student.safetensors`.
 
     Args:
         also: further fields that tell it from others, such as those that a sweep varies: `learning_rate=0.003`.
+        known: what its code tells, where it is known already.
     """
-    told = {*PARAMETERS, "network", "scales", "beta", "restart", "start", "init"}
+    known, own, also = known or told(config), dict(config.arguments), tuple(also)
+    said = {*PARAMETERS, "network", "scales", "beta", "restart", "start", "init", "loss", *own}
     words = {
         f"×{','.join(map(str, config.scales))}": True,
         "w=1 (control)": config.rule == "uniform" and not config.beta,
         "w=1": config.rule == "uniform" and config.beta > 0,
-        config.rule: config.rule not in ("eq7", "uniform"),
-        f"λ={config.lam:g}": "lam" in config.reads,
+        _word(config, "rule", also): config.rule not in ("eq7", "uniform"),
+        f"loss={_word(config, 'loss', also)}": config.loss != "squared",
+        **{f"{key.partition('.')[2]}={own[key]}": key in also or key not in known.usual for key in own},
+        f"λ={config.lam:g}": "lam" in known.reads,
         f"β={config.beta:g}": config.beta > 0,
-        as_reference(config.teacher): "teacher" in config.reads,
+        as_reference(config.teacher): "teacher" in known.reads,
         "one schedule": config.restart == "never",
         f"from {Path(config.start or '').name}": config.start is not None,
         "init=he": config.init == "he" and config.start is None,
-        **{f"{name}={value}": True for name, value in parameters(config, also).items() if name not in told},
+        **{
+            f"{name}={value}": True
+            for name, value in parameters(config, also, known).items()
+            if "." not in name and name not in said
+        },
         f"seed={config.seed}": True,
     }
-    network = f"{config.network}-f{config.student_width}"
-    return printable(" ".join([network, *(word for word, said in words.items() if said)]))
+    return printable(" ".join([student_name(config, known, also), *(word for word, holds in words.items() if holds)]))
 
 
-@cache
-def cost(config: RunConfig) -> Cost:
-    """What the student of a run costs."""
-    with torch.random.fork_rng(devices=[]):
-        student = config.student()
-    return Cost(weights=parameter_count(student), multiply_accumulates=multiply_accumulates(student))
+def student_name(config: RunConfig, known: Told | None = None, also: Iterable[str] = ()) -> str:
+    """The student of a run in a word: its network and, where it has one, the number of its feature maps."""
+    width = (known or told(config)).width
+    return _word(config, "network", also) + ("" if width is None else f"-f{width}")
+
+
+def _word(config: RunConfig, kind: str, also: Iterable[str]) -> str:
+    """The name of network, rule or loss; with digits of its code's digest where that tells runs apart."""
+    return label(getattr(config, kind), 6 if kind in also else 0)

@@ -47,9 +47,13 @@ def work(
     """Do Algorithm 1 on the shards `s` with `s mod size == rank`."""
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
-    student = placed(load_model(a.start) if a.start else config.drawn(), a.precision, device)
+    student = placed(load_model(a.start, config.network) if a.start else config.drawn(), a.precision, device)
     state, paths = TrainState(student, config), a.data.shard_paths
-    mine = {s: Shard(path, device, student.upsampling) for s, path in enumerate(paths) if s % group.size == group.rank}
+    mine = {
+        s: Shard(path, device, student.traits.upsampling)
+        for s, path in enumerate(paths)
+        if s % group.size == group.rank
+    }
     bank = Bank(mine, total_shards=len(paths), crop=config.crop, seed=config.seed)
     if a.maps and a.maps.kind == "outputs":
         for s in mine:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from ail_ray.learning.config import Value
-from ail_ray.learning.importance import READABLE
+from ail_ray.learning.rules import READABLE
 from ail_ray.runs.trial import Trial
 
 Reached = tuple[float, dict[str, float]]

@@ -15,13 +15,14 @@ from upath import UPath
 from ail_ray.errors import ConfigError, counted
 from ail_ray.imaging.images import image_size
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import parameter_count
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.machine import cores, memory
+from ail_ray.networks.counts import parameter_count
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import DataKey, EvaluationFile, Prepared, data_key
 from ail_ray.runs.teacher_maps import TeacherMaps, planned_maps
+from ail_ray.runs.trial import student_name
 from ail_ray.sweeps.speed import Speed, assumed_speed, company, measured_speed, teacher_seconds
 from ail_ray.sweeps.trials import proposals
 
@@ -113,6 +114,8 @@ def plan_sweep(
                 config.network,
                 config.student_width,
                 config.student_depth,
+                config.scale,
+                config.loss,
                 config.batch,
                 config.crop,
                 precisions[config],
@@ -163,7 +166,7 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
         ("teachers", ", ".join(passes) or "none to run"),
     ]  # fmt: skip
     for speed, config in {trial.speed: trial.config for trial in plan.trials}.items():
-        student, per_second = f"{config.network}-f{config.student_width}", config.batch / plan.workers / speed.step
+        student, per_second = student_name(config), config.batch / plan.workers / speed.step
         errors = 1e-6 / speed.error_pass
         rows.append(
             ("speed", f"{student}: {per_second:.0f} crops/s, {errors:.2f} M pixels/s of errors; {speed.origin}")

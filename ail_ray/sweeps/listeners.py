@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from ail_ray.errors import printable
-from ail_ray.learning.config import RunConfig, parameters
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.records import Rows, mean_psnr
+from ail_ray.learning.told import parameters, told
 from ail_ray.runs.lease import Lease
 from ail_ray.runs.preparation import Prepared
 from ail_ray.runs.run import TrialPlan
-from ail_ray.runs.trial import State, Trial, cost, read_trial, title
+from ail_ray.runs.trial import Cost, State, Trial, read_trial, title
 from ail_ray.sweeps.controls import Reached, by_round
 from ail_ray.sweeps.sweep_file import Begun, Facts, Ledger, Summary
 from ail_ray.sweeps.sweep_job import SweepJob
@@ -161,10 +162,11 @@ class Monitor:
         """Read what is new of a trial."""
         plan, before = self.plans[run], self.seen.get(run)
         found = read_trial(plan.directory, plan.config.rounds, before.records if before else ())
-        config = plan.config
+        config, known = plan.config, told(plan.config)
         status, reason = self.over.get(run, (found.status, found.reason))
         self.seen[run] = replace(
-            found, name=title(config, self.axes), parameters=parameters(config, self.axes), cost=cost(config),
+            found, name=title(config, self.axes), parameters=parameters(config, self.axes),
+            cost=Cost(weights=known.weights, multiply_accumulates=known.multiply_accumulates),
             status=status, reason=reason,
         )  # fmt: skip
         return self.seen[run]

@@ -22,11 +22,12 @@ from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate, super_resolve
-from ail_ray.learning.networks import Network, multiply_accumulates
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.theta import TrainState, train_epoch
 from ail_ray.learning.weights import load_model
 from ail_ray.machine import peak_memory
+from ail_ray.networks.architectures import Network
+from ail_ray.networks.counts import multiply_accumulates
 
 ASSUMED_SPEED = 3e12  # multiply-accumulates a second of a GPU where none can be measured: an L4's bf16 at a tenth
 LARGEST_MEASURED = 512 * 512  # pixels of an image that the memory of an error pass is measured on
@@ -131,15 +132,15 @@ def _training(
 ) -> tuple[Callable[[], None], Network, Shard]:
     """A function that does some steps on a shard of one square image, the student that it trains, and the shard."""
     student = placed(config.student(), precision, device)
-    side = side // student.upsampling * student.upsampling
+    side = side // student.traits.upsampling * student.traits.upsampling
     hr, geometry = np.random.default_rng(0).integers(0, 256, side**2, np.uint8), np.array([side], np.int64)
     inputs = (hr / 255).astype(np.float16)
-    small = inputs[: (side // student.upsampling) ** 2]
+    small = inputs[: (side // student.traits.upsampling) ** 2]
     tensors = {"hr": hr, "inputs": inputs, "small": small, "heights": geometry, "widths": geometry}
     with tempfile.TemporaryDirectory() as folder:
         path = as_path(folder) / "shard.safetensors"
         write_tensors(path, tensors | {"scales": np.array(config.scales[:1])})
-        shard = Shard(path, device, student.upsampling)
+        shard = Shard(path, device, student.traits.upsampling)
     bank = Bank({0: shard}, total_shards=1, crop=config.crop, seed=0)
     bank.weigh(0, np.full(shard.pixels, 0.5, np.float16))
     if config.beta > 0:
@@ -168,7 +169,7 @@ def teacher_seconds(path: UPath, pixels: int, precision: Precision, device: torc
         return pixels * _work(teacher) / ASSUMED_SPEED
     teacher_placed = placed(teacher, precision, device)
     image = torch.rand(160, 160, device=device).half()
-    area = (160 * teacher.upsampling) ** 2
+    area = (160 * teacher.traits.upsampling) ** 2
     return _median(lambda: super_resolve(teacher_placed, image, precision), device) / area * pixels
 
 

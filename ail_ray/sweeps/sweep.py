@@ -121,8 +121,9 @@ def no_gpu(placement: Placement) -> list[str]:
 def _run_here(plan: TrialPlan, placement: Placement, monitor: Monitor) -> None:
     monitor.started(plan)
     failure, device = None, torch.device(placement.device)
+    complete = partial(complete_with_onnx, network=plan.config.network)
     try:
-        run_local(plan, placement.threads, device, lambda measured: monitor.heard(plan), complete_with_onnx)
+        run_local(plan, placement.threads, device, lambda measured: monitor.heard(plan), complete)
     except LeaseLostError:  # it is in good hands: wait for them, and find it done
         return _run_here(plan, placement, monitor)
     except Exception as error:  # as under Ray: one failed trial does not sink the others

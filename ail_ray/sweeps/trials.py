@@ -1,6 +1,5 @@
 """Which trials a sweep has: those of a grid or of a random search; Optuna proposes its own."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,10 @@ def proposals(sweep: SweepConfig) -> list[RunConfig]:
     drawn = dict(sweep.axes) | ({"rule": tuple(r for r in rules if r != "uniform")} if "rule" in sweep.axes else {})
     distinct: dict[str, RunConfig] = {}
     for _ in range(sweep.samples):
-        run = sweep.run({name: _drawn(generator, name, options) for name, options in drawn.items()})
-        for each in (run, replace(run, rule="uniform")) if "uniform" in rules else (run,):
-            distinct.setdefault(identity(each), each)
+        values = {name: _drawn(generator, name, options) for name, options in drawn.items()}
+        for more in ({}, {"rule": "uniform"}) if "uniform" in rules else ({},):
+            run = sweep.run(values | more)
+            distinct.setdefault(identity(run), run)
     return list(distinct.values())
 
 

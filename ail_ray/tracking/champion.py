@@ -24,21 +24,22 @@ from upath import UPath
 
 from ail_ray.addresses import without_password
 from ail_ray.delivery.onnx import INPUT, OUTPUT, to_onnx
+from ail_ray.delivery.onnx_file import OnnxFile
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.panels import central_crop
 from ail_ray.learning.inference import evaluate
-from ail_ray.learning.networks import Network
 from ail_ray.learning.records import Row, mean_psnr
-from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.learning.weights import WeightsError, load_model, weights_digest
+from ail_ray.networks.architectures import Network
 from ail_ray.runs.directory import STUDENT
 from ail_ray.runs.trial import Trial
 from ail_ray.sweeps.sweep_job import tracking_uri
 from ail_ray.tracking.connection import database_of, folder_of, unusable
 from ail_ray.tracking.descriptions import some
 
-ALIAS, FOLDER = "champion", "model"
+ALIAS, FOLDER, MODEL = "champion", "model", "model.onnx"
 PSNR, IMAGES, DIGEST = "ail.psnr_dB", "ail.validation", "ail.weights"
 EXAMPLE = 16  # pixels
 BESIDE = 3600.0  # seconds since its registration in which a version's sweep may still be crowning it
@@ -68,10 +69,10 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
     raise ConfigError([f"there is no champion for scale {scale} in {where}; a sweep with validation images makes one"])
 
 
-def load_champion(scale: int) -> Network:
+def load_champion(scale: int, network: str = "") -> Network:
     """Load the champion for a scale from the MLflow that this folder uses; ConfigError as in `fetch_champion`."""
     with tempfile.TemporaryDirectory() as folder:
-        return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)))
+        return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)), network)
 
 
 def crown(
@@ -80,6 +81,7 @@ def crown(
     validation: Mapping[int, Sequence[UPath]],
     bicubic: Sequence[Row] = (),
     own_work: Callable[[], AbstractContextManager[object]] = nullcontext,
+    networks: Mapping[str, str] = {},
 ) -> list[str]:
     """Register the best finished student for each scale it was validated on, where it beats the champion there is.
 
@@ -90,6 +92,7 @@ def crown(
         validation: for each scale the files of its evaluation images.
         bicubic: rows of bicubic interpolation on them; who is no better at a scale is never its champion.
         own_work: is entered for what takes long without MLflow.
+        networks: of the trials, by the names of their runs, with the code of those from outside.
 
     Returns:
         A line for each new champion, and for each scale where no student was better than bicubic interpolation.
@@ -103,7 +106,7 @@ def crown(
             lines.append(f"×{scale} gets no new champion: every student ended at or below bicubic interpolation")
         if better:
             best = max(better, key=lambda trial: _psnr(trial.validation, scale))
-            lines += _challenge(client, scale, files, best, own_work)
+            lines += _challenge(client, scale, files, best, own_work, networks.get(best.run, ""))
     return lines
 
 
@@ -113,6 +116,7 @@ def _challenge(
     files: Sequence[UPath],
     trial: Trial,
     own_work: Callable[[], AbstractContextManager[object]],
+    network: str,
 ) -> list[str]:
     psnr, name, images = _psnr(trial.validation, scale), registered_name(scale), digest_of([f.stem for f in files])
     if _registered_model(client, name) is None:
@@ -133,7 +137,7 @@ def _challenge(
         number = int(there[0].version)
     else:
         tags = {PSNR: f"{psnr:.4f}", IMAGES: images, DIGEST: digest}
-        number = _registered(client, name, trial, tags, EvaluationImages.load(files[0]))
+        number = _registered(client, name, trial, tags, EvaluationImages.load(files[0]), network)
     client.set_registered_model_alias(name, ALIAS, str(number))
     if rival := _rival(client, name, images, psnr):
         client.set_registered_model_alias(name, ALIAS, str(rival.version))
@@ -181,9 +185,13 @@ def _registered_model(client: MlflowClient, name: str) -> RegisteredModel | None
 
 
 def _weights(client: MlflowClient, held: ModelVersion, folder: str) -> UPath:
+    return _stored(client, held, STUDENT, folder)
+
+
+def _stored(client: MlflowClient, held: ModelVersion, name: str, folder: str) -> UPath:
     uri = client.tracking_uri
     place = folder_of(uri, client.get_run(str(held.run_id)).info.artifact_uri)
-    return as_path(download_artifacts(f"{place}/{FOLDER}/{STUDENT}", dst_path=folder, tracking_uri=uri))
+    return as_path(download_artifacts(f"{place}/{FOLDER}/{name}", dst_path=folder, tracking_uri=uri))
 
 
 def _psnr(rows: Sequence[Row], scale: int) -> float:
@@ -202,23 +210,28 @@ def _measured(
     if held.tags.get(IMAGES) == images:
         return float(held.tags[PSNR])
     with tempfile.TemporaryDirectory() as folder:
-        model = load_model(_weights(client, held, folder))
-    with own_work():
-        return mean_psnr([evaluate(model, EvaluationImages.load(file)) for file in files])
+        try:
+            model = load_model(_weights(client, held, folder))
+        except WeightsError:  # of somebody's own network, whose code is not here: what it was exported to is
+            model = OnnxFile(_stored(client, held, MODEL, folder))
+        with own_work():
+            return mean_psnr([evaluate(model, EvaluationImages.load(file)) for file in files])
 
 
-def _registered(client: MlflowClient, name: str, trial: Trial, tags: dict[str, str], images: EvaluationImages) -> int:
+def _registered(
+    client: MlflowClient, name: str, trial: Trial, tags: dict[str, str], images: EvaluationImages, network: str
+) -> int:
     """Put the student into its run as a model of MLflow, and register it; returns the number of the version."""
     run_id, weights = trial.mlflow_run_id or "", as_path(trial.weights or "")
-    model = load_model(weights)
+    model = load_model(weights, network)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / FOLDER
-        example = central_crop(images.inputs(model.upsampling)[0], EXAMPLE)[None, None].astype(np.float32)
+        example = central_crop(images.inputs(model.traits.upsampling)[0], EXAMPLE)[None, None].astype(np.float32)
         exported = weights.with_name("student.onnx")
         save_servable(folder, exported.read_bytes() if exported.exists() else to_onnx(model), example)
         (folder / STUDENT).write_bytes(weights.read_bytes())
         client.log_artifacts(run_id, str(folder), FOLDER)
-    reads = "the bicubic-upsampled image" if model.upsampling == 1 else "the low-resolution image"
+    reads = "the bicubic-upsampled image" if model.traits.upsampling == 1 else "the low-resolution image"
     rows = some(list(map(str, trial.all)), ", ", 4000)
     made = client.create_model_version(
         name, source=f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}", run_id=run_id, tags=tags,

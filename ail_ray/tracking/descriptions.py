@@ -9,10 +9,11 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from ail_ray.errors import printable
-from ail_ray.learning.config import PARAMETERS, Plain, RunConfig
+from ail_ray.learning.config import Plain, RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.learning.told import PARAMETERS
 from ail_ray.runs.preparation import EvaluationFile, Prepared
-from ail_ray.runs.trial import Trial
+from ail_ray.runs.trial import Trial, student_name
 from ail_ray.sweeps.trials import is_range
 
 SYMBOLS = {"rho": "ρ", "lam": "λ"}
@@ -58,10 +59,9 @@ def sweep_params(sweep: SweepConfig) -> Plain:
 def trial_params(trial: Trial, config: RunConfig) -> Plain:
     """The searched values, the student and its size. The UI draws what a run lacks as if it had some value: say so."""
     values = {name: "not read" if value is None else value for name, value in trial.parameters.items()}
-    if config.width is not None:
-        del values["rho"]
-    student = f"{config.network}-f{config.student_width}"
-    return values | {"student": student, "student_weights": trial.cost.weights if trial.cost else None}
+    if config.width is not None or config.student_width is None:
+        values.pop("rho", None)
+    return values | {"student": student_name(config), "student_weights": trial.cost.weights if trial.cost else None}
 
 
 def datasets(sweep: SweepConfig, several: Sequence[Prepared]) -> list[DatasetInput]:

@@ -71,6 +71,7 @@ class InMLflow:
     def __init__(self, tracker: Tracker, sender: Sender, facts: Facts, say: Callable[[str], None]) -> None:
         self.tracker, self.sender, self.facts, self.say = tracker, sender, facts, say
         self._ids: dict[str, str] = {}  # by run
+        self._networks: dict[str, str] = {}  # by run
         self._away = False
 
     def compare_with(self, references: Mapping[str, Rows]) -> None:
@@ -78,6 +79,7 @@ class InMLflow:
 
     def trial(self, trial: Trial, config: RunConfig, reached: Sequence[Reached], *, over: bool) -> None:
         """Send what MLflow lacks of a trial; during an outage the next call sends it."""
+        self._networks[trial.run] = config.network
         self.sender.send(f"{self.tracker.sweep} {trial.run}", partial(self._trial, trial, config, reached, over))
 
     def ids(self) -> Mapping[str, str]:
@@ -129,7 +131,9 @@ class InMLflow:
         }
         bicubic = summary.references[BICUBIC].validation
         try:
-            said += crown(self.tracker.client, summary.trials, validation, bicubic, self.sender.own_work)
+            said += crown(
+                self.tracker.client, summary.trials, validation, bicubic, self.sender.own_work, self._networks
+            )
         except Exception as error:
             said.append(f"no student was registered as champion; the same command tries again: {reason(error)}")
 

@@ -28,12 +28,13 @@ from ail_ray.benchmarks.whole_runs import bytes_per_pixel, first_round, ray_vs_l
 from ail_ray.commands.benchmark import main
 from ail_ray.imaging.bank import Crops
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.importance import first_importance, next_importance
-from ail_ray.learning.networks import VDSR, build_model
 from ail_ray.learning.records import Measured
+from ail_ray.learning.rules import first_importance, next_importance
 from ail_ray.learning.theta import weighted_loss
 from ail_ray.learning.weights import save_model
 from ail_ray.machine import machine
+from ail_ray.networks.architectures import VDSR
+from ail_ray.networks.building import build_model
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.run import TrialPlan, run_local

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ail_ray.commands.flags import Flags, flags_of, job_of
+from ail_ray.commands.flags import flags_for, flags_of, job_of
 from ail_ray.commands.parsing import parse
 from ail_ray.learning.presets import paper
 from ail_ray.sweeps.sweep_job import SweepJob
@@ -202,7 +202,9 @@ def test_the_kubernetes_sweep_grows_from_nothing_and_cleans_up() -> None:
 def test_the_kubernetes_sweep_is_a_command_that_the_job_accepts() -> None:
     words = shlex.split(documents("kuberay-rayjob.yaml")[0]["spec"]["entrypoint"])
     assert words[:3] == ["python", "jobs/ail_sweep.py", "paper"]
-    job = job_of(parse(Flags, words[3:], default=flags_of(SweepJob(sweep=paper())), prog="", description=""))
+    kind = flags_for(words[3:])
+    default = flags_of(kind, SweepJob(sweep=paper()))
+    job = job_of(parse(kind, words[3:], default=default, prog="", description=""))
     assert job.placement.gpu
     assert job.max_workers == 8
 

@@ -19,8 +19,8 @@ from ail_ray.errors import ConfigError
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.learning.inference import predict
-from ail_ray.learning.networks import DRRN, FSRCNN, NETWORKS, VDSR, Network
 from ail_ray.learning.precision import placed
+from ail_ray.networks.architectures import DRRN, FSRCNN, NETWORKS, VDSR, Network
 
 SIZES = [(1, 1, 1), (1, 1, 7), (3, 20, 1), (2, 33, 50)]
 
@@ -68,7 +68,7 @@ def test_fp32_is_torch_in_every_size(name: str) -> None:
         inputs = torch.rand(batch, 1, height, width)
         sr = run(written, inputs.numpy())
         expected = model(inputs).detach().numpy()
-        assert sr.shape == (batch, 1, height * model.upsampling, width * model.upsampling)
+        assert sr.shape == (batch, 1, height * model.traits.upsampling, width * model.traits.upsampling)
         assert np.abs(sr - expected).max() <= 1e-5
         assert np.abs(expected - 0.5).max() > 0.01
     shape = onnx.load_from_string(written).graph.input[0].type.tensor_type.shape
@@ -91,7 +91,7 @@ def test_half_precision_and_eight_bits_cost_little(
     images: EvaluationImages, name: str, variant: Variant, kind: int, largest: float, cost: float
 ) -> None:
     model = network(name)
-    written = to_onnx(model, variant, calibration=images.inputs(model.upsampling))
+    written = to_onnx(model, variant, calibration=images.inputs(model.traits.upsampling))
     graph = onnx.load_from_string(written).graph
     kinds = {tensor.data_type for tensor in graph.initializer if np.prod(tensor.dims) > 12}
     assert kinds == {kind}, "weights of that type"

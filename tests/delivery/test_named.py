@@ -26,8 +26,8 @@ from ail_ray.files import FileError
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import to_uint8
 from ail_ray.learning.inference import evaluate, predict
-from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Bicubic, Network
 from ail_ray.learning.weights import save_model
+from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Bicubic, Network, unserved
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,15 +73,17 @@ def test_a_file_is_used_as_its_own_input_says(
     model = trained(NETWORKS[name]())
     network = find_network(str(written(tmp_path, name, eight_bit=eight_bit)))
     assert isinstance(network, OnnxFile)
-    assert network.upsampling == model.upsampling
-    assert model.radius <= network.radius <= model.radius + 2, "no tile can tell, and little is computed in vain"
-    inputs = images.inputs(model.upsampling)[0]
+    assert network.traits.upsampling == model.traits.upsampling
+    assert model.traits.reach <= network.traits.reach <= model.traits.reach + 2, (
+        "no tile can tell, and little is computed in vain"
+    )
+    inputs = images.inputs(model.traits.upsampling)[0]
     given = to_uint8(inputs).astype(np.float32) / 255 if eight_bit else inputs
     difference = np.abs(predict(network, inputs).astype(int) - predict(model, given))
     assert difference.max() <= 1
     assert np.mean(difference > 0) < 1e-3
-    assert network.problems([3]) == (
-        ["this ONNX file upsamples by 2, it cannot serve scale 3"] if model.upsampling == 2 else []
+    assert unserved(network, [3]) == (
+        ["this network in student.onnx upsamples by 2, it cannot serve scale 3"] if model.traits.upsampling == 2 else []
     )
     if not eight_bit:
         assert evaluate(network, images).psnr == pytest.approx(evaluate(model, images).psnr, abs=1e-3)
@@ -99,7 +101,7 @@ def test_tiles_of_a_file_leave_no_seams(tmp_path: Path) -> None:
 def test_eight_bit_weights_are_measured_from_their_file(tmp_path: Path, images: EvaluationImages) -> None:
     model, path = trained(VDSR(4, 5)), tmp_path / "int8.onnx"
     path.write_bytes(to_onnx(model, "int8", eight_bit=True, calibration=images.inputs(1)))
-    assert find_network(str(path)).radius == model.radius
+    assert find_network(str(path)).traits.reach == model.traits.reach
     said = list[str]()
     options = {"precision": "fp32", "device": "cpu", "say": said.append}
     (row,) = benchmark(str(path), ["sample-val"], [2], **options)  # type: ignore[arg-type]
@@ -128,14 +130,14 @@ def test_of_a_file_that_may_see_everything_the_picture_is_one_tile(tmp_path: Pat
     network = find_network(
         str(graph(tmp_path / "a.onnx", mean, helper.make_node("Add", ["x", "m"], ["y"]), shape=free))
     )
-    assert network.radius == WHOLE_PICTURE
+    assert network.traits.reach == WHOLE_PICTURE
     picture, tiles = np.zeros((40, 60), np.uint8), list[int]()
     picture[:, 30:] = 100
     enlarged = np.asarray(upscale(network, Image.fromarray(picture), 2, tile=32, advance=tiles.append))
     assert tiles == [80 * 120]
     assert enlarged[0, 0] == pytest.approx(50, abs=1), "the mean of the whole, and not of a tile"
     same = helper.make_node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER")
-    assert find_network(str(graph(tmp_path / "b.onnx", same, shape=free))).radius == WHOLE_PICTURE
+    assert find_network(str(graph(tmp_path / "b.onnx", same, shape=free))).traits.reach == WHOLE_PICTURE
 
 
 def test_what_is_no_network_for_luma_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.images import enlarge, luma, read_image
 from ail_ray.imaging.metrics import to_uint8
 from ail_ray.learning.inference import predict
-from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Network
 from ail_ray.learning.precision import placed
 from ail_ray.learning.weights import load_model, save_model
+from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
 
 MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
 """What each is read as."""
@@ -82,10 +82,10 @@ def test_the_radius_is_how_far_a_pixel_reaches(make: Callable[[], Network]) -> N
     changed = inputs.clone()
     changed[..., 20, 20] += 0.5
     with torch.no_grad():
-        rows = (model(changed) - model(inputs))[0, 0].abs().amax(1).nonzero().flatten() // model.upsampling
+        rows = (model(changed) - model(inputs))[0, 0].abs().amax(1).nonzero().flatten() // model.traits.upsampling
     reach = max(20 - int(rows.min()), int(rows.max()) - 20)
-    assert reach <= model.radius
-    assert model.radius - reach <= (model.name == "fsrcnn"), "and no more than that is computed in vain"
+    assert reach <= model.traits.reach
+    assert model.traits.reach - reach <= (model.name == "fsrcnn"), "and no more than that is computed in vain"
 
 
 @pytest.mark.parametrize("make", NETWORKS)
@@ -94,7 +94,7 @@ def test_tiles_leave_no_seams(make: Callable[[], Network], mode: str) -> None:
     model = lively(make()).double()
     # noise, so that a pixel which is interpolated wrongly beside a tile is far from what it should be
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 91, 4), np.uint8)).convert(mode)
-    for scale in (2, 3) if model.upsampling == 1 else (model.upsampling,):
+    for scale in (2, 3) if model.traits.upsampling == 1 else (model.traits.upsampling,):
         whole = np.asarray(upscale(model, image, scale, tile=10**6, precision="fp64"))
         for tile in (25, 64):
             tiled = np.asarray(upscale(model, image, scale, tile=tile, precision="fp64"))
@@ -106,9 +106,9 @@ def test_tiles_leave_no_seams(make: Callable[[], Network], mode: str) -> None:
 def test_tiles_differ_from_the_whole_picture_by_one_grey_level_at_most(make: Callable[[], Network]) -> None:
     """In single precision a value next to a tie is rounded the other way here and there, and no more."""
     model, image = placed(lively(make()), "fp32", torch.device("cpu")), photograph(200, 220, "RGB")
-    scale = max(2, model.upsampling)
+    scale = max(2, model.traits.upsampling)
     whole = np.asarray(upscale(model, image, scale, tile=10**6)).astype(int)
-    tiled = np.asarray(upscale(model, image, scale, tile=150 * (1 if model.upsampling > 1 else scale)))
+    tiled = np.asarray(upscale(model, image, scale, tile=150 * (1 if model.traits.upsampling > 1 else scale)))
     assert np.abs(whole - tiled).max() <= 1
     assert np.mean(whole != tiled) < 1e-4
 
@@ -116,9 +116,9 @@ def test_tiles_differ_from_the_whole_picture_by_one_grey_level_at_most(make: Cal
 @pytest.mark.parametrize("make", NETWORKS)
 def test_grey_is_what_the_evaluation_measures(make: Callable[[], Network]) -> None:
     model, image = lively(make()), photograph(60, 80, "L")
-    scale = max(2, model.upsampling)
+    scale = max(2, model.traits.upsampling)
     small = np.asarray(image, np.float32) / 255
-    expected = predict(model, small if model.upsampling > 1 else enlarge(small, scale)).astype(int)
+    expected = predict(model, small if model.traits.upsampling > 1 else enlarge(small, scale)).astype(int)
     difference = np.abs(np.asarray(upscale(model, image, scale)) - expected)
     assert np.count_nonzero(difference) == 0, "the picture is one tile"
 
@@ -409,7 +409,7 @@ PEAK = """
 import resource
 import torch
 from PIL import Image
-from ail_ray.learning.networks import VDSR
+from ail_ray.networks.architectures import VDSR
 from ail_ray.delivery.upscale import upscale
 from ail_ray.learning.precision import placed
 model, image = placed(VDSR(48, 2), "fp32", torch.device("cpu")), Image.new("L", (1600, 1200), 100)

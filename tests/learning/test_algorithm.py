@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from ail_ray.learning.algorithm import Run, adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate
-from ail_ray.learning.networks import Network
 from ail_ray.learning.theta import TrainState, silent_layers, train_epoch
+from ail_ray.networks.architectures import Network
+from ail_ray.networks.code import resolve
 
 Arrays = dict[str, np.ndarray]
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "rules.py"
 
 
 def finished(shards: dict[int, Shard], config: RunConfig = TINY) -> tuple[MemoryJournal, MemoryImportance]:
@@ -170,7 +173,7 @@ def test_the_reference_rule_goes_on_from_round_0(shards: dict[int, Shard]) -> No
 
 def test_hard_first_begins_where_eq7_ends(shards: dict[int, Shard]) -> None:
     _, easy = finished(shards)
-    _, hard = finished(shards, tiny(rule="hard-first", lam=0.5))
+    _, hard = finished(shards, tiny(rule=resolve(f"{EXAMPLES}:hard_first", "rule"), lam=0.5))
     for s in shards:
         np.testing.assert_allclose(hard.held[0, s].astype(float), 1 - easy.held[0, s].astype(float), atol=2**-10)
         above = hard.errors[1, s] >= 0.5 * TINY.mu0
@@ -187,7 +190,7 @@ def test_fixed_trains_every_round_on_the_importance_of_the_first(shards: dict[in
     assert journal.records[0].importance.mean < 1
 
 
-@pytest.mark.parametrize("rule", ["eq7", "reference", "exact", "hard-first"])
+@pytest.mark.parametrize("rule", ["eq7", "reference", resolve(f"{EXAMPLES}:exact", "rule")])
 def test_without_a_teacher_round_0_touches_nothing(shards: dict[int, Shard], rule: str) -> None:
     config = tiny(teacher="none", weight_decay=0.1, rule=rule)
     journal, importance = finished(shards, config)

@@ -1,7 +1,8 @@
 """The mathematics of W: values by hand, rules against numerical minimisers of Eq. 6, chunks, quantiles."""
 
 import math
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,18 +14,18 @@ from scipy.optimize import minimize_scalar
 
 from ail_ray.learning.importance import (
     CHUNK,
-    RULES,
-    Rule,
-    Subproblem,
-    first_importance,
     histogram,
     initial_importance,
-    next_importance,
     pixel_loss,
     random_importance,
     spread,
     update_importance,
 )
+from ail_ray.learning.rules import RULES, Subproblem, first_importance, next_importance, recipe_of, rule_function
+from ail_ray.networks.code import resolve
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "rules.py"
+EXACT, HARD_FIRST = (resolve(f"{EXAMPLES}:{name}", "rule") for name in ("exact", "hard_first"))
 
 shares = st.floats(0, 1, width=32)
 losses = st.floats(0, 20, width=32)
@@ -115,7 +116,7 @@ def test_chunks_change_nothing(size: int) -> None:
     assert first.dtype == np.float16
     np.testing.assert_array_equal(first, initial_importance(error, 0.1, 20.0).astype(np.float16))
     np.testing.assert_array_equal(
-        histogram(importance), np.bincount(np.rint(importance.astype(np.float32) * 1000).astype(int), minlength=1001)
+        histogram(importance), np.bincount(np.rint(importance.astype(np.float32) * 1000).astype(int), minlength=16_001)
     )
 
 
@@ -134,7 +135,7 @@ def test_fixed_stays_as_it_was() -> None:
 def solved(rule: str, importance: Any, error: Any, *, round: int = 1, lam: float = 0.15, first: Any = None) -> Any:
     """A rule's float32 result where d is the error itself, so that no float16 comes between."""
     halves = {"importance": importance, "error": error, "first": importance if first is None else first}
-    return RULES[rule].solve(
+    return rule_function(rule)(
         Subproblem(
             halves={name: torch.tensor(np.array(values, np.float32)) for name, values in halves.items()},
             round=round, lam=lam, unit="absolute", factor=1.0, mu0=0.01,
@@ -166,7 +167,7 @@ def test_the_exact_rule_minimises_its_objective(d: float, lam: float, previous: 
         return d * rise * (2 * previous + rise) + (rise * (math.log(rise / lam) - 1) if rise > 0 else 0.0)
 
     found = minimize_scalar(objective, bounds=(0, 1 - previous), method="bounded", options={"xatol": 1e-10})
-    closed = float(solved("exact", [previous], [d], lam=lam)[0])
+    closed = float(solved(EXACT, [previous], [d], lam=lam)[0])
     assert closed == pytest.approx(previous + found.x, abs=2e-6)
     grid = np.linspace(0, 1 - previous, 101)
     assert objective(closed - previous) <= min(map(objective, grid)) + 1e-6 * (1 + d)
@@ -175,10 +176,10 @@ def test_the_exact_rule_minimises_its_objective(d: float, lam: float, previous: 
 @pytest.mark.parametrize("d", [0.0, 1e-45, 1e-30, 1e-12, 1e-3, 1.0, 1e3, 1e6])
 @pytest.mark.parametrize("lam", [1e-3, 0.15, 1.0])
 def test_the_exact_rule_is_right_to_the_last_digits_for_every_d(d: float, lam: float) -> None:
-    (w,) = solved("exact", [0.0], [d], lam=lam).astype(np.float64)
+    (w,) = solved(EXACT, [0.0], [d], lam=lam).astype(np.float64)
     assert w == pytest.approx(lam * math.exp(-2 * float(np.float32(d)) * w), rel=1e-5)  # the derivative is zero there
     if d < 1e-10:
-        assert solved("exact", [0.25, 0.9], [d, d], lam=lam) == pytest.approx([min(1, 0.25 + lam), min(1, 0.9 + lam)])
+        assert solved(EXACT, [0.25, 0.9], [d, d], lam=lam) == pytest.approx([min(1, 0.25 + lam), min(1, 0.9 + lam)])
 
 
 @given(
@@ -188,9 +189,9 @@ def test_the_exact_rule_is_right_to_the_last_digits_for_every_d(d: float, lam: f
 )
 def test_hard_first_rises_to_ones_whatever_the_shard(error: np.ndarray, lam: float, mu0: float) -> None:
     def after(t: int, before: np.ndarray, part: slice = slice(None)) -> np.ndarray:
-        return next_importance("hard-first", before[part], error[part], lam=lam, round=t, mu0=mu0)
+        return next_importance(HARD_FIRST, before[part], error[part], lam=lam, round=t, mu0=mu0)
 
-    w = first_importance(error, mu0=mu0, alpha0=100.0, rule="hard-first")
+    w = first_importance(error, mu0=mu0, alpha0=100.0, rule=HARD_FIRST)
     order = np.argsort(error)
     assert np.all(np.diff(w[order].astype(float)) >= 0), "the harder, the more important"
     for t in range(1, math.ceil(1 / lam) + 1):
@@ -208,20 +209,20 @@ def test_hard_first_rises_to_ones_whatever_the_shard(error: np.ndarray, lam: flo
 def test_hard_first_is_all_ones_from_round_one_over_lam(lam: float) -> None:
     importance = error = np.zeros(3, np.float16)
     last = math.ceil(1 / lam)
-    assert np.all(next_importance("hard-first", importance, error, lam=lam, round=last) == 1)
+    assert np.all(next_importance(HARD_FIRST, importance, error, lam=lam, round=last) == 1)
     if last > 1:
-        assert np.all(next_importance("hard-first", importance, error, lam=lam, round=last - 1) == 0)
+        assert np.all(next_importance(HARD_FIRST, importance, error, lam=lam, round=last - 1) == 0)
 
 
 def test_hard_first_by_hand() -> None:
     # mu0 = 0.01 and lam = 0.15: the threshold of round 2 is 0.007.
-    result = solved("hard-first", [0.1, 0.2, 0.3, 0.4], [0.0069, 0.0071, 0.5, 0], round=2)
+    result = solved(HARD_FIRST, [0.1, 0.2, 0.3, 0.4], [0.0069, 0.0071, 0.5, 0], round=2)
     np.testing.assert_allclose(result, [0.1, 1, 1, 0.4])
-    mirrored = first_importance(np.array([0, 0.01, 1], np.float16), mu0=0.01, alpha0=100.0, rule="hard-first")
+    mirrored = first_importance(np.array([0, 0.01, 1], np.float16), mu0=0.01, alpha0=100.0, rule=HARD_FIRST)
     np.testing.assert_allclose(mirrored, [0, 1 - 1.3678794 / 2, 1], atol=1e-3)
 
 
-@pytest.mark.parametrize("rule", get_args(Rule))
+@pytest.mark.parametrize("rule", [*RULES, EXACT, HARD_FIRST])
 @given(
     planes=arrays.arrays(np.float16, (3, 9), elements=st.floats(0, 1, width=16)),
     lam=st.floats(1e-3, 10),
@@ -230,10 +231,10 @@ def test_hard_first_by_hand() -> None:
     factor=st.sampled_from([1.0, 255.0, 65025.0]),
 )
 def test_every_rule_stays_in_0_to_1(
-    rule: Rule, planes: np.ndarray, lam: float, t: int, unit: Any, factor: float
+    rule: str, planes: np.ndarray, lam: float, t: int, unit: Any, factor: float
 ) -> None:
     importance, error, first = planes
-    given_first = first if RULES[rule].needs_first else None
+    given_first = first if recipe_of(rule).needs_first else None
     result = next_importance(
         rule, importance, error, lam=lam, unit=unit, factor=factor, round=t, mu0=0.01, first=given_first
     )
@@ -246,8 +247,10 @@ def test_every_rule_stays_in_0_to_1(
     assert np.all((begun >= 0) & (begun <= 1))
 
 
-def test_every_rule_has_a_recipe() -> None:
-    assert set(RULES) == set(get_args(Rule))
+def test_importance_above_one_is_counted_as_it_is() -> None:
+    importance = np.array([0, 0.5, 1, 1.5, 16], np.float16)
+    shown = spread(histogram(importance))
+    assert (shown.mean, shown.saturated, shown.p95) == (3.8, 0.6, 16)
 
 
 @pytest.mark.parametrize("size", [1, 99, CHUNK + 12_345])

@@ -16,8 +16,8 @@ from ail_ray.imaging.shards import Shard
 from ail_ray.learning import inference
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate, predict, super_resolve
-from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Network
 from ail_ray.learning.weights import save_model
+from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
 
 GOLDEN = {
     ("Set5", 2): 37.592, ("Set5", 3): 33.753, ("Set5", 4): 31.441,
@@ -82,7 +82,7 @@ def test_super_resolve_goes_over_the_whole_image() -> None:
 @pytest.mark.parametrize(
     "model",
     [VDSR(3, 3), DRRN(3, 6), *(FSRCNN(7, 5, scale) for scale in (2, 3, 4))],
-    ids=lambda m: f"{m.name} {m.upsampling}",
+    ids=lambda m: f"{m.made.network} {m.traits.upsampling}",
 )
 def test_strips_are_the_whole_image(model: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     model, image = model.double(), torch.rand(230, 11, generator=torch.Generator().manual_seed(0))

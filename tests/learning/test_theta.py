@@ -17,9 +17,9 @@ from ail_ray.imaging.shards import Shard
 from ail_ray.learning.algorithm import adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.networks import VDSR
 from ail_ray.learning.records import EpochLog
 from ail_ray.learning.theta import NonFiniteLossError, TrainState, learning_rate, train_epoch, weighted_loss
+from ail_ray.networks.architectures import VDSR
 
 
 def batch(seed: int, n: int = 3, side: int = 6) -> Crops:

@@ -10,8 +10,9 @@ from safetensors.numpy import save_file
 from upath import UPath
 
 from ail_ray.files import FileError, read_tensors
-from ail_ray.learning.networks import DRRN, FSRCNN, VDSR, Network, parameter_count
 from ail_ray.learning.weights import WeightsError, load_model, model_tensors, save_model
+from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
+from ail_ray.networks.counts import parameter_count
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def public(model: VDSR) -> dict[str, np.ndarray]:
 
 def assert_same(loaded: Network, model: Network) -> None:
     assert type(loaded) is type(model)
-    assert (loaded.width, loaded.depth, loaded.upsampling) == (model.width, model.depth, model.upsampling)
+    assert (loaded.made, loaded.traits) == (model.made, model.traits)
     for weight, expected in zip(loaded.parameters(), model.parameters(), strict=True):
         assert weight.dtype == torch.float32
         assert torch.equal(weight, expected)

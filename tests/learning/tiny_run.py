@@ -12,10 +12,11 @@ from ail_ray.imaging.shards import Shard
 from ail_ray.learning.algorithm import Run
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.importance import first_importance, next_importance, random_importance
-from ail_ray.learning.networks import VDSR
+from ail_ray.learning.importance import random_importance
 from ail_ray.learning.records import EpochLog, Measured
+from ail_ray.learning.rules import first_importance, next_importance
 from ail_ray.learning.theta import TrainState
+from ail_ray.networks.architectures import VDSR
 
 TINY = RunConfig(
     train=("tiny",), validation=(), test=(), downsizes=(1.0,), width=4, depth=3, rounds=2, epochs=2, crops=12,
@@ -45,7 +46,8 @@ class MemoryImportance:
         previous = self.held[round - 1, shard]
         self.held[round, shard] = next_importance(
             c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor,
-            round=round, mu0=c.mu0, first=self.held[0, shard],
+            round=round, mu0=c.mu0, first=self.held[0, shard], arguments=c.of("rule"), loss=c.loss,
+            loss_arguments=c.of("loss"), seed=c.seed, shard=shard,
         )  # fmt: skip
 
     def read(self, round: int, shard: int) -> np.ndarray:
@@ -55,9 +57,12 @@ class MemoryImportance:
     def _first(self, s: int, shard: Shard) -> np.ndarray:
         if self.config.initialisation == "random":
             return random_importance(self.config.seed, s, shard.pixels)
-        if self.config.initialisation == "teacher":  # a teacher that is no better than bicubic
+        if self.config.initialisation in ("teacher", "rule"):  # a teacher that is no better than bicubic
             error = (shard.hr.float() / 255 - shard.inputs.float()).abs().half().numpy()
-            return first_importance(error, mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule)
+            return first_importance(
+                error, mu0=self.config.mu0, alpha0=self.config.alpha0, rule=self.config.rule,
+                arguments=self.config.of("rule"), seed=self.config.seed, shard=s,
+            )  # fmt: skip
         return np.full(shard.pixels, float(self.config.initialisation == "ones"), np.float16)
 
 

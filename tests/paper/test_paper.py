@@ -23,9 +23,9 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import read_record
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import initial_importance
-from ail_ray.learning.networks import VDSR
 from ail_ray.learning.records import Row
 from ail_ray.learning.weights import save_model
+from ail_ray.networks.architectures import VDSR
 from ail_ray.paper import study as paper
 from ail_ray.paper import tables
 from ail_ray.paper.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
@@ -377,7 +377,7 @@ def test_a_table_of_the_docs_comes_from_the_runs_beside_it(
 
 def test_a_budget_states_every_value_itself() -> None:
     """Whatever becomes of presets and defaults: a study finds its runs again."""
-    stated_elsewhere = {"teacher", "seed"} | {"width", "rho"}  # every student is given by its width
+    stated_elsewhere = {"teacher", "seed", "arguments"} | {"width", "rho"}  # every student is given by its width
     for budget in paper.BUDGETS.values():
         assert budget.keys() == {field.name for field in fields(RunConfig)} - stated_elsewhere
     assert all(method.student["width"] for method in METHODS.values())

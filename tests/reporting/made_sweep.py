@@ -10,8 +10,9 @@ from upath import UPath
 
 from ail_ray.files import digest_of, write_bytes, write_record
 from ail_ray.imaging.panels import as_png, grey_map, side_by_side
-from ail_ray.learning.config import RunConfig, described, parameters
+from ail_ray.learning.config import RunConfig, described
 from ail_ray.learning.records import Row, Rows, Spread
+from ail_ray.learning.told import parameters
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.trial import title

@@ -11,7 +11,8 @@ from upath import UPath
 
 from ail_ray.commands import report
 from ail_ray.files import read_json, write_json
-from ail_ray.learning.networks import VDSR, parameter_count
+from ail_ray.networks.architectures import VDSR
+from ail_ray.networks.counts import parameter_count
 from ail_ray.reporting import sentences
 from ail_ray.reporting.findings import findings
 from ail_ray.reporting.sweep_page import sweep_page

@@ -14,9 +14,9 @@ from upath import UPath
 from ail_ray import files
 from ail_ray.files import WriteError, as_path, write_tensors
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import VDSR
 from ail_ray.learning.records import EpochLog, Measured, Row, Spread
 from ail_ray.learning.theta import TrainState
+from ail_ray.networks.architectures import VDSR
 from ail_ray.runs import directory as run_directory
 from ail_ray.runs import manifests
 from ail_ray.runs.directory import RunDirectory

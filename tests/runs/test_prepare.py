@@ -16,10 +16,10 @@ from ail_ray.files import checksum, read_tensors
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import ConfigError, RunConfig
-from ail_ray.learning.networks import FSRCNN
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.weights import load_model, save_model, weights_digest
+from ail_ray.networks.architectures import FSRCNN
 from ail_ray.runs.preparation import Prepared, build_data, find_start, here, plan_data, shared_weights
 from ail_ray.runs.records import Weights
 from ail_ray.runs.teacher_maps import TeacherMaps, teacher_maps

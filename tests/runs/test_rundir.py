@@ -418,8 +418,8 @@ def test_a_manifest_cannot_lead_out_of_its_folder(directory: RunDirectory, numbe
 
 def test_a_manifest_of_a_later_version_is_not_taken_for_one_of_this(directory: RunDirectory) -> None:
     path = newest_manifest(directory.path)
-    rewrite_manifest(path, config=read_json(path)["config"] | {"loss": "huber"})
-    with pytest.raises(FileError, match=r"written by another version, its configuration has loss$"):
+    rewrite_manifest(path, config=read_json(path)["config"] | {"patience": 3})
+    with pytest.raises(FileError, match=r"written by another version, its configuration has patience$"):
         directory.manifest()
 
 

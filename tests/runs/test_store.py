@@ -14,10 +14,12 @@ from upath import UPath
 
 from ail_ray.files import FileError, read_tensors, write_tensors
 from ail_ray.learning.config import RunConfig
+from ail_ray.networks.code import resolve
 from ail_ray.orchestration.actors import ActorStore
 from ail_ray.runs.importance_store import ImportanceStore, StoreError
 from ail_ray.runs.teacher_maps import TeacherMaps
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "rules.py"
 PIXELS = [700, 1000, 64, 4096, 1, 513]  # of each shard
 ROUNDS = 4
 LAM = 0.15
@@ -135,7 +137,15 @@ def test_first_importance_of_every_kind(folder: UPath, tmp_path: Path) -> None:
         ImportanceStore(folder / "t2", config(teacher="somebody"), None).initialise(0, 6)
 
 
-@pytest.mark.parametrize("rule", ["eq7", "exact", "uniform", "fixed", "hard-first"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "eq7",
+        "uniform",
+        "fixed",
+        *(resolve(f"{EXAMPLES}:{name}", "rule") for name in ("exact", "hard_first", "hard_examples")),
+    ],
+)
 def test_round_0_is_read_by_the_rule_that_needs_it_alone(folder: UPath, rule: str) -> None:
     store, needing = stored(folder, rule=rule), stored(folder / "reference", rule="reference")
     for s in (store, needing):

@@ -6,7 +6,8 @@ from typing import Any
 from upath import UPath
 
 from ail_ray.files import read_json
-from ail_ray.learning.config import RunConfig, parameters
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.told import parameters
 from ail_ray.sweeps.sweep_file import Begun, Ledger
 
 

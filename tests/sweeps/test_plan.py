@@ -13,8 +13,9 @@ from upath import UPath
 from ail_ray.commands.sweep import main
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.networks import VDSR, parameter_count
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.networks.architectures import VDSR
+from ail_ray.networks.counts import parameter_count
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import build_data, data_key, plan_data
 from ail_ray.runs.teacher_maps import teacher_maps

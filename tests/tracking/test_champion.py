@@ -21,9 +21,10 @@ from ail_ray.files import FileError
 from ail_ray.imaging.evaluation import EvaluationImages, write_evaluation
 from ail_ray.imaging.image_sets import find
 from ail_ray.learning.inference import evaluate
-from ail_ray.learning.networks import Network, build_model
 from ail_ray.learning.records import Row
 from ail_ray.learning.weights import load_model, save_model
+from ail_ray.networks.architectures import Network
+from ail_ray.networks.building import build_model
 from ail_ray.runs.trial import State, Trial
 from ail_ray.tracking import champion
 from ail_ray.tracking.champion import crown, fetch_champion

@@ -397,7 +397,7 @@ def test_a_server_in_trouble_is_said_before_anything_starts(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{server.server_port}"
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://somebody:hunter2@{address}")
-        job, began = SweepJob(sweep=SweepConfig(base=RunConfig()), out=str(tmp_path)), time.monotonic()
+        job, began = SweepJob(sweep=SweepConfig(), out=str(tmp_path)), time.monotonic()
         with pytest.raises(ConfigError) as caught:
             MLflow().place(job)
         assert time.monotonic() - began < 30
@@ -432,7 +432,7 @@ def test_a_database_that_somebody_else_keeps_is_said_before_anything_starts(
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ConfigError, match=r"mlflow\.db cannot be used: (no answer within 2|.*database is locked)"):
-            MLflow().place(SweepJob(sweep=SweepConfig(base=RunConfig()), out=str(tmp_path)))
+            MLflow().place(SweepJob(sweep=SweepConfig(), out=str(tmp_path)))
 
 
 @pytest.mark.long

@@ -270,7 +270,7 @@ def test_mlflow_serves_the_champion_with_the_pixels_that_we_make(site: Site, tmp
         command = ("models", "serve", "-m", "models:/ail-ray-x2@champion", "--env-manager", "local")
         with server(site.folder, *command) as url:
             answered(f"{url}/ping")
-            for inputs in images.inputs(model.upsampling)[:2]:
+            for inputs in images.inputs(model.traits.upsampling)[:2]:
                 asked = json.dumps({"inputs": {"luma": inputs[None, None].tolist()}}).encode()
                 (sr,) = np.array(json.loads(answered(f"{url}/invocations", asked))["predictions"]["sr"], np.float32)
                 shown = np.rint(np.clip(sr[0], 0, 1) * 255).astype(np.uint8)

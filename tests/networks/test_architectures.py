@@ -8,16 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from ail_ray.imaging.images import degrade, enlarge
-from ail_ray.learning.networks import (
-    DRRN,
-    FSRCNN,
-    NETWORKS,
-    VDSR,
-    build_model,
-    multiply_accumulates,
-    parameter_count,
-    resolved_width,
-)
+from ail_ray.networks.architectures import DRRN, FSRCNN, NETWORKS, VDSR, start_from_identity
+from ail_ray.networks.building import build_model, resolved_width
+from ail_ray.networks.counts import multiply_accumulates, parameter_count
 
 
 @pytest.mark.parametrize(
@@ -79,7 +72,7 @@ def test_depth_is_the_number_of_convolutions(depth: int) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "edsr"}, "network must be one of vdsr, drrn, fsrcnn, got 'edsr'"),
+        ({"name": "edsr"}, "network must be one of vdsr, drrn, fsrcnn, or file.py:Name, got 'edsr'"),
         ({"name": "fsrcnn"}, "fsrcnn upsamples by itself: name the scale, 2, 3 or 4"),
         ({"name": "drrn", "depth": 9}, "depth must be even and lie in 4..998, got 9"),
         ({"name": "fsrcnn", "depth": 4, "scale": 2}, "depth must lie in 5..999, got 4"),
@@ -177,7 +170,7 @@ def test_a_start_from_the_identity_passes_maps_on() -> None:
         torch.manual_seed(0)
         model = build_model(name, width=5, depth=4)
         drawn = {key: value.clone() for key, value in model.state_dict().items()}
-        model.start_from_identity(0.25)
+        start_from_identity(model, 0.25)
         for key, weight in model.state_dict().items():
             expected = 0.25 * drawn[key]
             if key.removesuffix(".weight") in inner:
@@ -189,7 +182,7 @@ def test_a_start_from_the_identity_passes_maps_on() -> None:
 def test_a_network_of_one_map_keeps_its_draw() -> None:
     model = build_model("vdsr", width=1, depth=4)
     drawn = {key: value.clone() for key, value in model.state_dict().items()}
-    model.start_from_identity(0.25)
+    start_from_identity(model, 0.25)
     assert all(torch.equal(drawn[key], value) for key, value in model.state_dict().items())
 
 
@@ -199,7 +192,7 @@ def test_an_fsrcnn_starts_as_bicubic_interpolation(scale: int, within: float) ->
     torch.manual_seed(0)
     model = build_model("fsrcnn", scale=scale)
     torch.nn.init.zeros_(model.deconvolution.weight)  # type: ignore[union-attr, arg-type]
-    model.start_from_identity(1e-9)
+    start_from_identity(model, 1e-9)
     waves = torch.sin(torch.arange(48) / 5)[:, None] * torch.cos(torch.arange(48) / 7) / 2 + 0.5
     small = degrade((waves * 255).round().to(torch.uint8).numpy(), scale)
     with torch.no_grad():

@@ -1,85 +1,107 @@
-"""The networks: a student is a teacher with a share ρ of each layer's filters removed (section 4)."""
+"""The networks: a student is a teacher with a share ρ of each layer's filters removed (section 4).
+
+A network of one's own is any `torch.nn.Module` from luma, (N, 1, h, w), to luma, (N, 1, u h, u w). Its constructor gets
+those of `width`, `depth` and `scale` that it takes. It may say of itself `traits`, and `defaults` for a run's
+configuration; docs/NETWORKS.md shows how.
+"""
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from ail_ray.imaging.images import enlarge
+from ail_ray.networks.code import label
+
+SCALES = (2, 3, 4)
+WHOLE_PICTURE = 1_000_000
+"""The radius of a network that looks at all of a picture, however large."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What has to be known of a network that is trained and used."""
+
+    upsampling: int = 1
+    """1 where it reads the bicubic-upsampled image, else the factor by which it enlarges."""
+    radius: int | None = None
+    """How far away, in pixels of the input, the input has an effect on a pixel of the output. None: measure it."""
+    scales: tuple[int, ...] = ()
+    """The scales that it serves; without any, its `upsampling`, or all of them where that is 1."""
+    multiple: int = 1
+    """Of what height and width of its input have to be multiples."""
+
+    @property
+    def reach(self) -> int:
+        """The radius, once it is known."""
+        return WHOLE_PICTURE if self.radius is None else self.radius
+
+    def serves(self, scale: int) -> bool:
+        return scale in (self.scales or ((self.upsampling,) if self.upsampling > 1 else SCALES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a network was made from: its name, and what its constructor was given."""
+
+    network: str
+    width: int | None = None
+    depth: int | None = None
+    scale: int | None = None
+
+    def __str__(self) -> str:
+        given = [(name, value) for name, value in vars(self).items() if name != "network" and value is not None]
+        return f"a {label(self.network)}" + " of" * bool(given) + ",".join(f" {name} {value}" for name, value in given)
 
 
 class Network(nn.Module):
-    """A network from luma to luma, about [0, 1], without biases unless it says so.
+    """A network from luma to luma, about [0, 1], as `build_model` makes it; of ours, or adopted from outside."""
 
-    `width` is its number of feature maps, `depth` its number of convolutions as they are computed. `upsampling` is
-    1 where the network reads the bicubic-upsampled image and so serves every scale, else the one scale it serves.
+    traits: Traits
+    made: Made
+
+
+class Ours(Network):
+    """A network that comes with the package, without biases unless it says so.
+
+    `width` is its number of feature maps, `depth` its number of convolutions as they are computed.
     """
 
     name: ClassVar[str]
     full_width: ClassVar[int]
     full_depth: ClassVar[int]
     depths: ClassVar[range]
+    upsamples: ClassVar[bool] = False
     defaults: ClassVar[dict[str, float]] = {}
     """Fields of a run's configuration in which this network needs other values than the presets have."""
 
-    def __init__(self, width: int, depth: int, upsampling: int = 1) -> None:
+    def __init__(self, width: int, depth: int, scale: int | None = None) -> None:
         super().__init__()
-        self.width, self.depth, self.upsampling = width, depth, upsampling
-
-    @property
-    def device(self) -> torch.device:
-        """The device on which its weights are; the CPU if it has none."""
-        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+        self.width, self.depth = width, depth
+        self.made = Made(network=self.name, width=width, depth=depth, scale=scale)
+        self.traits = Traits(upsampling=scale or 1, radius=depth)
 
     @classmethod
     def thinned(cls, rho: float) -> int:
         """How many feature maps are left, at least 1, if the share `rho` of the full network's is removed."""
         return max(1, round(cls.full_width * (1 - rho)))
 
-    @property
-    def radius(self) -> int:
-        """How far away, in pixels of the input, the input still has an effect on a pixel of the output."""
-        return self.depth
-
-    def start_from_identity(self, noise: float) -> None:
-        """Let every layer that has as many maps out as in begin by passing them on (the Dirac kernel).
-
-        The drawn weights of all convolutions are multiplied by `noise`, then the centre taps from each map to its own
-        are raised by 1. So whether anything reaches the end no longer depends on luck in the draw. A rectified layer
-        whose maps are all negative everywhere lets nothing through and, since it gets no gradient, never will. A
-        network without layers that have as many maps out as in keeps its draw.
-        """
-        weights = [layer.weight for layer in self.modules() if isinstance(layer, nn.Conv2d)]
-        passing = [weight for weight in weights if weight.shape[0] == weight.shape[1] > 1]
-        with torch.no_grad():
-            for weight in weights if passing else ():
-                weight.mul_(noise)
-            for weight in passing:
-                weight.add_(nn.init.dirac_(torch.empty_like(weight)))
-
-    def problems(self, scales: Iterable[int]) -> list[str]:
-        """A line for each of these scales that the network does not serve."""
-        others = [scale for scale in scales if self.upsampling not in (1, scale)]
-        return [f"this {self.name} upsamples by {self.upsampling}, it cannot serve scale {scale}" for scale in others]
-
 
 class Bicubic(Network):
     """No network but what every network is measured against: the bicubic-upsampled image as it is."""
 
-    name = "bicubic interpolation"
-
-    def __init__(self) -> None:
-        super().__init__(width=0, depth=0)
+    traits, made = Traits(radius=0), Made(network="bicubic interpolation")
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(N, 1, H, W) luma, the same one."""
         return inputs
 
 
-class VDSR(Network):
+class VDSR(Ours):
     """VDSR (Kim et al. 2016): 3x3 convolutions, ReLU between, and a global skip."""
 
     name, full_width, full_depth, depths = "vdsr", 64, 20, range(2, 1000)
@@ -105,7 +127,7 @@ class VDSR(Network):
         return inputs + residual.to(inputs.dtype)
 
 
-class DRRN(Network):
+class DRRN(Ours):
     """DRRN (Tai et al. 2017) with one recursive block: two 3x3 convolutions, the same ones in each recursion.
 
     Every recursion adds the first layer's output; a global skip is around all. ReLU before each convolution but the
@@ -122,7 +144,7 @@ class DRRN(Network):
 
     @classmethod
     def thinned(cls, rho: float) -> int:
-        """As `Network.thinned`, but rounded down: the paper's DRRN-f25 has 128 maps less 80 %."""
+        """As `Ours.thinned`, but rounded down: the paper's DRRN-f25 has 128 maps less 80 %."""
         return max(1, math.floor(cls.full_width * (1 - rho) + 1e-9))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -136,7 +158,7 @@ class DRRN(Network):
         return inputs + self.last(torch.relu(features)).to(inputs.dtype)
 
 
-class FSRCNN(Network):
+class FSRCNN(Ours):
     """FSRCNN (Dong et al. 2016): features, shrinking, mapping, expanding and a deconvolution that upsamples.
 
     5x5 to `width` maps, 1x1 to 12 (of 56, in proportion), `depth - 4` of 3x3, 1x1 back, and 9x9 with the scale as
@@ -144,12 +166,14 @@ class FSRCNN(Network):
     (fan-in), the deconvolution's with a deviation of 0.001.
     """
 
-    name, full_width, full_depth, depths = "fsrcnn", 56, 8, range(5, 1000)
+    name, full_width, full_depth, depths, upsamples = "fsrcnn", 56, 8, range(5, 1000), True
     # Small by design: with 0.8 of its filters removed it would end below bicubic. 48 is a multiple of every scale.
     defaults: ClassVar[dict[str, float]] = {"rho": 0.0, "crop": 48}
 
     def __init__(self, width: int = 56, depth: int = 8, scale: int = 2) -> None:
-        super().__init__(width, depth, upsampling=scale)
+        super().__init__(width, depth, scale)
+        # In low-resolution pixels: 2 for the 5x5, 1 for each 3x3, the rest for the deconvolution.
+        self.traits = Traits(upsampling=scale, radius=2 + (depth - 4) + 1 + 3 // scale)
         shrunk = max(1, round(width * 12 / 56))
         sides = [5, 1, *[3] * (depth - 4), 1]
         channels = [1, width, *[shrunk] * (depth - 3), width]
@@ -166,11 +190,6 @@ class FSRCNN(Network):
             nn.init.normal_(self.deconvolution.weight, std=0.001)
         nn.init.zeros_(self.deconvolution.bias)  # type: ignore[arg-type]
 
-    @property
-    def radius(self) -> int:
-        """In low-resolution pixels: 2 for the 5x5, 1 for each 3x3, the rest for the deconvolution."""
-        return 2 + (self.depth - 4) + 1 + 3 // self.upsampling
-
     def start_from_identity(self, noise: float) -> None:
         """Let the first maps of all layers pass the picture on, and the deconvolution enlarge it as bicubic does.
 
@@ -179,7 +198,7 @@ class FSRCNN(Network):
         with torch.no_grad():
             for weight in (layer.weight for layer in self.layers if isinstance(layer, nn.Conv2d)):
                 weight.mul_(noise).add_(nn.init.dirac_(torch.empty_like(weight)))
-            self.deconvolution.weight[0, 0] += _bicubic_kernel(self.upsampling)
+            self.deconvolution.weight[0, 0] += _bicubic_kernel(self.traits.upsampling)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Super-resolve.
@@ -196,88 +215,40 @@ class FSRCNN(Network):
         return self.deconvolution(features).to(inputs.dtype)
 
 
-NETWORKS: dict[str, type[VDSR | DRRN | FSRCNN]] = {"vdsr": VDSR, "drrn": DRRN, "fsrcnn": FSRCNN}
+NETWORKS: dict[str, type[VDSR | DRRN | FSRCNN]] = {network.name: network for network in (VDSR, DRRN, FSRCNN)}
 
 
-def build_model(
-    name: str,
-    *,
-    width: int | None = None,
-    rho: float | None = None,
-    depth: int | None = None,
-    scale: int | None = None,
-) -> Network:
-    """A network with fresh weights.
+def device_of(model: nn.Module) -> torch.device:
+    """The device on which a network's weights are; the CPU if it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    Args:
-        name: `vdsr`, `drrn` or `fsrcnn`.
-        width: feature maps per layer; overrides `rho`.
-        rho: share of the full network's filters to remove, in [0, 1); without either, the full network.
-        depth: number of convolutions; the network's own by default.
-        scale: 2, 3 or 4. An FSRCNN needs it; the others get their input upsampled and serve every scale.
 
-    Raises:
-        ValueError: an unknown name, or a width, ρ, depth or scale outside its range.
+def unserved(model: Network, scales: Iterable[int]) -> list[str]:
+    """A line for each of these scales that the network does not serve."""
+    does = f"upsamples by {model.traits.upsampling}" if model.traits.upsampling > 1 else "serves others"
+    others = [scale for scale in scales if not model.traits.serves(scale)]
+    return [f"this {label(model.made.network)} {does}, it cannot serve scale {scale}" for scale in others]
+
+
+def start_from_identity(model: nn.Module, noise: float) -> None:
+    """Let every layer that has as many maps out as in begin by passing them on (the Dirac kernel).
+
+    The drawn weights of all convolutions are multiplied by `noise`, then the centre taps from each map to its own are
+    raised by 1. So whether anything reaches the end no longer depends on luck in the draw. A rectified layer whose maps
+    are all negative everywhere lets nothing through and, since it gets no gradient, never will. A network without
+    layers that have as many maps out as in keeps its draw, and one with a method of this name does it in its own way.
     """
-    if name not in NETWORKS:
-        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {name!r}")
-    if scale is not None and scale not in (2, 3, 4):
-        raise ValueError(f"scale must be 2, 3 or 4, got {scale}")
-    network = NETWORKS[name]
-    depth = network.full_depth if depth is None else depth
-    if depth not in network.depths:
-        raise ValueError(f"depth must {depth_rule(name)}, got {depth}")
-    width = resolved_width(name, width=width, rho=rho)
-    if network is not FSRCNN:
-        return network(width, depth)
-    if scale is None:
-        raise ValueError("fsrcnn upsamples by itself: name the scale, 2, 3 or 4")
-    return FSRCNN(width, depth, scale)
-
-
-def depth_rule(name: str) -> str:
-    """What the depth of a network must be, in words."""
-    depths = NETWORKS[name].depths
-    return f"{'be even and ' if depths.step == 2 else ''}lie in {depths[0]}..{depths[-1]}"
-
-
-def resolved_width(name: str, *, width: int | None = None, rho: float | None = None) -> int:
-    """Feature maps of a student: `width` if given, else the full width less the share ρ (64: 13 at ρ = 0.8)."""
-    if width is None:
-        if rho is not None and not 0 <= rho < 1:
-            raise ValueError(f"rho must be in [0, 1), got {rho}")
-        return NETWORKS[name].thinned(rho or 0.0)
-    if width < 1:
-        raise ValueError(f"width must be at least 1, got {width}")
-    return width
-
-
-def parameter_count(model: nn.Module) -> int:
-    """How many weights a network has."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def multiply_accumulates(model: Network, height: int = 256, width: int = 256) -> int:
-    """Multiply-accumulates of the convolutions for an output image of this size, pixels (Table 3's is 256x256).
-
-    For a network that upsamples, the size is rounded down to a multiple of its scale. What is counted is a small image,
-    and not with torch's own counter, which takes a second to load whatever it could count.
-    """
-    side, total = 12, 0
-
-    def count(layer: nn.Conv2d | nn.ConvTranspose2d, inputs: tuple[torch.Tensor], outputs: torch.Tensor) -> None:
-        nonlocal total
-        pixels = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else outputs
-        total += pixels.numel() * layer.weight[0].numel()
-
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    weights = {name: torch.zeros(parameter.shape) for name, parameter in model.named_parameters()}
+    own: Any = getattr(model, "start_from_identity", None)
+    if callable(own):
+        own(noise)
+        return
+    weights = [layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    passing = [weight for weight in weights if weight.shape[0] == weight.shape[1] > 1]
     with torch.no_grad():
-        torch.func.functional_call(model, weights, (torch.zeros(1, 1, side, side),))
-    for hook in hooks:
-        hook.remove()
-    return total * (height // model.upsampling) * (width // model.upsampling) // side**2
+        for weight in weights if passing else ():
+            weight.mul_(noise)
+        for weight in passing:
+            weight.add_(nn.init.dirac_(torch.empty_like(weight)))
 
 
 def _convolution(into: int, out: int) -> nn.Conv2d:

@@ -1,0 +1,132 @@
+"""A network by its name: one of ours, or one from outside, which says what it is or is measured."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from torch import nn
+
+from ail_ray.errors import ConfigError
+from ail_ray.networks.architectures import NETWORKS, SCALES, Made, Network, Traits
+from ail_ray.networks.code import Code, is_reference, label, obtain
+from ail_ray.networks.probe import radius_of, upsampling_of
+
+
+def network_class(name: str) -> Any:
+    """The class of a network: one of ours, or one from outside.
+
+    Raises:
+        ValueError: there is none of that name, or it comes from outside and is only a word of a file's.
+        CodeError: its code cannot be loaded here.
+    """
+    if isinstance(name, Code):
+        return obtain(name)
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if is_reference(name):
+        file = name.partition("@")[0]
+        raise ValueError(f"{label(name)} is somebody's own network, whose code no file brings: name it, {file}")
+    raise ValueError(f"network must be one of {', '.join(NETWORKS)}, or file.py:Name, got {name!r}")
+
+
+def build_model(
+    name: str,
+    *,
+    width: int | None = None,
+    rho: float | None = None,
+    depth: int | None = None,
+    scale: int | None = None,
+) -> Network:
+    """A network with fresh weights.
+
+    Args:
+        name: `vdsr`, `drrn`, `fsrcnn`, or a `Code`.
+        width: feature maps per layer; overrides `rho`.
+        rho: share of the full network's filters to remove, in [0, 1); without either, the full network.
+        depth: number of convolutions; the network's own by default.
+        scale: 2, 3 or 4. A network that enlarges by itself needs it; the others serve every scale.
+
+    Raises:
+        ValueError: an unknown name, or a width, ρ, depth or scale outside its range.
+        ConfigError: a network from outside that cannot be made of this, or says of itself what is no `Traits`.
+        CodeError: as `network_class`.
+    """
+    network = network_class(name)
+    if scale is not None and scale not in SCALES:
+        raise ValueError(f"scale must be 2, 3 or 4, got {scale}")
+    width = resolved_width(name, width=width, rho=rho)
+    if isinstance(name, Code):
+        return _adopted(name, network, Made(network=name, **_given(network, width=width, depth=depth, scale=scale)))
+    depth = network.full_depth if depth is None else depth
+    if depth not in network.depths:
+        raise ValueError(f"depth must {depth_rule(name)}, got {depth}")
+    if not network.upsamples:
+        return cast(Network, network(width, depth))
+    if scale is None:
+        raise ValueError(f"{name} upsamples by itself: name the scale, 2, 3 or 4")
+    return cast(Network, network(width, depth, scale))
+
+
+def taken(network: Callable[..., Any]) -> set[str]:
+    """Which of width, depth and scale the constructor of a network takes."""
+    return {"width", "depth", "scale"} & inspect.signature(network).parameters.keys()
+
+
+def _given(network: Callable[..., Any], **values: int | None) -> dict[str, int]:
+    return {name: value for name, value in values.items() if value is not None and name in taken(network)}
+
+
+def _adopted(name: Code, network: Callable[..., Any], made: Made) -> Network:
+    """A network from outside, as one of this program."""
+    given = {key: value for key, value in vars(made).items() if key != "network" and value is not None}
+    try:
+        model = network(**given)
+    except Exception as error:  # whatever somebody else's code raises
+        arguments = ", ".join(f"{key}={value}" for key, value in given.items())
+        raise ConfigError([f"network {label(name)}({arguments}): {type(error).__name__}: {error}"]) from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError([f"network {label(name)}: makes a {type(model).__name__}, and no torch.nn.Module"])
+    said = getattr(model, "traits", Traits(upsampling=0))
+    if not isinstance(said, Traits):
+        raise ConfigError([f"network {label(name)}: its traits must be a Traits, got {type(said).__name__}"])
+    if said.upsampling < 1 or said.radius is None:
+        said = _measured(name, given, said, model)
+    model.traits, model.made = said, made  # type: ignore[assignment]
+    return cast(Network, model)
+
+
+def _measured(name: Code, given: dict[str, int], said: Traits, model: nn.Module) -> Traits:
+    """What a network says of itself, and what it does not say, from what it does."""
+    key = (name, tuple(sorted(given.items())))
+    if key not in _MEASURED:
+        upsampling = said.upsampling or upsampling_of(model, said.multiple)
+        _MEASURED[key] = replace(said, upsampling=upsampling, radius=radius_of(model, said.multiple, upsampling))
+    return _MEASURED[key]
+
+
+_MEASURED: dict[tuple[Any, ...], Traits] = {}  # of this process
+
+
+def depth_rule(name: str) -> str:
+    """What the depth of a network of ours must be, in words."""
+    depths = NETWORKS[name].depths
+    return f"{'be even and ' if depths.step == 2 else ''}lie in {depths[0]}..{depths[-1]}"
+
+
+def resolved_width(name: str, *, width: int | None = None, rho: float | None = None) -> int | None:
+    """Feature maps of a student: `width` if given, else the full width less the share ρ (64: 13 at ρ = 0.8).
+
+    None for a network from outside that has neither: then it has as many as it has by itself.
+    """
+    network = network_class(name)
+    if width is None:
+        if rho is not None and not 0 <= rho < 1:
+            raise ValueError(f"rho must be in [0, 1), got {rho}")
+        full = getattr(network, "full_width", None)
+        if hasattr(network, "thinned"):
+            return int(network.thinned(rho or 0.0))
+        return None if full is None else max(1, round(full * (1 - (rho or 0.0))))
+    if width < 1:
+        raise ValueError(f"width must be at least 1, got {width}")
+    return width

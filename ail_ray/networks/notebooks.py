@@ -1,0 +1,65 @@
+"""The source of what a notebook or a script defines, as a module of its own."""
+
+import ast
+import linecache
+import sys
+import textwrap
+from types import ModuleType
+from typing import Any
+
+
+class CodeError(RuntimeError):
+    """Code that cannot be loaded here; the message names it and says why."""
+
+
+class Notebook:
+    """Writes a module that defines what a notebook or a script defines, with all that it uses of it."""
+
+    def __init__(self) -> None:
+        self.lines, self.done = list[str](), set[str]()
+
+    def written(self, thing: Any) -> str:
+        """The module in which a class or function is defined; CodeError if some of it has no source."""
+        self._define(thing)
+        return "\n".join(self.lines) + "\n"
+
+    def _define(self, thing: Any) -> None:
+        self.done.add(thing.__name__)
+        text = _text_of(thing)
+        names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+        there = vars(sys.modules["__main__"])
+        for name in sorted(names & there.keys() - self.done):
+            self._use(thing, name, there[name])
+        self.lines.append(text)
+
+    def _use(self, thing: Any, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType):
+            self.lines.append(f"import {value.__name__} as {name}")
+        elif getattr(value, "__module__", None) == "__main__" and callable(value) and hasattr(value, "__qualname__"):
+            if value.__name__ != name:
+                raise CodeError(f"{thing.__name__}: uses {name}, which is another name of {value.__name__}")
+            return self._define(value)
+        elif (own := getattr(value, "__name__", "")) and getattr(sys.modules.get(value.__module__), own, None) is value:
+            self.lines.append(f"from {value.__module__} import {own} as {name}")
+        elif isinstance(value, bool | int | float | str | None) or (
+            isinstance(value, tuple) and all(isinstance(each, bool | int | float | str) for each in value)
+        ):
+            self.lines.append(f"{name} = {value!r}")
+        else:
+            raise CodeError(f"{thing.__name__}: uses {name}, which is neither code nor a number; define it in a file")
+        self.done.add(name)
+        return None
+
+
+def _text_of(thing: Any) -> str:
+    """The source of a class or function that a notebook or a script has defined."""
+    functions = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
+    files = [each.__code__.co_filename for each in functions if hasattr(each, "__code__")]
+    text = "".join(linecache.getlines(files[0])) if files else ""
+    tree = ast.parse(text) if text else ast.Module([], [])
+    kinds = (ast.ClassDef, ast.FunctionDef)
+    found = [node for node in tree.body if isinstance(node, kinds) and node.name == thing.__name__]
+    if not found:
+        raise CodeError(f"{thing.__name__}: has no source that a run could be known by; define it in a file")
+    first = min([found[-1].lineno, *(each.lineno for each in found[-1].decorator_list)])
+    return textwrap.dedent("\n".join(text.splitlines()[first - 1 : found[-1].end_lineno]))
