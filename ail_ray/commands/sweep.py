@@ -25,10 +25,12 @@ SIGTERM.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from ail_ray.commands.flags import flags_for, flags_of, job_of
 from ail_ray.commands.parsing import parse, refusals, refuse, values_of
 from ail_ray.entry import called, say
+from ail_ray.errors import ConfigError
 from ail_ray.learning.presets import PRESETS, preset
 from ail_ray.learning.sweep_config import NAMES
 from ail_ray.sweeps.sweep_file import Summary
@@ -46,7 +48,8 @@ def main(arguments: list[str]) -> int:
     kind, sweep = flags_for(options), preset(name)
     asks = bool({"-h", "--help"} & set(options))
     if asks:  # for the defaults of the network and the loss that are named
-        sweep = sweep.for_run({each: given[0] for each in NAMES if (given := values_of(f"--{each}", options))})
+        with suppress(ConfigError):  # without the options that are left out here, it may not be one that can run
+            sweep = sweep.for_run({each: given[0] for each in NAMES if (given := values_of(f"--{each}", options))})
     default = flags_of(kind, SweepJob(sweep=sweep), shown=asks)
     description = f"{__doc__}\nThe defaults below are those of the preset {name}."
     prog = f"ail sweep [{'|'.join(PRESETS)}]"

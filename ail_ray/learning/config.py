@@ -5,7 +5,6 @@ It has a value for everything that a run depends on; the defaults are the paper'
 
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ from ail_ray.learning.losses import loss_function
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.rules import READABLE, RETIRED, recipe_of, rule_function
 from ail_ray.networks.architectures import NETWORKS, SCALES, Network, start_from_identity
-from ail_ray.networks.building import build_model, depth_rule, network_class, resolved_width, taken
+from ail_ray.networks.building import build_model, depth_rule, network_class, resolved_width, taken, traits_of
 from ail_ray.networks.code import Code, is_reference, label, parameters_of
 from ail_ray.networks.notebooks import CodeError
 
@@ -135,7 +134,7 @@ class RunConfig:
         """The factor by which the network itself enlarges its input."""
         if self.network in NETWORKS:
             return (self.scale or 1) if NETWORKS[self.network].upsamples else 1
-        return _as_made(self.network, self.width, self.rho, self.depth, self.scale).traits.upsampling
+        return traits_of(self.network, self.width, self.rho, self.depth, self.scale).upsampling
 
     def of(self, kind: str) -> Arguments:
         """The parameters of the `rule` or of the `loss` by their own names."""
@@ -261,13 +260,6 @@ def named_only(config: RunConfig) -> RunConfig:
     return replace(config, network=str(config.network), rule=str(config.rule), loss=str(config.loss))
 
 
-@cache
-def _as_made(network: str, width: int | None, rho: float, depth: int | None, scale: int | None) -> Network:
-    """A network from outside with some weights, for what it says of itself."""
-    with torch.random.fork_rng(devices=[]):
-        return build_model(network, width=width, rho=rho, depth=depth, scale=scale)
-
-
 def _name_problems(config: RunConfig) -> list[str]:
     """A line for network, rule and loss if there is none of that name, and for parameters that they do not have."""
     found = []
@@ -309,7 +301,8 @@ def _network_problems(config: RunConfig) -> list[str]:
         if found or not config.scales or not set(config.scales) <= set(SCALES):
             return found
         try:
-            upsampling, multiple = config.upsampling, _multiple(config)
+            traits = traits_of(network, config.width, config.rho, config.depth, config.scale)
+            upsampling, multiple = traits.upsampling, traits.multiple
         except ConfigError as error:
             return error.problems
         except CodeError as error:
@@ -328,8 +321,16 @@ def _network_problems(config: RunConfig) -> list[str]:
     return found
 
 
-def _multiple(config: RunConfig) -> int:
-    return _as_made(config.network, config.width, config.rho, config.depth, config.scale).traits.multiple
+def on_grid(values: Plain) -> int:
+    """The crop of these values, or the next larger one that a network from outside can take.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    names = ("network", "width", "rho", "depth", "scales", "crop")
+    network, width, rho, depth, scales, crop = (values.get(name, getattr(RunConfig, name)) for name in names)
+    traits = traits_of(network, width, rho, depth, scales[0] if len(scales) == 1 else None)
+    return int(crop + -crop % (traits.upsampling * traits.multiple))
 
 
 def _combination_problems(config: RunConfig) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.config import OFF, Plain, RunConfig
+from ail_ray.learning.config import OFF, Plain, RunConfig, on_grid
 from ail_ray.learning.losses import loss_function, traits_of
 from ail_ray.learning.rules import rule_function
 from ail_ray.learning.told import PARAMETERS
@@ -166,6 +166,9 @@ class SweepConfig:
         for name, value in _defaults(kinds["network"], kinds["loss"], values).items():
             if name not in fixed:
                 values[name] = value
+        if isinstance(kinds["network"], Code) and "crop" not in fixed:
+            with suppress(ConfigError, CodeError):  # which the run itself says
+                values["crop"] = on_grid(values)
         arguments = dict(values.pop("arguments", ()))
         for kind in ("rule", "loss"):
             own = _parameters(kind, kinds[kind])

@@ -3,8 +3,10 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from ail_ray.errors import ConfigError
@@ -68,6 +70,13 @@ def build_model(
     return cast(Network, network(width, depth, scale))
 
 
+@cache
+def traits_of(network: str, width: int | None, rho: float, depth: int | None, scale: int | None) -> Traits:
+    """What a network made of this says of itself, or what was measured of it; raises what `build_model` does."""
+    with torch.random.fork_rng(devices=[]):
+        return build_model(network, width=width, rho=rho, depth=depth, scale=scale).traits
+
+
 def taken(network: Callable[..., Any]) -> set[str]:
     """Which of width, depth and scale the constructor of a network takes."""
     return {"width", "depth", "scale"} & inspect.signature(network).parameters.keys()
@@ -88,11 +97,12 @@ def _adopted(name: Code, network: Callable[..., Any], made: Made) -> Network:
     if not isinstance(model, nn.Module):
         raise ConfigError([f"network {label(name)}: makes a {type(model).__name__}, and no torch.nn.Module"])
     said = getattr(model, "traits", Traits(upsampling=0))
+    model.made = made  # type: ignore[assignment]
     if not isinstance(said, Traits):
         raise ConfigError([f"network {label(name)}: its traits must be a Traits, got {type(said).__name__}"])
     if said.upsampling < 1 or said.radius is None:
         said = _measured(name, given, said, model)
-    model.traits, model.made = said, made  # type: ignore[assignment]
+    model.traits = said  # type: ignore[assignment]
     return cast(Network, model)
 
 

@@ -4,7 +4,7 @@ import ast
 import linecache
 import sys
 import textwrap
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 
@@ -53,9 +53,9 @@ class Notebook:
 
 def _text_of(thing: Any) -> str:
     """The source of a class or function that a notebook or a script has defined."""
-    functions = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
-    files = [each.__code__.co_filename for each in functions if hasattr(each, "__code__")]
-    text = "".join(linecache.getlines(files[0])) if files else ""
+    files = _files_of(thing) or [file for each in vars(sys.modules["__main__"]).values() for file in _files_of(each)]
+    texts = ["".join(linecache.getlines(file)) for file in dict.fromkeys(files)]
+    text = next((text for text in texts if f" {thing.__name__}" in text), "")
     tree = ast.parse(text) if text else ast.Module([], [])
     kinds = (ast.ClassDef, ast.FunctionDef)
     found = [node for node in tree.body if isinstance(node, kinds) and node.name == thing.__name__]
@@ -63,3 +63,9 @@ def _text_of(thing: Any) -> str:
         raise CodeError(f"{thing.__name__}: has no source that a run could be known by; define it in a file")
     first = min([found[-1].lineno, *(each.lineno for each in found[-1].decorator_list)])
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : found[-1].end_lineno]))
+
+
+def _files_of(thing: Any) -> list[str]:
+    """The files, or cells, that the functions of a class, or a function, were read from."""
+    functions = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
+    return [each.__code__.co_filename for each in functions if isinstance(each, FunctionType)]

@@ -4,15 +4,21 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, is_local, unwritable
+from ail_ray.learning import losses, rules
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import find_teacher
+from ail_ray.networks.building import build_model
+from ail_ray.networks.code import Code
+from ail_ray.networks.probe import problems_of
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import DataKey, Prepared, data_key, find_start, plan_data
 from ail_ray.runs.records import Weights
@@ -155,11 +161,25 @@ def check(job: SweepJob) -> Inputs:
         find(inputs.starts, c.start, find_start, c.start, [each for each in configs if each.start == c.start])
         if "teacher" in c.reads:
             find(inputs.teachers, c.teacher, find_teacher, c.teacher, c.scales)
+        problems += _code_problems(c.network, c.width, c.depth, c.scale, c.rho, c.scales)
+        problems += rules.problems_of(c.rule, c.of("rule"), c.mu0, c.lam) if isinstance(c.rule, Code) else []
+        problems += losses.problems_of(c.loss, c.of("loss")) if isinstance(c.loss, Code) else []
     for folder in dict.fromkeys((job.storage_path, job.out_path)):
         problems += unwritable(folder)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return inputs
+
+
+@cache
+def _code_problems(
+    network: str, width: int | None, depth: int | None, scale: int | None, rho: float, scales: tuple[int, ...]
+) -> list[str]:
+    """What a network from outside does that no run could cope with, a line each."""
+    if not isinstance(network, Code):
+        return []
+    with torch.random.fork_rng(devices=[]):
+        return problems_of(build_model(network, width=width, depth=depth, scale=scale, rho=rho), scales)
 
 
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # set by `ray job submit` for its entrypoint
