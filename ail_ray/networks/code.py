@@ -209,7 +209,7 @@ def _gathered(root: Path, name: str, file: Path | None, text: str = "") -> tuple
         if dotted in texts:
             continue
         try:
-            if path is not None:
+            if path is not None and path.is_file():
                 text = importlib.util.decode_source(path.read_bytes())
             tree = ast.parse(text)
         except (OSError, SyntaxError, UnicodeDecodeError, ValueError) as error:
@@ -221,14 +221,26 @@ def _gathered(root: Path, name: str, file: Path | None, text: str = "") -> tuple
         for wanted in _imported(tree, dotted, is_package):
             if wanted.partition(".")[0] == OURS:
                 continue
-            parts = wanted.split(".")
-            for i in range(len(parts)):
-                place = root.joinpath(*parts[: i + 1])
-                found = next((p for p in (place / "__init__.py", place.with_suffix(".py")) if p.is_file()), None)
-                if found is None:
-                    break
-                left.append((".".join(parts[: i + 1]), found))
+            left += _files_of(root, wanted)
     return texts, frozenset(packages)
+
+
+def _files_of(root: Path, wanted: str) -> list[tuple[str, Path]]:
+    """The files below a folder that importing a name reads: of its packages and of itself, each with its dotted name.
+
+    A folder without `__init__.py` is a package too, if one of the modules in it is wanted.
+    """
+    found, folders, parts = list[tuple[str, Path]](), list[tuple[str, Path]](), wanted.split(".")
+    for i in range(len(parts)):
+        place, dotted = root.joinpath(*parts[: i + 1]), ".".join(parts[: i + 1])
+        file = next((p for p in (place / "__init__.py", place.with_suffix(".py")) if p.is_file()), None)
+        if file is not None:
+            found, folders = [*found, *folders, (dotted, file)], []
+        elif place.is_dir():
+            folders.append((dotted, place))
+        else:
+            break
+    return found
 
 
 def _imported(tree: ast.AST, dotted: str, is_package: bool) -> Iterator[str]:

@@ -52,7 +52,8 @@ FILES = {
     "package/__init__.py": "from .within import MORE",
     "package/within.py": "MORE = 1",
     "package/deep.py": "from . import within\nMORE = within.MORE",
-    "package/other.py": "MORE = 2",
+    "package/other.py": "from space.inner import MORE",
+    "space/inner.py": "MORE = 2",
     "unread.py": "raise RuntimeError('nobody imports this')",
 }
 
@@ -79,7 +80,16 @@ def edit(path: Path) -> None:
 def test_a_file_comes_with_the_modules_beside_it_that_it_imports(folder: Path) -> None:
     code = resolve(f"{folder}/net.py:Net", "network")
     assert isinstance(code, Code)
-    assert code.source.texts.keys() == {"net", "blocks", "package", "package.within", "package.deep", "package.other"}
+    assert code.source.texts.keys() == {
+        "net",
+        "blocks",
+        "package",
+        "package.within",
+        "package.deep",
+        "package.other",
+        "space",
+        "space.inner",
+    }
     model = build_model(code)
     assert model.skip.into.weight.shape[0] == 4 + 1 + 2  # type: ignore[union-attr]
     assert "blocks" not in sys.modules
@@ -117,7 +127,7 @@ def test_code_is_another_run_by_its_digest_alone(folder: Path, tmp_path: Path) -
     before = digest(f"{folder}/net.py:Net")
     moved = tmp_path / "elsewhere"
     moved.mkdir()
-    for name in ("net.py", "blocks.py", "package"):
+    for name in ("net.py", "blocks.py", "package", "space"):
         (folder / name).rename(moved / name)
     assert digest(f"{moved}/net.py:Net") == before
     edit(moved / "blocks.py")

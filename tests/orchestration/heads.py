@@ -79,19 +79,21 @@ class Head:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
-    def submit(self, name: str, arguments: list[str], *, packed: bool = True) -> None:
+    def submit(self, name: str, arguments: list[str], *, packed: bool = True, folder: Path | None = None) -> None:
         """Submit the sweep and go on.
 
         Args:
             packed: the code goes along, into a folder of each node; else all nodes run it from where it is. Nodes that
                 share a disk must: a new one empties the folder that the others' code is in.
+            folder: somebody's own, which goes along instead of the code.
         """
+        packed, uploaded = packed and folder is None, folder or (REPOSITORY if packed else None)
         environment = {"excludes": EXCLUDES} if packed else {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}
         job = "jobs/ail_sweep.py" if packed else str(REPOSITORY / "jobs" / "ail_sweep.py")
         submission = subprocess.run(
             [
                 *(*RAY, "job", "submit", "--address", self.address, "--no-wait"),
-                *("--submission-id", name, *(("--working-dir", str(REPOSITORY)) if packed else ())),
+                *("--submission-id", name, *(("--working-dir", str(uploaded)) if uploaded else ())),
                 *("--runtime-env-json", json.dumps(environment)),
                 *("--", sys.executable, job, *arguments),
             ],
