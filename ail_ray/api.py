@@ -66,7 +66,7 @@ def train(
         preset: `demo`, `mini` or `paper`; the first value of each of its fields is what `config` overrides.
         threads: CPU threads.
         say: is called with a line whenever something happens.
-        config: fields of `ail_ray.learning.config.RunConfig`, such as `train=("photos",)`, `rule="uniform"`, `seed=1`.
+        config: fields of `ail_ray.learning.config.RunConfig`, such as `train=("photos",)`, `width=16`, `seed=1`.
 
     Returns:
         The run with all its records, pictures and weights: `trial.psnr`, `trial.weights`, `trial.records`.

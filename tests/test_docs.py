@@ -16,6 +16,9 @@ import pytest
 from PIL import Image
 from skimage import data
 
+from ail_ray.learning import losses, rules
+from ail_ray.networks.code import resolve
+
 REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("cluster/*.md")])
 ELSEWHERE = {"cp", "mkdir", "docker", "aws", "gcloud", "kubectl", "$EDITOR", "source", "export", "ls", "bash"}
@@ -158,3 +161,11 @@ def _outputs(line: str) -> Iterator[str]:
         for flag, value in itertools.pairwise(words):
             if flag == "--out" and not value.startswith(("/", "~", "docs/")) and "://" not in value:
                 yield value.split("/")[0]
+
+
+def test_the_code_in_the_docs_is_a_rule_and_a_loss(tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "OWN_CODE.md").read_text(encoding="utf-8")
+    rule, loss = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "own.py").write_text(rule + loss)
+    assert rules.problems_of(resolve(f"{tmp_path}/own.py:slower", "rule"), (), 0.01, 0.15) == []
+    assert losses.problems_of(resolve(f"{tmp_path}/own.py:log_cosh", "loss"), ()) == []

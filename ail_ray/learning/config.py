@@ -198,6 +198,11 @@ class RunConfig:
         return self.init == "identity" and self.start is None
 
     @property
+    def unweighed(self) -> bool:
+        """Whether importance is 1 everywhere in all rounds."""
+        return self.rule == "uniform"
+
+    @property
     def initialisation(self) -> Literal["ones", "zeros", "random", "teacher", "rule"]:
         """Where the importance of round 0 comes from."""
         if recipe_of(self.rule).start:
@@ -321,21 +326,9 @@ def _network_problems(config: RunConfig) -> list[str]:
     return found
 
 
-def on_grid(values: Plain) -> int:
-    """The crop of these values, or the next larger one that a network from outside can take.
-
-    Raises:
-        ConfigError: there is no such network.
-    """
-    names = ("network", "width", "rho", "depth", "scales", "crop")
-    network, width, rho, depth, scales, crop = (values.get(name, getattr(RunConfig, name)) for name in names)
-    traits = traits_of(network, width, rho, depth, scales[0] if len(scales) == 1 else None)
-    return int(crop + -crop % (traits.upsampling * traits.multiple))
-
-
 def _combination_problems(config: RunConfig) -> list[str]:
     found = []
-    if config.beta > 0 and config.rule != "uniform":
+    if config.beta > 0 and not config.unweighed:
         found.append(f"beta goes with rule uniform only, got rule {config.rule}")
     if config.beta > 0 and config.teacher in ("none", "random"):
         found.append(f"beta needs a teacher with weights, got teacher {config.teacher}")

@@ -248,7 +248,7 @@ def first_importance(
     *,
     mu0: float,
     alpha0: float,
-    rule: str = "eq7",
+    rule: str = eq7.__name__,
     pixels: int = 0,
     lam: float = 0.15,
     arguments: Arguments = (),

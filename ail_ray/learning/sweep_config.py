@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args, get_origin
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
-from ail_ray.learning.config import OFF, Plain, RunConfig, on_grid
+from ail_ray.learning.config import OFF, Plain, RunConfig
 from ail_ray.learning.losses import loss_function, traits_of
 from ail_ray.learning.rules import rule_function
 from ail_ray.learning.told import PARAMETERS
-from ail_ray.networks.building import network_class
+from ail_ray.networks.building import network_class, traits_of
 from ail_ray.networks.code import Code, parameters_of, resolve
 from ail_ray.networks.notebooks import CodeError
 
@@ -160,6 +160,8 @@ class SweepConfig:
             ConfigError: with a line for everything that is wrong with it.
         """
         chosen = {**(searched or {}), **more}
+        for kind in NAMES.keys() & chosen.keys():  # the code, where a record has brought its name only
+            chosen[kind] = next((each for each in self._all(kind) if each == chosen[kind]), chosen[kind])
         values = {**self.single, **chosen}
         fixed = self.given | self.axes.keys() | chosen.keys()
         kinds = {kind: values.get(kind, getattr(RunConfig, kind)) for kind in NAMES}
@@ -168,7 +170,7 @@ class SweepConfig:
                 values[name] = value
         if isinstance(kinds["network"], Code) and "crop" not in fixed:
             with suppress(ConfigError, CodeError):  # which the run itself says
-                values["crop"] = on_grid(values)
+                values["crop"] = _on_grid(values)
         arguments = dict(values.pop("arguments", ()))
         for kind in ("rule", "loss"):
             own = _parameters(kind, kinds[kind])
@@ -193,6 +195,18 @@ class SweepConfig:
         open_to = sorted(self.given & defaults) if {"network", "loss"} & self.axes.keys() else []
         own = {"search": self.search, "samples": self.samples, "asha": self.asha}
         return values | listed | own | ({"given": open_to} if open_to else {})
+
+
+def _on_grid(values: Plain) -> int:
+    """The crop of these values, or the next larger one that a network from outside can take.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    names = ("network", "width", "rho", "depth", "scales", "crop")
+    network, width, rho, depth, scales, crop = (values.get(name, getattr(RunConfig, name)) for name in names)
+    traits = traits_of(network, width, rho, depth, scales[0] if len(scales) == 1 else None)
+    return int(crop + -crop % (traits.upsampling * traits.multiple))
 
 
 def _is_parameter(name: str) -> bool:

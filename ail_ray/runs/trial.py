@@ -214,9 +214,9 @@ def title(config: RunConfig, also: Iterable[str] = (), known: Told | None = None
     said = {*PARAMETERS, "network", "scales", "beta", "restart", "start", "init", "loss", *own}
     words = {
         f"×{','.join(map(str, config.scales))}": True,
-        "w=1 (control)": config.rule == "uniform" and not config.beta,
-        "w=1": config.rule == "uniform" and config.beta > 0,
-        _word(config, "rule", also): config.rule not in ("eq7", "uniform"),
+        "w=1 (control)": config.unweighed and not config.beta,
+        "w=1": config.unweighed and config.beta > 0,
+        _word(config, "rule", also): config.rule != RunConfig.rule and not config.unweighed,
         f"loss={_word(config, 'loss', also)}": config.loss != "squared",
         **{f"{key.partition('.')[2]}={own[key]}": key in also or key not in known.usual for key in own},
         f"λ={config.lam:g}": "lam" in known.reads,

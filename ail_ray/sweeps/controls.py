@@ -14,9 +14,13 @@ Reached = tuple[float, dict[str, float]]
 """What the trials of a sweep have reached together after a round: the time, seconds since 1970, and values in dB."""
 
 
+CONTROL = "uniform"
+"""The rule of plain training."""
+
+
 def is_control(parameters: Mapping[str, object]) -> bool:
     """Whether a run is plain training: importance 1 everywhere, and no teacher whose outputs are learned."""
-    return parameters["rule"] == "uniform" and parameters["teacher"] is None
+    return parameters["rule"] == CONTROL and parameters["teacher"] is None
 
 
 def from_zeros(parameters: Mapping[str, object]) -> bool:

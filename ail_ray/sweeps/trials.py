@@ -6,6 +6,7 @@ import numpy as np
 
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig, identity
+from ail_ray.sweeps.controls import CONTROL
 
 
 def proposals(sweep: SweepConfig) -> list[RunConfig]:
@@ -18,11 +19,11 @@ def proposals(sweep: SweepConfig) -> list[RunConfig]:
         return list(sweep.grid())
     generator = np.random.Generator(np.random.Philox(sweep.base.seed))
     rules = sweep.axes.get("rule", (sweep.base.rule,))
-    drawn = dict(sweep.axes) | ({"rule": tuple(r for r in rules if r != "uniform")} if "rule" in sweep.axes else {})
+    drawn = dict(sweep.axes) | ({"rule": tuple(r for r in rules if r != CONTROL)} if "rule" in sweep.axes else {})
     distinct: dict[str, RunConfig] = {}
     for _ in range(sweep.samples):
         values = {name: _drawn(generator, name, options) for name, options in drawn.items()}
-        for more in ({}, {"rule": "uniform"}) if "uniform" in rules else ({},):
+        for more in ({}, {"rule": CONTROL}) if CONTROL in rules else ({},):
             run = sweep.run(values | more)
             distinct.setdefault(identity(run), run)
     return list(distinct.values())

@@ -14,6 +14,7 @@ from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.told import PARAMETERS
 from ail_ray.runs.preparation import EvaluationFile, Prepared
 from ail_ray.runs.trial import Trial, student_name
+from ail_ray.sweeps.controls import CONTROL
 from ail_ray.sweeps.trials import is_range
 
 SYMBOLS = {"rho": "ρ", "lam": "λ"}
@@ -36,7 +37,7 @@ def sweep_note(sweep: SweepConfig, command: str) -> str:
         f"compared on {_text(_listed(c.validation)) or 'nothing'}; "
         f"only recorded: {_text(_listed(c.test)) or 'nothing'}.",
     ]
-    if "uniform" in sweep.axes.get("rule", (c.rule,)):
+    if CONTROL in sweep.axes.get("rule", (c.rule,)):
         lines.append("**Control.** `w=1` is the same training and budget without importance.")
     return "\n\n".join(lines)
 
