@@ -83,7 +83,7 @@ def loss_function(name: str) -> Loss:
     raise ValueError(f"loss must be one of {', '.join(LOSSES)}, or file.py:name, got {name!r}")
 
 
-def traits_of(function: Loss) -> LossTraits:
+def loss_traits(function: Loss) -> LossTraits:
     """What a loss declares; the same as `squared` of one that declares nothing, and its own unit."""
     found: LossTraits = getattr(function, "traits", LossTraits())
     return found

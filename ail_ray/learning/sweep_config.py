@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.config import OFF, Plain, RunConfig
-from ail_ray.learning.losses import loss_function, traits_of
+from ail_ray.learning.losses import loss_function, loss_traits
 from ail_ray.learning.rules import rule_function
 from ail_ray.learning.told import PARAMETERS
 from ail_ray.networks.building import network_class, traits_of
@@ -243,7 +243,7 @@ def _defaults(network: str, loss: str, values: Mapping[str, Any]) -> Plain:
     with suppress(ValueError, CodeError):
         found |= getattr(network_class(network), "defaults", {})
     try:
-        traits = traits_of(loss_function(loss))
+        traits = loss_traits(loss_function(loss))
     except (ValueError, CodeError):
         return found
     rate = found.get("learning_rate", values.get("learning_rate", RunConfig.learning_rate))

@@ -11,7 +11,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.imaging.bank import Crops
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import pixel_loss
-from ail_ray.learning.losses import LOSSES, bound, problems_of, traits_of
+from ail_ray.learning.losses import LOSSES, bound, loss_traits, problems_of
 from ail_ray.learning.presets import preset
 from ail_ray.learning.rules import next_importance
 from ail_ray.learning.sweep_config import SweepConfig
@@ -125,7 +125,7 @@ def test_the_loss_is_in_the_name_of_a_run() -> None:
     names.add(digest(tiny(loss="huber", arguments=(("loss.delta", 0.5),))))
     assert len(names) == len(LOSSES) + 1
     assert digest(tiny(loss="squared")) == digest(tiny())
-    assert traits_of(LOSSES["squared"]).rate == 1
+    assert loss_traits(LOSSES["squared"]).rate == 1
 
 
 def test_a_loss_of_ones_own_is_tried_before_anything_starts(tmp_path: Path) -> None:
