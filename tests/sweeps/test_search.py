@@ -1,6 +1,7 @@
 """How a sweep searches: random, Optuna, early stopping, how many trials at once; and commands that are refused."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -217,18 +218,80 @@ def test_an_interruption_that_a_library_makes_another_error_of_is_one(
     assert _parent_of(tmp_path) == "KILLED"
 
 
-def test_optuna_records_its_proposals_and_repeats_them(bench: Bench) -> None:
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=3, depth=3):
+        super().__init__()
+        maps = [1, *[width] * (depth - 1), 1]
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip(maps, maps[1:]))
+
+    def forward(self, x):
+        features = x
+        for layer in self.layers:
+            features = layer(features).relu()
+        return x + features - 0.5 * features
+
+def rule(p, *, gamma: float = 0.5):
+    return p.importance + gamma * (1 - p.importance)
+"""
+
+
+def own_code(folder: Path) -> dict[str, Any]:
+    """Two versions of one file with a network, and a rule with a parameter."""
+    for version in ("one", "two"):
+        (folder / version).mkdir(parents=True)
+        (folder / version / "own.py").write_text(OWN if version == "one" else OWN.replace("0.5 * f", "0.4 * f"))
+    return {"network": tuple(f"{folder / v}/own.py:Net" for v in ("one", "two")), "rule": f"{folder}/one/own.py:rule"}
+
+
+def test_optuna_records_its_proposals_and_repeats_them_also_of_ones_own_code(bench: Bench, tmp_path: Path) -> None:
     job = bench.job(
-        out="optuna", search="optuna", samples=2, lam=(0.05, 0.5), width=(2, 4), teacher=("none",), max_workers=2,
-        rounds=0,
+        out="optuna", search="optuna", samples=3, lam=(0.05, 0.5), width=(2, 4), teacher=("none",), max_workers=2,
+        rounds=0, loss=("squared", "huber"), **own_code(tmp_path), **{"rule.gamma": (0.1, 0.9)},
     )  # fmt: skip
     one = run_sweep(job)
+    assert {trial.status for trial in one.trials} == {"finished"}
     proposals = read_json(UPath(bench.folder / "optuna" / "sweeps" / f"{one.sweep}.json"))
-    found = [(p["width"], p["lam"]) for p in proposals]
-    assert len(set(found)) == 2
-    assert all(2 <= width <= 4 and 0.05 <= lam <= 0.5 for width, lam in found)
-    assert {(t.parameters["width"], t.parameters["lam"]) for t in one.trials} == set(found)
+    names = ("width", "lam", "network", "loss", "rule.gamma")
+    found = {tuple(p[name] for name in names) for p in proposals}
+    assert len(found) == 3
+    for width, lam, network, loss, gamma in found:
+        assert 2 <= width <= 4
+        assert 0.05 <= lam <= 0.5
+        assert 0.1 <= gamma <= 0.9
+        assert network in job.sweep.axes["network"]
+        assert loss in ("squared", "huber")
+    assert {tuple(t.parameters[name] for name in names) for t in one.trials} == found
     assert run_sweep(job) == one
+
+
+def test_two_versions_of_one_file_are_two_trials(bench: Bench, tmp_path: Path) -> None:
+    values = own_code(tmp_path) | {"rule": ("uniform",)}
+    summary = run_sweep(bench.job(out="versions", asha=True, max_workers=2, teacher=("none",), rounds=1, **values))
+    assert {trial.rounds >= 0 for trial in summary.trials} == {True}
+    assert len({trial.name for trial in summary.trials}) == 2
+    assert all(re.fullmatch(r"own\.py:Net@\w{6} ×2 w=1 \(control\) .*seed=0", trial.name) for trial in summary.trials)
+    weights = [trial.cost.weights for trial in summary.trials if trial.cost]
+    assert weights[0] == weights[1]
+    assert len({Path(trial.weights or "").read_bytes() for trial in summary.trials}) == 2
+
+
+def test_random_search_draws_from_ranges_and_choices(tmp_path: Path) -> None:
+    sweep = SweepConfig.of(
+        search="random", samples=20, loss=("squared", "huber", "absolute"), batch=(8, 16), learning_rate=(1e-3, 1e-2),
+        **own_code(tmp_path), **{"rule.gamma": (0.1, 0.9)},
+    )  # fmt: skip
+    runs = proposals(sweep)
+    assert len(runs) == 20
+    assert proposals(sweep) == runs
+    assert {run.loss for run in runs} == {"squared", "huber", "absolute"}
+    assert {run.batch for run in runs} == {8, 16}
+    assert len({run.network for run in runs}) == 2
+    gammas = [dict(run.of("rule"))["gamma"] for run in runs]
+    assert len(set(gammas)) == 20
+    assert all(0.1 <= gamma <= 0.9 for gamma in gammas)
 
 
 def test_asha_stops_a_trial_and_frees_what_it_held(bench: Bench) -> None:

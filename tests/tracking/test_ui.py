@@ -275,3 +275,28 @@ def test_mlflow_serves_the_champion_with_the_pixels_that_we_make(site: Site, tmp
                 (sr,) = np.array(json.loads(answered(f"{url}/invocations", asked))["predictions"]["sr"], np.float32)
                 shown = np.rint(np.clip(sr[0], 0, 1) * 255).astype(np.uint8)
                 assert np.array_equal(shown, predict(model, inputs))
+
+
+def test_a_hostile_name_is_text_on_mlflows_pages(
+    page: Page, site: Site, tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last test here: it adds a sweep to the site's."""
+    name = "<img src=x onerror=\"document.title='owned'\"> **bold** [x](javascript:alert(1))"
+    shutil.copytree(tiny_files.train, tmp_path / name)
+    monkeypatch.chdir(site.folder)
+    job = tiny_job(tiny_files, train=(str(tmp_path / name),), rounds=0, width=(2,), rule=("uniform",))
+    summary = run_sweep(job, name=name, command=f"ail sweep --train '{name}'", say=lambda line: None)
+    (trial,) = summary.trials
+    client = mlflow.MlflowClient(site.uri)
+    experiment = str(client.get_experiment_by_name("ail_ray").experiment_id)
+    shown = "<img src=x onerror=\"document.title='owned'\">"
+    for run in (summary.mlflow_run_id, trial.mlflow_run_id):
+        page.open(f"experiments/{experiment}/runs/{run}", shown, "**bold**", "[x](javascript:alert(1))", "Datasets")
+        assert page.browser.title != "owned"
+        assert page.browser.find_elements(By.XPATH, "//img[@src='x']") == []
+        assert page.browser.find_elements(By.XPATH, "//a[starts-with(@href, 'javascript')]") == []
+        assert page.browser.find_elements(By.XPATH, "//strong[text()='bold']") == []
+    page.open(f"experiments/{experiment}/runs", shown)
+    assert page.browser.title != "owned"
+    assert page.browser.find_elements(By.XPATH, "//img[@src='x']") == []
+    page.browser.save_screenshot(str(site.folder / "hostile.png"))
