@@ -97,9 +97,9 @@ class SweepConfig:
     def problems(self) -> list[str]:
         """A line for everything that is wrong in any combination of the values."""
         found = list[str]()
-        for combination in itertools.chain([()], itertools.product(*self.axes.values())):
+        for combination in itertools.product(*self.axes.values()):
             try:
-                self.run(dict(zip(self.axes, combination, strict=False)))
+                self.run(dict(zip(self.axes, combination, strict=True)))
             except ConfigError as error:
                 found += error.problems
         return found + self._unread_parameters()

@@ -15,10 +15,13 @@ from ail_ray.errors import one_line
 from ail_ray.files import FileError
 from ail_ray.learning.group import Group
 from ail_ray.learning.records import Measured, mean_psnr
+from ail_ray.learning.rules import RuleError
 from ail_ray.learning.theta import NonFiniteLossError
+from ail_ray.networks.notebooks import CodeError
 from ail_ray.orchestration.actors import ActorStore
 from ail_ray.orchestration.process_group import OwnAddress
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.lease import LeaseLostError
 from ail_ray.runs.placement import NODE_TIMEOUT, Placement
 from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.run import RunError, TrialPlan, held
@@ -36,6 +39,10 @@ def train_worker(job: dict[str, Assignment]) -> None:
     except NonFiniteLossError as error:  # on every worker at once; the same numbers would fail again
         if group.rank == 0:
             RunDirectory(assignment.directory, assignment.holder).fail(str(error))
+    except (CodeError, RuleError) as error:  # somebody's own code: again would fail again
+        with suppress(LeaseLostError, FileError):  # another worker says so just now
+            RunDirectory(assignment.directory, assignment.holder).fail(str(getattr(error, "cause", error)))
+        raise
     finally:
         store.stop()
 

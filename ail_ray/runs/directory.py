@@ -80,7 +80,7 @@ class RunDirectory:
 
         Args:
             config: the configuration; its `rounds` may exceed the recorded ones, which extends the run.
-            resolved: fields of the manifest: corpus, pairs, pixels, precision, threads, workers, references.
+            resolved: fields of the manifest: corpus, pairs, pixels, precision, threads, workers, references, told.
 
         Raises:
             FileError: the directory was written by another format, or its manifest is damaged.
@@ -88,8 +88,9 @@ class RunDirectory:
         while True:
             there, number = self.manifests.taken_over()
             if there is None:
+                resolved["told"] = resolved.get("told") or told(config)
                 manifest = Manifest(
-                    format=FORMAT, run=self.path.name, config=named_only(config), told=told(config), **resolved,
+                    format=FORMAT, run=self.path.name, config=named_only(config), **resolved,
                     versions=versions(), machine={**machine()}, created=time.time(), last_round=-1,
                 )  # fmt: skip
             else:

@@ -16,6 +16,7 @@ from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.records import Measured, Rows
+from ail_ray.learning.told import Told
 from ail_ray.learning.weights import load_model
 from ail_ray.runs.directory import STUDENT, RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
@@ -37,6 +38,7 @@ class TrialPlan:
     precision: Precision
     start: Weights | None = None  # that the student starts from
     references: dict[str, Rows] = field(default_factory=dict)  # `bicubic`, and `teacher` if there is one
+    told: Told | None = None  # by the code of the run, where it was planned; None: ask it where the run begins
 
     @cached_property
     def directory(self) -> UPath:
@@ -48,6 +50,7 @@ class TrialPlan:
         manifest = directory.create(
             self.config, corpus=self.data.corpus, pairs=self.data.pairs, pixels=self.data.pixels,
             precision=self.precision, threads=placement.threads, workers=placement.most, references=self.references,
+            **({"told": self.told} if self.told else {}),
         )  # fmt: skip
         directory.mend(self.data.shards)
         return manifest

@@ -14,6 +14,7 @@ from ail_ray.files import digest_of
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.records import Rows
+from ail_ray.learning.told import told
 from ail_ray.runs.lease import LeaseLostError
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import Data, DataKey, Everywhere, Prepared, build_data, data_key, here, shared_weights
@@ -74,11 +75,13 @@ class Sweep:
         if "teacher" in config.reads:
             names[as_reference(config.teacher)] = "teacher"
         known = self.references[key]
-        return TrialPlan(
-            config=config, data=self.data[key], maps=self.maps.get(_maps_key(config)),
+        plan = TrialPlan(
+            config=config, told=told(config), data=self.data[key], maps=self.maps.get(_maps_key(config)),
             precision=self.precisions[config.precision], start=self.starts[config.start],
             references={role: known[name] for name, role in names.items() if name in known},
         )  # fmt: skip
+        _ = plan.directory  # so that only workers need the code of a run
+        return plan
 
 
 def _maps_key(config: RunConfig) -> tuple[object, ...]:
