@@ -31,7 +31,8 @@ def from_zeros(parameters: Mapping[str, object]) -> bool:
 def matched(parameters: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:
     """What a run has in common with its control, the seed included: all values but those of its importance."""
     own = READABLE | {"rule", "rho"}  # of ρ only the width counts that it gives
-    return tuple(sorted((name, value) for name, value in parameters.items() if name not in own))
+    kept = (name for name in parameters if name not in own and not name.startswith("rule."))
+    return tuple((name, parameters[name]) for name in sorted(kept))
 
 
 def condition(parameters: Mapping[str, Value]) -> tuple[tuple[str, Value], ...]:

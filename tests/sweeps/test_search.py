@@ -23,11 +23,13 @@ from ail_ray.errors import ConfigError, Interrupted
 from ail_ray.files import read_json, write_json
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.learning.told import parameters
 from ail_ray.orchestration.cluster import concurrency
 from ail_ray.reporting.findings import findings
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.sweeps import sweep
+from ail_ray.sweeps.controls import is_control, matched
 from ail_ray.sweeps.trials import proposals
 from ail_ray.tracking import listener
 from ail_ray.tracking.mirror import LAST_ROUND
@@ -265,6 +267,18 @@ def test_optuna_records_its_proposals_and_repeats_them_also_of_ones_own_code(ben
         assert loss in ("squared", "huber")
     assert {tuple(t.parameters[name] for name in names) for t in one.trials} == found
     assert run_sweep(job) == one
+
+
+def test_a_rule_with_parameters_has_its_control(tmp_path: Path) -> None:
+    own = own_code(tmp_path)
+    values = {"network": own["network"], "rule": (own["rule"], "uniform"), "loss": ("squared", "huber")}
+    sweep = SweepConfig.of(**values, **{"rule.gamma": (0.1, 0.9), "loss.delta": (0.01, 0.1)}, teacher="none")
+    found = [parameters(run, sweep.axes) for run in sweep.grid()]
+    controls = [matched(each) for each in found if is_control(each)]
+    assert len(controls) == len(set(controls)) == 2 * 3  # networks, and squared or huber with two deltas
+    weighed = [matched(each) for each in found if not is_control(each)]
+    assert len(weighed) == 2 * len(controls)
+    assert {*weighed} == {*controls}
 
 
 def test_two_versions_of_one_file_are_two_trials(bench: Bench, tmp_path: Path) -> None:
