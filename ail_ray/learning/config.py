@@ -4,6 +4,7 @@ It has a value for everything that a run depends on; the defaults are the paper'
 """
 
 import math
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -167,6 +168,11 @@ class RunConfig:
             ("seed", self.seed, 0 <= self.seed < 2**63, "be 0 or more"),
         ]  # fmt: skip
         found = [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
+        for name, value in self.arguments:
+            if not re.fullmatch(r"(rule|loss)\.[A-Za-z_]\w*", name):
+                found.append(f"arguments: {name!r} is no parameter of rule or loss")
+            elif isinstance(value, float) and not math.isfinite(value):
+                found.append(f"{name} must be finite, got {value}")
         return found + _name_problems(self) + _network_problems(self) + _combination_problems(self)
 
     @property

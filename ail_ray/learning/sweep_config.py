@@ -10,15 +10,17 @@ from typing import Any, Literal, get_args, get_origin
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.learning.config import OFF, Plain, RunConfig
-from ail_ray.learning.losses import loss_function, loss_traits
-from ail_ray.learning.rules import rule_function
+from ail_ray.learning.losses import LOSSES, loss_function, loss_traits
+from ail_ray.learning.rules import RULES, rule_function
 from ail_ray.learning.told import PARAMETERS
+from ail_ray.networks.architectures import NETWORKS
 from ail_ray.networks.building import network_class, traits_of
-from ail_ray.networks.code import Code, parameters_of, resolve
+from ail_ray.networks.code import Code, label, parameters_of, resolve
 from ail_ray.networks.notebooks import CodeError
 
 NAMES = {"network": network_class, "rule": rule_function, "loss": loss_function}
 """The fields that name code, and what finds it."""
+OURS: dict[str, Mapping[str, Any]] = {"network": NETWORKS, "rule": RULES, "loss": LOSSES}
 FIELDS = {each.name: each for each in fields(RunConfig)}
 
 
@@ -174,7 +176,9 @@ class SweepConfig:
         arguments = dict(values.pop("arguments", ()))
         for kind in ("rule", "loss"):
             own = _parameters(kind, kinds[kind])
-            arguments |= {f"{kind}.{name}": values.get(f"{kind}.{name}", own[name]) for name in own}
+            for name, default in own.items():
+                full = f"{kind}.{name}"
+                arguments[full] = _typed(full, values.get(full, default), type(default))
         values = {name: value for name, value in values.items() if not _is_parameter(name)}
         return RunConfig(**values, arguments=tuple(sorted(arguments.items())))
 
@@ -214,12 +218,21 @@ def _is_parameter(name: str) -> bool:
     return name.startswith(("rule.", "loss."))
 
 
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """The value of a parameter in the type of its default, so that 1 and 1.0 are one run; else ConfigError."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError([f"{name} must be of type {kind.__name__}, got {value!r}"])
+    return value
+
+
 def _resolved(kind: str, named: Iterable[Any]) -> tuple[tuple[str, ...], list[str]]:
     """What network, rule or loss is named, and a line for each that there is not."""
     found, problems = list[str](), list[str]()
     for each in named:
         try:
-            name = resolve(each, kind)
+            name = next((name for name, known in OURS[kind].items() if known is each), None) or resolve(each, kind)
             NAMES[kind](name)
             found.append(name)
         except ConfigError as error:
@@ -241,15 +254,33 @@ def _defaults(network: str, loss: str, values: Mapping[str, Any]) -> Plain:
     """What a run with this network and this loss has unless it is given; the loss comes before the network."""
     found: Plain = {"width": None, "depth": None} if isinstance(network, Code) else {}  # a preset's are those of ours
     with suppress(ValueError, CodeError):
-        found |= getattr(network_class(network), "defaults", {})
+        found |= _checked(f"network {label(network)}", getattr(network_class(network), "defaults", {}))
     try:
         traits = loss_traits(loss_function(loss))
     except (ValueError, CodeError):
         return found
-    rate = found.get("learning_rate", values.get("learning_rate", RunConfig.learning_rate))
+    rate: float = found.get("learning_rate", values.get("learning_rate", RunConfig.learning_rate))
     found |= {"clip": traits.clip} if traits.clip is not None else {}
     found |= {"learning_rate": rate * traits.rate} if traits.rate != 1 else {}
-    return found | dict(traits.defaults)
+    _checked(f"loss {label(loss)}", {} if traits.clip is None else {"clip": traits.clip})
+    return found | _checked(f"loss {label(loss)}", dict(traits.defaults))
+
+
+def _checked(who: str, defaults: Any) -> Plain:
+    """The defaults that a network or a loss declares; ConfigError if they are none of a run's."""
+    if not isinstance(defaults, Mapping):
+        raise ConfigError([f"{who}: its defaults must be a dictionary, got {type(defaults).__name__}"])
+    problems = []
+    for name, value in defaults.items():
+        usual = FIELDS[name].default if name in FIELDS and name not in (*NAMES, "arguments") else MISSING
+        kinds = (int, float) if type(usual) is float else (type(usual), int, str, type(None))
+        if usual is MISSING or isinstance(usual, tuple):
+            problems.append(f"{who}: its default {name} is none that it may have")
+        elif isinstance(value, bool) or not isinstance(value, kinds) or (type(usual) is int and type(value) is not int):
+            problems.append(f"{who}: its default {name} is {value!r}, which is no value of it")
+    if problems:
+        raise ConfigError(problems)
+    return dict(defaults)
 
 
 def identity(config: RunConfig) -> str:

@@ -1,11 +1,14 @@
 """Reading and writing weights as safetensors: our own files, and the public layout of VDSR's released checkpoints."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from upath import UPath
 
+from ail_ray.entry import say
+from ail_ray.errors import printable
 from ail_ray.files import AnyPath, FileError, as_path, as_tensor, checksum, digest_of, read_tensors, write_tensors
 from ail_ray.networks.architectures import NETWORKS, Network
 from ail_ray.networks.building import build_model
@@ -112,6 +115,8 @@ def _from_outside(
     except ValueError as error:  # a ConfigError too
         raise WeightsError(f"{path}: {error}") from None
     weights, other = {}, "" if network == said else f" (its code has changed since: {digest})"
+    if other:
+        say(printable(f"{path}: made by {said}, used with {network}: its code has changed since"), sys.stderr)
     for name, expected in model.state_dict().items():
         if name not in tensors or tensors[name].shape != tuple(expected.shape):
             found = f"has {tensors[name].shape}" if name in tensors else "lacks it"

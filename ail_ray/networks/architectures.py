@@ -2,7 +2,7 @@
 
 A network of one's own is any `torch.nn.Module` from luma, (N, 1, h, w), to luma, (N, 1, u h, u w). Its constructor gets
 those of `width`, `depth` and `scale` that it takes. It may say of itself `traits`, and `defaults` for a run's
-configuration; docs/NETWORKS.md shows how.
+configuration; docs/OWN_CODE.md shows how.
 """
 
 import math
@@ -34,6 +34,11 @@ class Traits:
     """The scales that it serves; without any, its `upsampling`, or all of them where that is 1."""
     multiple: int = 1
     """Of what height and width of its input have to be multiples."""
+
+    def __post_init__(self) -> None:
+        numbers = [self.upsampling, self.multiple, *self.scales, *([] if self.radius is None else [self.radius + 1])]
+        if any(not isinstance(number, int) or number < 1 for number in numbers):
+            raise ValueError(f"upsampling, multiple and scales must be 1 or more, radius 0 or more, got {self}")
 
     @property
     def reach(self) -> int:
@@ -225,7 +230,8 @@ def device_of(model: nn.Module) -> torch.device:
 
 def unserved(model: Network, scales: Iterable[int]) -> list[str]:
     """A line for each of these scales that the network does not serve."""
-    does = f"upsamples by {model.traits.upsampling}" if model.traits.upsampling > 1 else "serves others"
+    t = model.traits
+    does = f"upsamples by {t.upsampling}" if t.upsampling > 1 else f"serves {' '.join(map(str, t.scales))}"
     others = [scale for scale in scales if not model.traits.serves(scale)]
     return [f"this {label(model.made.network)} {does}, it cannot serve scale {scale}" for scale in others]
 

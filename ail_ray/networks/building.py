@@ -91,27 +91,30 @@ def _adopted(name: Code, network: Callable[..., Any], made: Made) -> Network:
     given = {key: value for key, value in vars(made).items() if key != "network" and value is not None}
     try:
         model = network(**given)
-    except Exception as error:  # whatever somebody else's code raises
+    except (Exception, SystemExit) as error:  # whatever somebody else's code raises
         arguments = ", ".join(f"{key}={value}" for key, value in given.items())
         raise ConfigError([f"network {label(name)}({arguments}): {type(error).__name__}: {error}"]) from error
     if not isinstance(model, nn.Module):
         raise ConfigError([f"network {label(name)}: makes a {type(model).__name__}, and no torch.nn.Module"])
-    said = getattr(model, "traits", Traits(upsampling=0))
-    model.made = made  # type: ignore[assignment]
-    if not isinstance(said, Traits):
+    said = getattr(model, "traits", None)
+    if said is not None and not isinstance(said, Traits):
         raise ConfigError([f"network {label(name)}: its traits must be a Traits, got {type(said).__name__}"])
-    if said.upsampling < 1 or said.radius is None:
-        said = _measured(name, given, said, model)
-    model.traits = said  # type: ignore[assignment]
+    try:
+        model.made = made  # type: ignore[assignment]
+        if said is None or said.radius is None:
+            model.traits = _measured(name, given, said, model)  # type: ignore[assignment]
+    except AttributeError:
+        line = "made and traits are set here; state its radius, or set traits in its constructor"
+        raise ConfigError([f"network {label(name)}: {line}"]) from None
     return cast(Network, model)
 
 
-def _measured(name: Code, given: dict[str, int], said: Traits, model: nn.Module) -> Traits:
+def _measured(name: Code, given: dict[str, int], said: Traits | None, model: nn.Module) -> Traits:
     """What a network says of itself, and what it does not say, from what it does."""
     key = (name, tuple(sorted(given.items())))
     if key not in _MEASURED:
-        upsampling = said.upsampling or upsampling_of(model, said.multiple)
-        _MEASURED[key] = replace(said, upsampling=upsampling, radius=radius_of(model, said.multiple, upsampling))
+        known = said or Traits(upsampling=upsampling_of(model, 1))
+        _MEASURED[key] = replace(known, radius=radius_of(model, known.multiple, known.upsampling))
     return _MEASURED[key]
 
 

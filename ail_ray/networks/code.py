@@ -116,17 +116,20 @@ def obtain(code: Code) -> Any:
     try:
         if source.version:
             module = importlib.import_module(source.module)
-            if (found := _version(source.module)) != source.version:
+            if (found := _version(source.module, module.__file__)) != source.version:
                 raise CodeError(f"{where}: its package is of version {found or 'unknown'}, not {source.version}")
         else:
             module = importlib.import_module(_Finder.known(source, source.module))
         made = getattr(module, source.attribute, None)
     except CodeError:
         raise
-    except Exception as error:  # whatever somebody else's code raises
+    except (Exception, SystemExit) as error:  # whatever somebody else's code raises
         raise CodeError(f"{where}: cannot be loaded ({type(error).__name__}: {one_line(error)})") from error
-    if made is None:
-        raise CodeError(f"{label(code)}: has no {source.attribute}")
+    if not callable(made):
+        what = (
+            f"its {source.attribute} is no class and no function" if made is not None else f"has no {source.attribute}"
+        )
+        raise CodeError(f"{label(code)}: {what}")
     return made
 
 
@@ -149,8 +152,9 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
 def _of_file(path: Path, attribute: str) -> Code:
     if not path.is_file():
         raise CodeError(f"{path}:{attribute}: no such file")
-    texts, packages = _gathered(path.absolute().parent, path.stem, path.absolute())
-    return Code.of(f"{path.name}:{attribute}", Source(path.stem, attribute, texts, packages))
+    module = path.stem.replace(".", "_")
+    texts, packages = _gathered(path.absolute().parent, module, path.absolute())
+    return Code.of(f"{path.name}:{attribute}", Source(module, attribute, texts, packages))
 
 
 def _of_module(name: str, attribute: str) -> Code:
@@ -161,7 +165,7 @@ def _of_module(name: str, attribute: str) -> Code:
         raise CodeError(f"{name}:{attribute}: no such module ({one_line(error)})") from None
     if spec is None:
         raise CodeError(f"{name}:{attribute}: no such module; a file is named with its suffix, {name}.py:{attribute}")
-    if version := _version(name):
+    if version := _version(name, spec.origin):
         return Code.of(f"{name}:{attribute}", Source(name, attribute, version=version))
     if not spec.origin or not spec.origin.endswith(".py"):
         raise CodeError(f"{name}:{attribute}: has no source that a run could be known by")
@@ -183,20 +187,25 @@ def _of_object(thing: Any) -> Code:
         obtain(code)
         return code
     text = Notebook().written(thing)
-    texts, packages = _gathered(Path.cwd(), "notebook", None, text)
+    script = getattr(sys.modules["__main__"], "__file__", None)  # a notebook has none
+    root = Path(script).absolute().parent if script else Path.cwd()
+    texts, packages = _gathered(root, "notebook", None, text)
     code = Code.of(f"notebook:{name}", Source("notebook", name, texts, packages))
     obtain(code)
     return code
 
 
-def _version(name: str) -> str:
-    """The version of the installed package that a module belongs to; empty for one in an editable checkout."""
+def _version(name: str, file: str | None) -> str:
+    """The version of the installed package that a module's file belongs to; empty for one that none has installed."""
     top = name.partition(".")[0]
     for package in importlib.metadata.packages_distributions().get(top, ()):
         found = importlib.metadata.distribution(package)
         origins = [file.locate() for file in found.files or () if file.name == "direct_url.json"]
         said = json.loads(Path(str(origins[0])).read_text(encoding="utf-8")) if origins else {}
-        if top == OURS or not said.get("dir_info", {}).get("editable", False):
+        owned = not said.get("dir_info", {}).get("editable", False) and any(
+            str(each.locate()) == file for each in found.files or () if each.name == Path(file or "").name
+        )
+        if top == OURS or owned:
             return found.version
     return ""
 
@@ -297,6 +306,12 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(code, module.__dict__)
 
 
+@cache
+def _installed() -> frozenset[str]:
+    """The modules that installed packages have."""
+    return frozenset(importlib.metadata.packages_distributions())
+
+
 def _importer(prefix: str, source: Source) -> Callable[..., ModuleType]:
     """`__import__` of code from outside: modules that came with it are those of its own version."""
 
@@ -305,6 +320,11 @@ def _importer(prefix: str, source: Source) -> Callable[..., ModuleType]:
     ) -> ModuleType:
         top = name.partition(".")[0]
         if level or top not in source.texts:
+            if not level and top not in sys.stdlib_module_names and top != OURS and top not in _installed():
+                raise ModuleNotFoundError(
+                    f"No module named {top!r} beside it, nor installed: a run would not know it; a module of a package "
+                    f"is named as package.module:Name"
+                )
             return builtins.__import__(name, globals, locals, fromlist, level)
         found = importlib.import_module(f"{prefix}.{name}")
         if not fromlist:

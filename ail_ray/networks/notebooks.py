@@ -2,6 +2,7 @@
 
 import ast
 import linecache
+import math
 import sys
 import textwrap
 from types import FunctionType, ModuleType
@@ -41,14 +42,17 @@ class Notebook:
             return self._define(value)
         elif (own := getattr(value, "__name__", "")) and getattr(sys.modules.get(value.__module__), own, None) is value:
             self.lines.append(f"from {value.__module__} import {own} as {name}")
-        elif isinstance(value, bool | int | float | str | None) or (
-            isinstance(value, tuple) and all(isinstance(each, bool | int | float | str) for each in value)
-        ):
+        elif _is_plain(value) or (type(value) is tuple and all(map(_is_plain, value))):
             self.lines.append(f"{name} = {value!r}")
         else:
             raise CodeError(f"{thing.__name__}: uses {name}, which is neither code nor a number; define it in a file")
         self.done.add(name)
         return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether what `repr` writes of it is it again."""
+    return type(value) in (bool, int, str, type(None)) or (type(value) is float and math.isfinite(value))
 
 
 def _text_of(thing: Any) -> str:

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from ail_ray.errors import one_line
-from ail_ray.networks.architectures import WHOLE_PICTURE, Network
+from ail_ray.networks.architectures import WHOLE_PICTURE, Network, unserved
 from ail_ray.networks.code import label
 from ail_ray.networks.notebooks import CodeError
 
-LARGEST = 512
-"""Side in pixels of the largest image on which a radius is looked for."""
+SIDE, LARGEST = 160, 512
+"""Sides in pixels of the images on which a radius is looked for: up to a quarter of either can be told."""
 
 
 def upsampling_of(model: nn.Module, multiple: int) -> int:
@@ -28,19 +28,24 @@ def upsampling_of(model: nn.Module, multiple: int) -> int:
 
 
 def radius_of(model: nn.Module, multiple: int, upsampling: int) -> int:
-    """How far away, in pixels of the input, an input pixel has an effect: as far as a NaN in it is carried.
+    """How far away, in pixels of the input, an input pixel has an effect, on any side.
 
-    Unlike a gradient, a NaN goes through layers that happen to be silent.
+    That is as far as a NaN in it is carried, which unlike a gradient goes through layers that happen to be silent, or
+    as far as anything changes with its value, if that is farther. The pixels are the corners and the middle.
     """
-    side = 16 * multiple
-    while side <= LARGEST:
-        image = torch.zeros(1, 1, side, side)
-        image[..., 0, 0] = torch.nan
-        reached = _run(model, image)[0, 0].isnan().nonzero()
-        extent = int(reached.max()) // upsampling if len(reached) else 0
-        if extent < side - 1 - multiple:
+    for side in (SIDE * multiple, LARGEST // multiple * multiple):
+        places = [(y, x) for y in (0, side - 1) for x in (0, side - 1)] + [(side // 2, side // 2)]
+        image = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(1))
+        spoilt, changed = image.clone(), image.clone()
+        for y, x in places:
+            spoilt[..., y, x], changed[..., y, x] = torch.nan, 1 - image[..., y, x]
+        before = _run(model, image)[0, 0]
+        reached = _run(model, spoilt)[0, 0].isnan() | (_run(model, changed)[0, 0] != before)
+        rows, columns = (axis // upsampling for axis in reached.nonzero(as_tuple=True))
+        away = [torch.maximum((rows - y).abs(), (columns - x).abs()) for y, x in places]
+        extent = int(torch.stack(away).min(0).values.max()) if len(rows) else 0
+        if extent < side // 4:
             return extent + multiple - 1
-        side *= 2
     return WHOLE_PICTURE
 
 
@@ -52,9 +57,8 @@ def problems_of(model: Network, scales: Iterable[int]) -> list[str]:
     """
     traits, name, found = model.traits, _name(model), list[str]()
     scales = list(scales)
-    if traits.upsampling > 1 and scales and set(scales) != {traits.upsampling}:
-        said = " ".join(map(str, scales))
-        return [f"{name}: enlarges by {traits.upsampling}, and is asked for scale {said}"]
+    if others := unserved(model, scales):
+        return [f"network: {line}" for line in others]
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return [f"{name}: has no weights that could be trained"]
     mixing = [key for key, layer in model.named_modules() if isinstance(layer, nn.modules.batchnorm._NormBase)]
@@ -104,7 +108,7 @@ def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
             warnings.simplefilter("ignore")  # torch's about hardware that it has not found
             with torch.backends.mkldnn.flags(enabled=False):
                 made = model(images.to(next(model.parameters(), images)))
-    except Exception as error:  # whatever somebody else's code raises
+    except (Exception, SystemExit) as error:  # whatever somebody else's code raises
         raise CodeError(
             f"{_name(model)}: fails on {list(images.shape)} ({type(error).__name__}: {one_line(error)})"
         ) from error

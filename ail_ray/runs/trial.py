@@ -142,11 +142,12 @@ def read_trial(path: UPath, asked: int | None = None, seen: Sequence[RoundRecord
     directory, worker = RunDirectory(path), Lease(path).worker() or ""
     try:
         manifest = directory.manifest()
-    except FileError as error:
+        known = manifest.known
+    except ValueError as error:  # damaged, or what only its code could tell is missing
         status: State = "working" if worker else "unreadable"
         unknown = Trial(name="", directory=str(path), parameters={}, status=status, worker=worker, reason=str(error))
         return replace(unknown, asked=asked or 0)
-    config, known, damage = manifest.config, manifest.known, ""
+    config, damage = manifest.config, ""
     asked = config.rounds if asked is None else asked
     last_round = min(manifest.last_round, asked)
     records = list(seen[: last_round + 1])
@@ -218,7 +219,7 @@ def title(config: RunConfig, also: Iterable[str] = (), known: Told | None = None
         "w=1": config.unweighed and config.beta > 0,
         _word(config, "rule", also): config.rule != RunConfig.rule and not config.unweighed,
         f"loss={_word(config, 'loss', also)}": config.loss != "squared",
-        **{f"{key.partition('.')[2]}={own[key]}": key in also or key not in known.usual for key in own},
+        **{f"{key}={own[key]}": key in also or key not in known.usual for key in own},
         f"λ={config.lam:g}": "lam" in known.reads,
         f"β={config.beta:g}": config.beta > 0,
         as_reference(config.teacher): "teacher" in known.reads,

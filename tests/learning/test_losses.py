@@ -157,3 +157,22 @@ def test_parameters_are_typed_searched_and_refused() -> None:
     ]  # fmt: skip
     with pytest.raises(ConfigError, match=r"^loss\.delta: loss squared has no such parameter$"):
         SweepConfig.of(**{"loss.delta": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("defaults", "said"),
+    [
+        ("['crop']", "its defaults must be a dictionary, got list"),
+        ("{'learnin_rate': 0.1}", "its default learnin_rate is none that it may have"),
+        ("{'network': 'vdsr'}", "its default network is none that it may have"),
+        ("{'crop': '48'}", "its default crop is '48', which is no value of it"),
+        ("{'crop': 48.0}", "its default crop is 48.0, which is no value of it"),
+        ("{'clip': 'x'}", "its default clip is 'x', which is no value of it"),
+    ],
+)
+def test_defaults_are_values_of_a_run(tmp_path: Path, defaults: str, said: str) -> None:
+    text = f"from torch import nn\nclass Net(nn.Conv2d):\n    defaults = {defaults}\n"
+    (tmp_path / "own.py").write_text(text + "    def __init__(self): super().__init__(1, 1, 3, padding=1)\n")
+    with pytest.raises(ConfigError) as refused:
+        preset("mini").where(network=f"{tmp_path}/own.py:Net")
+    assert [line.partition(": ")[2] for line in refused.value.problems] == [said]

@@ -8,9 +8,11 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig
+from ail_ray.learning.losses import LOSSES
 from ail_ray.learning.presets import preset
 from ail_ray.learning.rules import (
     RETIRED,
+    RULES,
     RuleError,
     first_importance,
     next_importance,
@@ -19,6 +21,7 @@ from ail_ray.learning.rules import (
     rule_function,
 )
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.networks.architectures import NETWORKS
 from ail_ray.networks.code import resolve
 from ail_ray.runs.importance_store import ImportanceStore
 
@@ -140,3 +143,25 @@ def test_parameters_of_a_rule_are_searched_and_controls_have_none(tmp_path: Path
     with pytest.raises(ConfigError, match=r"rule\.beta: rule .*own\.py:mine@\w+, uniform has no such parameter"):
         SweepConfig.of(**{"rule": (rule, "uniform"), "rule.beta": 0.3})
     assert rule_function(rule).__name__ == "mine"
+
+
+def test_a_parameter_has_the_type_of_its_default(tmp_path: Path) -> None:
+    rule = own(
+        tmp_path, "def mine(p, *, gamma: float = 0.3, kind: str = 'a', hard: bool = False): return p.importance\n"
+    )
+    runs = [SweepConfig.of(**{"rule": rule, "rule.gamma": value}).base for value in (1, 1.0)]
+    assert runs[0] == runs[1]
+    assert type(dict(runs[0].of("rule"))["gamma"]) is float
+    for value, said in (
+        ("x", "rule.gamma must be of type float, got 'x'"), (True, "rule.gamma must be of type float, got True"),
+        (float("nan"), "rule.gamma must be finite, got nan"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as refused:
+            SweepConfig.of(**{"rule": rule, "rule.gamma": value})
+        assert refused.value.problems == [said]
+
+
+def test_our_own_functions_are_known_by_their_names() -> None:
+    sweep = SweepConfig.of(rule=RULES["uniform"], loss=LOSSES["huber"], network=NETWORKS["drrn"])
+    assert (sweep.base.rule, sweep.base.loss, sweep.base.network) == ("uniform", "huber", "drrn")
+    assert sweep.base.unweighed

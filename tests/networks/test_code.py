@@ -3,6 +3,7 @@
 import inspect
 import json
 import pickle
+import socket
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ import pytest
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig, named_only
 from ail_ray.networks.building import build_model
-from ail_ray.networks.code import Code, label, obtain, parameters_of, resolve
+from ail_ray.networks.code import Code, Source, label, obtain, parameters_of, resolve
 from ail_ray.networks.notebooks import CodeError
 
 FILES = {
@@ -156,25 +157,35 @@ def test_what_cannot_be_named_is_refused_in_a_line(folder: Path) -> None:
     assert refused("nonesuch:Net").endswith("no such module; a file is named with its suffix, nonesuch.py:Net")
     assert "broken.py: cannot be read as Python" in refused(f"{folder}/broken.py:Net")
     assert "imports from outside its folder; name it as package.module:Name" in refused(f"{folder}/above.py:Net")
-    assert "(ModuleNotFoundError: No module named 'no_such_package_anywhere')" in refused(f"{folder}/needs.py:Net")
+    assert "No module named 'no_such_package_anywhere' beside it, nor installed: a run would not know it" in refused(
+        f"{folder}/needs.py:Net"
+    )
     assert "(ZeroDivisionError: division by zero)" in refused(f"{folder}/fails.py:Net")
 
 
-def test_a_module_that_is_missing_on_a_worker_is_named_with_the_machine(folder: Path) -> None:
-    (folder / "helper_of_the_driver.py").write_text("X = 1")
-    (folder / "far").mkdir()
-    (folder / "far" / "net.py").write_text("import helper_of_the_driver\nclass Net: pass")
-    script = """
-        import pickle, sys
-        sys.path.insert(0, sys.argv[1])
-        from ail_ray.networks.code import resolve
-        sys.stdout.buffer.write(pickle.dumps(resolve(sys.argv[1] + "/far/net.py:Net", "network")))
-        """
-    made = subprocess.run([sys.executable, "-c", textwrap.dedent(script), folder], capture_output=True, check=True)
+def test_a_module_that_is_missing_on_a_worker_is_named_with_the_machine() -> None:
+    sent = Code.of("net.py:Net", Source("net", "Net", {"net": "import only_on_the_head\nclass Net: pass"}))
     with pytest.raises(CodeError) as error:
-        obtain(pickle.loads(made.stdout))
-    assert "No module named 'helper_of_the_driver'" in str(error.value)
-    assert f" on {__import__('socket').gethostname()}: cannot be loaded" in str(error.value)
+        obtain(pickle.loads(pickle.dumps(sent)))
+    assert "No module named 'only_on_the_head'" in str(error.value)
+    assert f" on {socket.gethostname()}: cannot be loaded" in str(error.value)
+
+
+def test_what_a_run_would_not_know_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that is found because one happens to stand in its folder is neither in the digest nor on a worker."""
+    (folder / "nets").mkdir()
+    (folder / "nets" / "own.py").write_text("import nets.more\nNet = print\n")
+    (folder / "nets" / "more.py").write_text("")
+    (folder / "yaml").mkdir()
+    (folder / "yaml" / "mine.py").write_text("Net = print\n")
+    monkeypatch.syspath_prepend(str(folder))
+    assert "No module named 'nets' beside it, nor installed" in refused(f"{folder}/nets/own.py:Net")
+    assert resolve("nets.own:Net", "network").source.texts.keys() == {"nets", "nets.own", "nets.more"}  # type: ignore[attr-defined]
+    (folder / "exits.py").write_text("raise SystemExit(0)")
+    assert "cannot be loaded (SystemExit: 0)" in refused(f"{folder}/exits.py:Net")
+    (folder / "a.b.py").write_text("Net = print\nnumber = 3")
+    assert label(resolve(f"{folder}/a.b.py:Net", "network"), 0) == "a.b.py:Net"
+    assert refused(f"{folder}/a.b.py:number").endswith("its number is no class and no function")
 
 
 def test_an_installed_package_counts_by_its_version() -> None:

@@ -116,12 +116,42 @@ def test_a_network_that_looks_at_all_of_a_picture_is_known() -> None:
         (Forgetful, "makes something else of the same image; it may draw no random numbers, as dropout does"),
         (Counting, "changes its buffers as it runs, which no two workers would do alike"),
         (Rigid, "has no weights that could be trained"),
-        (lambda: FSRCNN(12, 6, 3), "enlarges by 3, and is asked for scale 2"),
     ],
 )  # fmt: skip
 def test_what_no_run_could_cope_with_is_refused(model: Any, said: str) -> None:
     made = model()
     assert problems_of(made, [2]) == [f"network {made.made.network}: {said}"]
+
+
+def test_a_scale_that_it_does_not_serve_is_refused() -> None:
+    assert problems_of(FSRCNN(12, 6, 3), [2]) == ["network: this fsrcnn upsamples by 3, it cannot serve scale 2"]
+    three = Plain(Traits(radius=3, scales=(3,)))
+    assert problems_of(three, [2, 3]) == ["network: this plain serves 3, it cannot serve scale 2"]  # type: ignore[arg-type]
+    for wrong in ({"multiple": 0}, {"upsampling": 0}, {"radius": -1}, {"scales": (0,)}):
+        with pytest.raises(ValueError, match="must be 1 or more"):
+            Traits(**wrong)  # type: ignore[arg-type]
+
+
+class Dilated(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = nn.Conv2d(8, 1, 3, padding=38, dilation=38)
+
+
+class ToOneSide(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + nn.functional.conv2d(nn.functional.pad(x, (0, 8, 0, 8)), torch.ones(1, 1, 9, 9)) * self.first.bias[0]
+
+
+class Absorbing(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).nan_to_num()
+
+
+@pytest.mark.parametrize(("make", "radius"), [(Dilated, 40), (ToOneSide, 8), (Absorbing, 3)])
+def test_the_radius_is_that_of_the_farthest_side(make: Any, radius: int) -> None:
+    torch.manual_seed(0)
+    assert radius_of(make(), 1, 1) == radius
 
 
 def test_sides_become_multiples_and_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
