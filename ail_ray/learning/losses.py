@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ail_ray.networks.code import Code, is_reference, label, obtain, parameters_of
+from ail_ray.networks.code import find, label, parameters_of
 
 Loss = Callable[..., torch.Tensor]
 
@@ -71,16 +71,9 @@ def loss_function(name: str) -> Loss:
     """A loss by its name, or one from outside.
 
     Raises:
-        ValueError: there is none of that name, or it comes from outside and is only a word of a file's.
-        CodeError: its code cannot be loaded here.
+        ValueError, CodeError: as `find`.
     """
-    if isinstance(name, Code):
-        return obtain(name)
-    if name in LOSSES:
-        return LOSSES[name]
-    if is_reference(name):
-        raise ValueError(f"{label(name)} is somebody's own loss, whose code no file brings: name it")
-    raise ValueError(f"loss must be one of {', '.join(LOSSES)}, or file.py:name, got {name!r}")
+    return find(name, "loss", LOSSES)
 
 
 def loss_traits(function: Loss) -> LossTraits:

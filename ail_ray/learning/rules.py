@@ -24,7 +24,7 @@ from ail_ray.learning.importance import (
     pixel_loss,
     update_importance,
 )
-from ail_ray.networks.code import Code, is_reference, label, obtain, parameters_of
+from ail_ray.networks.code import Code, find, label, parameters_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,18 +169,11 @@ def rule_function(name: str) -> Rule:
     """A rule by its name, or one from outside.
 
     Raises:
-        ValueError: there is none of that name, or it comes from outside and is only a word of a file's.
-        CodeError: its code cannot be loaded here.
+        ValueError, CodeError: as `find`.
     """
-    if isinstance(name, Code):
-        return obtain(name)
-    if name in RULES:
-        return RULES[name]
     if name in RETIRED:
         raise ValueError(f"rule {name} is an example now: --rule docs/examples/rules.py:{name.replace('-', '_')}")
-    if is_reference(name):
-        raise ValueError(f"{label(name)} is somebody's own rule, whose code no file brings: name it")
-    raise ValueError(f"rule must be one of {', '.join(RULES)}, or file.py:name, got {name!r}")
+    return find(name, "rule", RULES)
 
 
 @cache

@@ -255,15 +255,14 @@ def _defaults(network: str, loss: str, values: Mapping[str, Any]) -> Plain:
     found: Plain = {"width": None, "depth": None} if isinstance(network, Code) else {}  # a preset's are those of ours
     with suppress(ValueError, CodeError):
         found |= _checked(f"network {label(network)}", getattr(network_class(network), "defaults", {}))
-    try:
+    with suppress(ValueError, CodeError):
         traits = loss_traits(loss_function(loss))
-    except (ValueError, CodeError):
-        return found
-    rate: float = found.get("learning_rate", values.get("learning_rate", RunConfig.learning_rate))
-    found |= {"clip": traits.clip} if traits.clip is not None else {}
-    found |= {"learning_rate": rate * traits.rate} if traits.rate != 1 else {}
-    _checked(f"loss {label(loss)}", {} if traits.clip is None else {"clip": traits.clip})
-    return found | _checked(f"loss {label(loss)}", dict(traits.defaults))
+        own = {**traits.defaults} | ({} if traits.clip is None else {"clip": traits.clip})
+        found |= _checked(f"loss {label(loss)}", own)
+        if traits.rate != 1:
+            rate: float = found.get("learning_rate", values.get("learning_rate", RunConfig.learning_rate))
+            found["learning_rate"] = rate * traits.rate
+    return found
 
 
 def _checked(who: str, defaults: Any) -> Plain:

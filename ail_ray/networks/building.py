@@ -11,7 +11,7 @@ from torch import nn
 
 from ail_ray.errors import ConfigError
 from ail_ray.networks.architectures import NETWORKS, SCALES, Made, Network, Traits
-from ail_ray.networks.code import Code, is_reference, label, obtain
+from ail_ray.networks.code import Code, find, label
 from ail_ray.networks.probe import radius_of, upsampling_of
 
 
@@ -19,17 +19,9 @@ def network_class(name: str) -> Any:
     """The class of a network: one of ours, or one from outside.
 
     Raises:
-        ValueError: there is none of that name, or it comes from outside and is only a word of a file's.
-        CodeError: its code cannot be loaded here.
+        ValueError, CodeError: as `find`.
     """
-    if isinstance(name, Code):
-        return obtain(name)
-    if name in NETWORKS:
-        return NETWORKS[name]
-    if is_reference(name):
-        file = name.partition("@")[0]
-        raise ValueError(f"{label(name)} is somebody's own network, whose code no file brings: name it, {file}")
-    raise ValueError(f"network must be one of {', '.join(NETWORKS)}, or file.py:Name, got {name!r}")
+    return find(name, "network", NETWORKS)
 
 
 def build_model(

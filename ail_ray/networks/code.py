@@ -126,11 +126,24 @@ def obtain(code: Code) -> Any:
     except (Exception, SystemExit) as error:  # whatever somebody else's code raises
         raise CodeError(f"{where}: cannot be loaded ({type(error).__name__}: {one_line(error)})") from error
     if not callable(made):
-        what = (
-            f"its {source.attribute} is no class and no function" if made is not None else f"has no {source.attribute}"
-        )
-        raise CodeError(f"{label(code)}: {what}")
+        lack = f"has no {source.attribute}" if made is None else f"its {source.attribute} is no class and no function"
+        raise CodeError(f"{label(code)}: {lack}")
     return made
+
+
+def find(name: str, kind: str, ours: Mapping[str, Any]) -> Any:
+    """A network, a rule or a loss by its name, which is one of ours or a `Code`.
+
+    ValueError if it is neither, but only a word of a file's; CodeError if its code cannot be loaded here.
+    """
+    if isinstance(name, Code):
+        return obtain(name)
+    if name in ours:
+        return ours[name]
+    if is_reference(name):
+        file = label(name, 0)
+        raise ValueError(f"{label(name)} is somebody's own {kind}, whose code no file brings: name it, {file}")
+    raise ValueError(f"{kind} must be one of {', '.join(ours)}, or file.py:Name, got {name!r}")
 
 
 def parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
