@@ -29,7 +29,7 @@ JOBS = {"sweep": "ail_sweep", "fetch": "fetch_data", "paper": "paper_tables", "t
 def called(command: str, *words: str) -> str:
     """A command as it is to be typed: `ail runs --failed`, or in a job `python jobs/runs.py --failed`."""
     from_jobs = Path(sys.argv[0]).absolute().parent.name == "jobs"
-    begin = ["python", f"jobs/{JOBS.get(command, command)}.py"] if from_jobs else ["ail", command]
+    begin = ["python", f"jobs/{JOBS.get(command, command.replace('-', '_'))}.py"] if from_jobs else ["ail", command]
     return shlex.join([*begin, *words])
 
 

@@ -1,8 +1,6 @@
 """Files that are whole or absent, on a file system or an object store.
 
 A local file is written under a temporary name, flushed and renamed, and its folder is flushed; an object is one put.
-Tensors are kept as safetensors with the SHA-256 of their bytes in the header, so a damaged file is noticed when it is
-read. No pickle is ever written or loaded.
 """
 
 import errno
@@ -11,18 +9,13 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-import safetensors
-import torch
 from upath import UPath
 
 from ail_ray.addresses import check_address
@@ -31,12 +24,6 @@ from ail_ray.errors import ConfigError, one_line
 T = TypeVar("T")
 AnyPath = str | os.PathLike[str] | UPath
 Buffer = bytes | memoryview
-
-KINDS = {
-    "|b1": "BOOL", "|u1": "U8", "|i1": "I8", "<i2": "I16", "<u2": "U16", "<f2": "F16", "<i4": "I32", "<u4": "U32",
-    "<f4": "F32", "<f8": "F64", "<i8": "I64", "<u8": "U64",
-}  # fmt: skip
-"""Names of numpy's types in safetensors, in its order."""
 
 
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
@@ -157,7 +144,7 @@ def read_json(path: UPath) -> Any:
     Raises:
         FileError: the file is missing or not JSON.
     """
-    _regular(path)
+    check_regular(path)
     try:
         return msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
@@ -168,7 +155,7 @@ def read_json(path: UPath) -> Any:
         raise FileError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _regular(path: UPath) -> None:
+def check_regular(path: UPath) -> None:
     """Refuse what is there and no file: whoever opens a pipe waits for somebody to write."""
     if is_local(path) and path.exists() and not path.is_file():
         raise FileError(f"{path}: not a file")
@@ -196,38 +183,6 @@ def as_record(content: Any, kind: type[T], path: UPath) -> T:
         raise FileError(f"{path}: damaged, or written by another version ({one_line(error)})") from None
 
 
-def write_tensors(path: UPath, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write arrays (any shape; float, integer or bool) as safetensors with their checksum."""
-    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}  # a scalar stays one
-    metadata = dict(metadata or {}, sha256=checksum(tensors))
-    write_bytes(path, *_pieces(tensors, metadata))
-
-
-def read_tensors(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays and metadata of a safetensors file, memory-mapped and not copied: treat them as read-only.
-
-    Arrays that are never used take no memory, since the checksum is computed by reading the file, not its mapping.
-
-    Raises:
-        FileError: missing, not safetensors (a pickle is refused here), or its bytes differ from its checksum.
-    """
-    _regular(path)
-    try:
-        tensors, metadata, found = _mapped(path)
-    except FileNotFoundError:
-        raise FileError(f"{path}: no such file") from None
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise FileError(f"{path}: not a readable safetensors file ({error}); pickles are never loaded") from None
-    except Exception as error:
-        if is_local(path):
-            raise
-        # Whatever an object store's library raises, or that it is not installed.
-        raise FileError(f"{path}: cannot be read ({one_line(error)})") from error
-    if metadata.get("sha256") not in (None, found):
-        raise FileError(f"{path}: damaged, its content differs from its checksum")
-    return tensors, metadata
-
-
 def remove_tree(folder: UPath) -> None:
     """Remove a folder and all in it."""
     if is_local(folder):
@@ -236,27 +191,10 @@ def remove_tree(folder: UPath) -> None:
         folder.fs.rm(folder.path, recursive=True)
 
 
-def checksum(tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(_title(name, array))
-        digest.update(_content(np.ascontiguousarray(array)))
-    return digest.hexdigest()
-
-
 def digest_of(content: Any, length: int = 16) -> str:
     """Hexadecimal digest of plain data, the same in every process and for every order of keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the same memory, read-only arrays included (nobody here writes into one)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def slug(name: str) -> str:
@@ -294,57 +232,3 @@ def _settle(folder: UPath) -> None:
 def _temporary(path: UPath) -> UPath:
     """A temporary name in the same folder, no longer than the file's own, which may be as long as names can be."""
     return path.with_name(f".{uuid.uuid4().hex}{TEMPORARY}")
-
-
-def _pieces(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> list[Buffer]:
-    """The pieces of a safetensors file, to be written one by one; the library would copy all of it several times.
-
-    The same content is the same bytes, those of the library, which has the metadata in a new order every time.
-    """
-    order, end = list(KINDS), 0
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype.str), name))  # the widest first
-    for name in names:
-        array, start = tensors[name], end
-        end += array.nbytes
-        header[name] = {"dtype": KINDS[array.dtype.str], "shape": array.shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return [len(text).to_bytes(8, "little"), text, *(_content(tensors[name]) for name in names)]
-
-
-def _content(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _mapped(path: UPath) -> tuple[dict[str, np.ndarray], dict[str, str], str | None]:
-    """Arrays, metadata and, if the metadata names a checksum, the checksum that the arrays really have."""
-    if not is_local(path):
-        with tempfile.NamedTemporaryFile(suffix=".safetensors") as copy:  # the mapping outlives the name
-            copy.write(path.read_bytes())
-            copy.flush()
-            return _mapped(UPath(copy.name))
-    with safetensors.safe_open(str(path), framework="pt") as file:  # maps the file, where "np" would copy it
-        tensors = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() or {}
-    return tensors, metadata, _checksum_on_disk(path, tensors) if "sha256" in metadata else None
-
-
-def _checksum_on_disk(path: UPath, tensors: dict[str, np.ndarray]) -> str:
-    """What `checksum` returns, computed from the file without touching the mapped pages."""
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
-    with open(str(path), "rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(start - 8))
-        for name in sorted(tensors):
-            array, left = tensors[name], tensors[name].nbytes
-            digest.update(_title(name, array))
-            file.seek(start + header[name]["data_offsets"][0])
-            while left and (read := file.readinto(buffer[: min(left, len(buffer))])):
-                digest.update(buffer[:read])
-                left -= read
-    return digest.hexdigest()
-
-
-def _title(name: str, array: np.ndarray) -> bytes:
-    return f"{name} {array.dtype.str} {array.shape};".encode()

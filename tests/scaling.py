@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from upath import UPath
 
-from ail_ray.files import write_tensors
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.pairs import Pair, _deal, plan_corpus
 from ail_ray.imaging.shards import Shard
@@ -36,6 +35,7 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
 from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.trial import Trial, read_trial
+from ail_ray.tensors import write_tensors
 from ail_ray.tracking.mirror import Tracker
 
 SIDE = 400  # pixels of a synthetic image

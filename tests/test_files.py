@@ -20,22 +20,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import (
-    KINDS,
-    FileError,
-    WriteError,
-    as_path,
-    as_tensor,
-    checksum,
-    create,
-    digest_of,
-    read_json,
-    read_tensors,
-    slug,
-    write_bytes,
-    write_json,
-    write_tensors,
-)
+from ail_ray.files import FileError, WriteError, as_path, create, digest_of, read_json, slug, write_bytes, write_json
+from ail_ray.tensors import KINDS, as_tensor, checksum, read_tensors, write_tensors
 
 DTYPES = (np.float16, np.float32, np.float64, np.uint8, np.int64, np.bool_)
 

@@ -25,7 +25,7 @@ for _storey, _nearest in {
     "commands": ["benchmarks"],
 }.items():
     BELOW[_storey] = set(_nearest).union(*(BELOW[each] for each in _nearest))
-GROUND = {"__init__.py", "addresses.py", "entry.py", "errors.py", "files.py", "home.py", "machine.py"}
+GROUND = {"__init__.py", "addresses.py", "entry.py", "errors.py", "files.py", "home.py", "machine.py", "tensors.py"}
 TOP = {"__main__.py", "api.py"}
 ALONE = {"ray": {"orchestration", "benchmarks"}, "mlflow": {"tracking"}}
 """What only some storeys may import."""

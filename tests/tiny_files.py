@@ -17,6 +17,7 @@ from upath import UPath
 from ail_ray.files import digest_of, read_json, write_json
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.learning.teachers import OurWeights
 from ail_ray.learning.weights import save_model
 from ail_ray.networks.architectures import VDSR
 from ail_ray.runs.preparation import build_data, find_start, here, plan_data
@@ -139,9 +140,8 @@ def make_plan(tiny_files: TinyFiles) -> PlanMaker:
         build_data(prepared)
         maps = None
         if config.beta > 0 or config.initialisation == "teacher":
-            maps = teacher_maps(
-                UPath(config.teacher), config, prepared.data, "fp64", device="cpu", threads=1, everywhere=here
-            )
+            teacher = OurWeights(UPath(config.teacher))
+            maps = teacher_maps(teacher, config, prepared, "fp64", device="cpu", threads=1, everywhere=here)
         start = find_start(config.start, [config])
         return TrialPlan(config=config, data=prepared.data, maps=maps, precision="fp64", start=start)
 

@@ -16,7 +16,7 @@ import torch
 from ail_ray.benchmarks.released import released_step
 from ail_ray.benchmarks.timing import Figure, in_turns, ratio
 from ail_ray.delivery.onnx import INPUT, to_onnx
-from ail_ray.files import as_path, write_bytes, write_tensors
+from ail_ray.files import as_path, write_bytes
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
@@ -31,6 +31,7 @@ from ail_ray.machine import cores
 from ail_ray.networks.building import build_model
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.preparation import build_data, plan_data
+from ail_ray.tensors import write_tensors
 
 CPU = torch.device("cpu")
 EPOCHS = 2  # of a round, that its error pass is shared by

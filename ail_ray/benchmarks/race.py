@@ -28,9 +28,8 @@ from ail_ray.learning.inference import error_map, evaluate
 from ail_ray.learning.precision import fastest, placed
 from ail_ray.learning.presets import mini
 from ail_ray.learning.rules import first_importance, next_importance
-from ail_ray.learning.teachers import find_teacher
+from ail_ray.learning.teachers import find_our_weights
 from ail_ray.learning.theta import TrainState, learning_rate, schedule_progress, train_epoch
-from ail_ray.learning.weights import load_model
 from ail_ray.machine import cores
 from ail_ray.networks.architectures import Network
 from ail_ray.runs.preparation import build_data, plan_data
@@ -142,7 +141,7 @@ def race(
         ConfigError: images or teacher are not there.
     """
     config = config or mini().run(init="he", rule="reference", teacher="vdsr", seed=0)
-    found = find_teacher(config.teacher, config.scales)
+    found = find_our_weights(config.teacher, config.scales)
     if found is None:
         raise ValueError(f"a race needs a teacher with weights, got {config.teacher}")
     with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +156,7 @@ def race(
         if kind is Released:  # it reads no importance, but a bank's crops carry some
             for s in shards:
                 bank.weigh(s, np.zeros(shards[s].pixels, np.float16))
-        racers[name] = kind(config, bank, load_model(found).eval(), crops)
+        racers[name] = kind(config, bank, found.model().eval(), crops)
     points: dict[str, list[dict[str, float]]] = {name: [] for name in racers}
     torch.set_num_threads(cores())
     try:

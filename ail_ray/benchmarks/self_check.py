@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from upath import UPath
 
-from ail_ray.files import read_tensors
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.precision import Precision, fastest, placed
@@ -21,6 +20,7 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import build_data, plan_data
 from ail_ray.runs.run import TrialPlan, run_local
+from ail_ray.tensors import read_tensors
 
 # Two rounds in float64 on the bundled photographs, as they came out on x86-64 with torch 2.13.
 SQUARED_ERROR, IMPORTANCE, PSNR = 0.342143478, 0.588611, 11.506473

@@ -27,6 +27,7 @@ COMMANDS = {
     "fetch": Command("fetch public image sets", GOES_ON),
     "paper": Command("make the paper's tables and figures", GOES_ON),
     "teacher": Command("train a teacher", GOES_ON),
+    "teacher-inputs": Command("write what a teacher elsewhere is to enlarge", GOES_ON),
     "benchmark": Command("measure speed, and check a machine"),
 }
 
@@ -45,13 +46,13 @@ def start(name: str) -> NoReturn:
         raise SystemExit(2) from None
     if name not in COMMANDS:
         run(lambda: lambda _: _list(name))
-    run(lambda: import_module(f"ail_ray.commands.{name}").main, again=COMMANDS[name].again)
+    run(lambda: import_module(f"ail_ray.commands.{name.replace('-', '_')}").main, again=COMMANDS[name].again)
 
 
 def _list(word: str) -> int:
     """Show the list of commands if it is asked for, and refuse any other word."""
     if word in ("-h", "--help"):
-        lines = [f"  {name:11}{command.does}" for name, command in COMMANDS.items()]
+        lines = [f"  {name:15} {command.does}" for name, command in COMMANDS.items()]
         head = ["usage: ail COMMAND [options]", "", "Train small networks that enlarge images.", "", "commands:"]
         say("\n".join([*head, *lines, "", "`ail COMMAND --help` explains a command, with examples."]))
         return 0

@@ -26,7 +26,7 @@ from onnxscript.optimizer import optimize
 from torch import nn
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import AnyPath, as_path, as_tensor, slug, write_bytes
+from ail_ray.files import AnyPath, as_path, slug, write_bytes
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.metrics import psnr, to_uint8
@@ -35,6 +35,7 @@ from ail_ray.learning.inference import super_resolve
 from ail_ray.networks.architectures import NETWORKS, Made, Network, device_of
 from ail_ray.networks.building import build_model
 from ail_ray.networks.code import Code, label
+from ail_ray.tensors import as_tensor
 
 Variant = Literal["fp32", "fp16", "int8"]
 

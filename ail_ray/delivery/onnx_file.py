@@ -9,9 +9,10 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import one_line
-from ail_ray.files import FileError, as_tensor
+from ail_ray.files import FileError
 from ail_ray.imaging.metrics import to_uint8
 from ail_ray.networks.architectures import WHOLE_PICTURE, Made, Network, Traits
+from ail_ray.tensors import as_tensor
 
 PIXEL_BY_PIXEL = {
     "Add", "Cast", "CastLike", "Clip", "Constant", "DepthToSpace", "DequantizeLinear", "Div", "Identity", "LeakyRelu",

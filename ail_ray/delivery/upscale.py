@@ -18,7 +18,7 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.errors import ConfigError, one_line, printable
-from ail_ray.files import FileError, as_path, as_tensor, create, unwritable
+from ail_ray.files import FileError, as_path, create, unwritable
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.colour import (
     LONGEST_SIDE,
@@ -35,6 +35,7 @@ from ail_ray.imaging.images import ImageError, enlarge
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.networks.architectures import Network, device_of, unserved
+from ail_ray.tensors import as_tensor
 
 SUFFIXES = (*image_sets.SUFFIXES, ".jfif", ".jpe", ".avif", ".jp2")
 """Suffixes of the files taken from a folder; more than those of an image set, whose content must not change."""

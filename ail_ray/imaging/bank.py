@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ail_ray.files import as_tensor
 from ail_ray.imaging.crops import Draw, Places, summed, taken
 from ail_ray.imaging.shards import Shard
+from ail_ray.tensors import as_tensor
 
 
 @dataclass(frozen=True)

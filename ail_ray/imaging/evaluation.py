@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from upath import UPath
 
-from ail_ray.files import AnyPath, read_tensors, write_tensors
+from ail_ray.files import AnyPath
 from ail_ray.imaging.images import (
     ImageError,
     degrade,
@@ -16,6 +16,8 @@ from ail_ray.imaging.images import (
     modcrop,
     read_image,
 )
+from ail_ray.imaging.pairs import Pair
+from ail_ray.tensors import read_tensors, write_tensors
 
 
 class EvaluationImages:
@@ -31,14 +33,14 @@ class EvaluationImages:
         self.set, self.scale, self.hr = name, scale, hr
 
     @classmethod
-    def read(cls, name: str, scale: int, images: Sequence[AnyPath], digests: Sequence[str] = ()) -> "EvaluationImages":
+    def read(cls, name: str, scale: int, images: Sequence[AnyPath]) -> "EvaluationImages":
         """Read image files, as `read_luma` does, and crop them to multiples of the scale.
 
         Raises:
-            ImageError: a line for each image that cannot be read, or has another digest than was given.
+            ImageError: a line for each image that cannot be read.
             ValueError: an image is smaller than the scale.
         """
-        return cls(name, scale, [modcrop(y, scale) for y in read_luma(images, digests)])
+        return cls(name, scale, [modcrop(y, scale) for y in read_luma(images)])
 
     @classmethod
     def load(cls, path: UPath) -> "EvaluationImages":
@@ -64,32 +66,26 @@ class EvaluationImages:
         return self.bicubic if upsampling == 1 else self.small
 
 
-def read_luma(images: Sequence[AnyPath], digests: Sequence[str] = ()) -> list[np.ndarray]:
+def read_luma(images: Sequence[AnyPath]) -> list[np.ndarray]:
     """The luma of image files, (H, W) uint8 each.
 
-    Args:
-        digests: SHA-256 of the files, if they were looked at before.
-
     Raises:
-        ImageError: a line for each image that cannot be read, or has another digest.
+        ImageError: a line for each image that cannot be read.
     """
-    known: Sequence[str | None] = digests or [None] * len(images)
-    files = zip(images, known, strict=True)
-    found, problems = each_read(lambda file: luma(read_image(*file)), files)
+    found, problems = each_read(lambda path: luma(read_image(path)), images)
     if problems:
         raise ImageError("\n".join(problems))
     return found
 
 
-def write_evaluation(path: UPath, name: str, images: Sequence[UPath], scale: int, digests: Sequence[str]) -> list[str]:
-    """Write the high-resolution luma of some images, cropped to multiples of the scale, as one file.
+def write_evaluation(path: UPath, name: str, scale: int, pairs: Sequence[Pair]) -> list[str]:
+    """Write the high-resolution luma of some pairs of a scale as one file.
 
     Returns:
         A line for each image that cannot be read, or has changed; where there is one, nothing is written.
     """
-    try:
-        hr = EvaluationImages.read(name, scale, images, digests).hr
-    except ImageError as error:
-        return str(error).splitlines()
+    hr, problems = each_read(lambda pair: pair.sides().hr, pairs)
+    if problems:
+        return problems
     write_tensors(path, {f"{i:04d}": y for i, y in enumerate(hr)}, {"set": name, "scale": str(scale)})
     return []

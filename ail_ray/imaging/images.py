@@ -136,6 +136,11 @@ def luma(image: np.ndarray) -> np.ndarray:
     return (16 + (65481 * red + 128553 * green + 24966 * blue + 127500) // 255000).astype(np.uint8)
 
 
+def luma_of(rgb: np.ndarray) -> np.ndarray:
+    """`luma` without rounding: (H, W, 3) RGB floats on [0, 1] -> (H, W) on [16 / 255, 235 / 255]."""
+    return (16 + rgb @ np.array([65.481, 128.553, 24.966])) / 255
+
+
 def modcrop(image: np.ndarray, scale: int) -> np.ndarray:
     """The top left part of an (H, W, ...) image whose height and width are multiples of the scale; a view.
 

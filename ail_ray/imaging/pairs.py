@@ -1,4 +1,4 @@
-"""Training pairs, and the corpus of all pairs, dealt out to shards.
+"""Training pairs with both their sides, and the corpus of all pairs, dealt out to shards.
 
 A *pair* is one image at one downsize and one scale. A *corpus* is all pairs, identified by what is in the images and
 how they are prepared.
@@ -7,16 +7,21 @@ how they are prepared.
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from upath import UPath
 
 from ail_ray.errors import counted
-from ail_ray.files import digest_of
+from ail_ray.files import digest_of, slug
 from ail_ray.imaging.images import (
     ImageError,
     content_digest,
+    degrade,
     downsize,
+    enlarge,
     image_size,
     luma,
     modcrop,
@@ -41,9 +46,58 @@ class Pair:
     def pixels(self) -> int:
         return self.height * self.width
 
-    def prepare(self) -> np.ndarray:
-        """The high-resolution luma: (height, width) uint8; ImageError as `read_image`."""
-        return modcrop(downsize(luma(read_image(self.path, self.content)), self.downsize), self.scale)
+    @property
+    def name(self) -> str:
+        """What its small picture is called as a file, without a suffix: `lena-0123456789ab-0.5-x2`."""
+        return f"{slug(PurePosixPath(self.path).stem)[:100]}-{self.content[:12]}-{self.downsize:g}-x{self.scale}"
+
+    def sides(self, dtype: Any = np.float16) -> "Sides":
+        """Read both sides; ImageError as `read_image`."""
+        return Sides(self.name, read_image(self.path, self.content), self.downsize, self.scale, dtype)
+
+
+class Sides:
+    """The high-resolution and the low-resolution side of a pair, as arrays."""
+
+    def __init__(self, name: str, image: np.ndarray, downsize: float, scale: int, dtype: Any = np.float16) -> None:
+        """
+        Args:
+            name: that of the pair.
+            image: (H, W, 3) uint8 RGB, or (H, W) uint8, which is luma already.
+            dtype: in which `inputs` are given: float16, as shards hold them, or float32, as students are measured on.
+        """
+        self.name, self.image, self.downsize, self.scale, self.dtype = name, image, downsize, scale, dtype
+
+    @property
+    def is_grey(self) -> bool:
+        return self.image.ndim == 2
+
+    @cached_property
+    def hr(self) -> np.ndarray:
+        """The high-resolution luma: (height, width) uint8, multiples of the scale."""
+        return modcrop(downsize(luma(self.image), self.downsize), self.scale)
+
+    @cached_property
+    def small(self) -> np.ndarray:
+        """The low-resolution luma: (height / scale, width / scale) float32 on [0, 1], not clipped."""
+        return degrade(self.hr, self.scale)
+
+    @cached_property
+    def bicubic(self) -> np.ndarray:
+        """The low-resolution luma, enlarged: (height, width) float32 on [0, 1], not clipped."""
+        return enlarge(self.small, self.scale)
+
+    def inputs(self, upsampling: int) -> np.ndarray:
+        """What a network reads that enlarges by `upsampling`: `bicubic`, or `small` where that is not 1."""
+        return (self.bicubic if upsampling == 1 else self.small).astype(self.dtype)
+
+    @cached_property
+    def small_rgb(self) -> np.ndarray:
+        """The low-resolution picture in colour, as a file holds it: (height / scale, width / scale, 3) uint8."""
+        planes = [self.image] if self.is_grey else [self.image[..., channel] for channel in range(3)]
+        small = [degrade(modcrop(downsize(plane, self.downsize), self.scale), self.scale) for plane in planes]
+        rounded = [np.clip(np.rint(255 * plane), 0, 255).astype(np.uint8) for plane in small]
+        return np.stack(rounded * (3 if self.is_grey else 1), axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)

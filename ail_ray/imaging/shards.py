@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from upath import UPath
 
-from ail_ray.files import as_tensor, read_tensors, write_tensors
-from ail_ray.imaging.images import degrade, each_read, enlarge
+from ail_ray.imaging.images import each_read
 from ail_ray.imaging.pairs import Pair
+from ail_ray.tensors import as_tensor, read_tensors, write_tensors
 
 
 def write_shard(path: UPath, pairs: Sequence[Pair]) -> list[str]:
@@ -17,23 +17,27 @@ def write_shard(path: UPath, pairs: Sequence[Pair]) -> list[str]:
     Returns:
         A line for each image that cannot be read; where there is one, nothing is written.
     """
-    images, problems = each_read(Pair.prepare, pairs)
+    read, problems = each_read(_arrays, pairs)
     if problems:
         return problems
-    small = [degrade(hr, pair.scale) for hr, pair in zip(images, pairs, strict=True)]
-    inputs = [enlarge(image, pair.scale) for image, pair in zip(small, pairs, strict=True)]
     write_tensors(
         path,
         {
-            "hr": np.concatenate([hr.ravel() for hr in images]),
-            "inputs": np.concatenate([image.ravel() for image in inputs]).astype(np.float16),
-            "small": np.concatenate([image.ravel() for image in small]).astype(np.float16),
-            "heights": np.array([hr.shape[0] for hr in images], np.int64),
-            "widths": np.array([hr.shape[1] for hr in images], np.int64),
+            "hr": np.concatenate([hr.ravel() for hr, _, _ in read]),
+            "inputs": np.concatenate([inputs.ravel() for _, inputs, _ in read]),
+            "small": np.concatenate([small.ravel() for _, _, small in read]),
+            "heights": np.array([hr.shape[0] for hr, _, _ in read], np.int64),
+            "widths": np.array([hr.shape[1] for hr, _, _ in read], np.int64),
             "scales": np.array([pair.scale for pair in pairs], np.int64),
         },
     )
     return []
+
+
+def _arrays(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The luma of a pair, and the inputs of networks that do not enlarge and of those that do."""
+    sides = pair.sides()
+    return sides.hr, sides.inputs(1), sides.inputs(pair.scale)
 
 
 class Shard:

@@ -111,8 +111,9 @@ class RunConfig:
     lam: float = 0.15
     """Lambda of Eq. 7: the most by which the importance of a pixel rises in one round."""
     teacher: str = "vdsr"
-    """Network whose errors decide the importance of round 0: `vdsr` (comes with the program), the name of a file in
-    $AIL_TEACHER_DIR, or a path. `none` starts with importance 0 everywhere, `random` with random importance."""
+    """Whose errors decide the importance of round 0: `vdsr` (comes with the program), the name of a file in
+    $AIL_TEACHER_DIR, the path of weights (.safetensors) or of a folder of pictures, or code of your own as
+    `file.py:name`. `none` starts with importance 0 everywhere, `random` with random importance."""
     rule: str = "eq7"
     """How the importance changes from round to round: `eq7` as in the paper, `reference` as in the authors' code, or
     one of your own as `file.py:name`, with parameters as --rule.gamma. `fixed` keeps the importance of round 0.
@@ -268,7 +269,8 @@ def described(config: RunConfig) -> Plain:
 
 def named_only(config: RunConfig) -> RunConfig:
     """The configuration as records have it: with the names of code from outside, and not the code."""
-    return replace(config, network=str(config.network), rule=str(config.rule), loss=str(config.loss))
+    c = config
+    return replace(c, network=str(c.network), rule=str(c.rule), loss=str(c.loss), teacher=str(c.teacher))
 
 
 def _name_problems(config: RunConfig) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ail_ray.files import as_tensor
 from ail_ray.learning.losses import bound
 from ail_ray.learning.records import Spread
+from ail_ray.tensors import as_tensor
 
 ErrorUnit = Literal["squared", "absolute", "loss"]
 Array = np.ndarray[Any, np.dtype[Any]]

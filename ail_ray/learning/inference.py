@@ -7,7 +7,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ail_ray.files import as_tensor
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, ssim, to_uint8
 from ail_ray.imaging.shards import Shard
@@ -15,6 +14,7 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, autocast, dtype_of
 from ail_ray.learning.records import Row
 from ail_ray.networks.architectures import Network, device_of
+from ail_ray.tensors import as_tensor
 
 STRIP = 360_000  # pixels: the feature maps of a small student stay in the cache, and below the 32 MB that malloc keeps
 
@@ -57,18 +57,13 @@ def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
     model.eval()
     errors = np.empty(shard.pixels, np.float16)
     for place, inputs, hr in shard.images():
-        sr = super_resolve(model, inputs, precision)
-        errors[place] = (hr.to(sr.dtype) / 255 - sr).abs().half().cpu().numpy().ravel()
+        errors[place] = error_of(hr, super_resolve(model, inputs, precision))
     return errors
 
 
-def output_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
-    """`s` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
-    model.eval()
-    outputs = np.empty(shard.pixels, np.float16)
-    for place, inputs, _ in shard.images():
-        outputs[place] = super_resolve(model, inputs, precision).half().cpu().numpy().ravel()
-    return outputs
+def error_of(hr: torch.Tensor, sr: torch.Tensor) -> np.ndarray:
+    """`|y - s|` of one image on [0, 1] luma: (pixels,) float16. `hr` is uint8, `sr` on [0, 1]."""
+    return (hr.to(sr.dtype) / 255 - sr).abs().half().cpu().numpy().ravel()
 
 
 def evaluate(
@@ -81,7 +76,7 @@ def evaluate(
 ) -> Row:
     """Mean PSNR and SSIM of a model, or of the bicubic input where there is none, the images split over the workers.
 
-    An image's PSNR counts at most 100 dB. `advance` is called after each image.
+    `advance` is called after each image.
     """
     group = group or Group()
     sums = torch.zeros(2, dtype=torch.float64)
@@ -89,13 +84,16 @@ def evaluate(
         model.eval()
     inputs = images.inputs(model.traits.upsampling if model else 1)
     for i in range(group.rank, len(images), group.size):
-        sr = predict(model, inputs[i], precision)
-        # A perfect image would make the mean infinite, which no record can hold.
-        decibels = min(psnr(images.hr[i], sr, images.scale), 100.0)
-        sums += torch.tensor([decibels, ssim(images.hr[i], sr, images.scale)])
+        sums += torch.tensor(measured(images.hr[i], predict(model, inputs[i], precision), images.scale))
         advance()
     means = group.sum(sums) / len(images)
     return Row(set=images.set, scale=images.scale, psnr=float(means[0]), ssim=float(means[1]), images=len(images))
+
+
+def measured(hr: np.ndarray, sr: np.ndarray, scale: int) -> tuple[float, float]:
+    """PSNR in dB, at most 100, and SSIM of a picture that was enlarged, both (H, W) uint8."""
+    # A perfect image would make the mean infinite, which no record can hold.
+    return min(psnr(hr, sr, scale), 100.0), ssim(hr, sr, scale)
 
 
 def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "fp32") -> np.ndarray:

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ail_ray.files import as_tensor
 from ail_ray.learning.importance import (
     CHUNK,
     MOST,
@@ -25,6 +24,7 @@ from ail_ray.learning.importance import (
     update_importance,
 )
 from ail_ray.networks.code import Code, find, label, parameters_of
+from ail_ray.tensors import as_tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The configuration of a sweep: a run's configuration, and several values for some of its fields."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
@@ -18,9 +18,11 @@ from ail_ray.networks.building import network_class, traits_of
 from ail_ray.networks.code import Code, label, parameters_of, resolve
 from ail_ray.networks.notebooks import CodeError
 
-NAMES = {"network": network_class, "rule": rule_function, "loss": loss_function}
-"""The fields that name code, and what finds it."""
-OURS: dict[str, Mapping[str, Any]] = {"network": NETWORKS, "rule": RULES, "loss": LOSSES}
+NAMES: dict[str, Callable[[str], Any]] = {
+    "network": network_class, "rule": rule_function, "loss": loss_function, "teacher": str,
+}  # fmt: skip
+"""The fields that may name code, and what finds it; a teacher's is looked for where its maps are planned."""
+OURS: dict[str, Mapping[str, Any]] = {"network": NETWORKS, "rule": RULES, "loss": LOSSES, "teacher": {}}
 FIELDS = {each.name: each for each in fields(RunConfig)}
 
 
@@ -56,7 +58,7 @@ class SweepConfig:
 
         A field with a list or a tuple for its value has several; one that is a tuple itself, such as `scales`, has
         several if it is given several tuples. For a field that may be None an empty tuple means that. Parameters of
-        rule and loss are given as `rule.gamma`, `loss.delta`; network, rule and loss as names or as objects.
+        rule and loss are given as `rule.gamma`, `loss.delta`; network, rule, loss, teacher as names or as objects.
 
         Args:
             given: the names of those values that no loss and no network may have another default for; all if None.
@@ -78,14 +80,14 @@ class SweepConfig:
                 single[name] = tuple(value)
                 continue
             each = tuple(tuple(v) if whole else v for v in value) if isinstance(value, list | tuple) else (value,)
+            if not each and type(None) not in get_args(kind):
+                problems.append(f"{name} must have at least one value")
             if name in NAMES:
                 each, found = _resolved(name, each)
                 problems += found
             if each:
                 single[name] = each[0]
                 axes |= {name: each} if len(dict.fromkeys(each)) > 1 else {}
-            elif name not in NAMES and type(None) not in get_args(kind):
-                problems.append(f"{name} must have at least one value")
         asked = cls(single=single, axes=axes, given=given)
         problems += asked.problems()
         try:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ail_ray.files import as_tensor
 from ail_ray.imaging.bank import Bank, Crops
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
@@ -19,6 +18,7 @@ from ail_ray.learning.records import EpochLog
 from ail_ray.learning.weights import model_tensors
 from ail_ray.networks.architectures import Network
 from ail_ray.networks.counts import parameter_count
+from ail_ray.tensors import as_tensor
 
 PROBE = 64
 """How many crops `silent_layers` looks at, unless a batch has more."""

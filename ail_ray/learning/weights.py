@@ -9,10 +9,11 @@ from upath import UPath
 
 from ail_ray.entry import say
 from ail_ray.errors import printable
-from ail_ray.files import AnyPath, FileError, as_path, as_tensor, checksum, digest_of, read_tensors, write_tensors
+from ail_ray.files import AnyPath, FileError, as_path, digest_of
 from ail_ray.networks.architectures import NETWORKS, Network
 from ail_ray.networks.building import build_model
 from ail_ray.networks.code import Code, is_reference, label
+from ail_ray.tensors import as_tensor, checksum, read_tensors, write_tensors
 
 WIDEST = 10_000  # feature maps that a file may speak of
 

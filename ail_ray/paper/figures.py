@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 from matplotlib.figure import Figure
 
-from ail_ray.files import AnyPath, as_tensor
+from ail_ray.files import AnyPath
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr
@@ -18,6 +18,7 @@ from ail_ray.learning.weights import load_model
 from ail_ray.networks.architectures import Network
 from ail_ray.networks.code import resolve
 from ail_ray.runs.records import RoundRecord
+from ail_ray.tensors import as_tensor
 
 ROUNDS = (0, 1, 3, 7)
 PANELS: tuple[tuple[str, str, ErrorUnit, float], ...] = (

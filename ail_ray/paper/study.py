@@ -15,8 +15,7 @@ from ail_ray.files import as_path, digest_of
 from ail_ray.imaging import image_sets
 from ail_ray.learning.config import Plain
 from ail_ray.learning.sweep_config import SweepConfig
-from ail_ray.learning.teachers import find_teacher
-from ail_ray.learning.weights import load_model, weights_digest
+from ail_ray.learning.teachers import find_our_weights
 from ail_ray.networks.architectures import NETWORKS
 from ail_ray.paper.methods import FIGURES, JOINT, METHODS, SETS, TABLES, Method
 from ail_ray.runs.directory import RunDirectory
@@ -171,7 +170,7 @@ class Study:
         """
         job = self.job(sweep)
         inputs = check(replace(job, out=job.storage) if self.collect else job)  # makes its folders
-        teachers = {name: weights_digest(path) if path else None for name, path in inputs.teachers.items()}
+        teachers = {name: teacher.digest if teacher else None for name, teacher in inputs.teachers.items()}
         runs = {
             config.seed: RunDirectory(
                 run_path(config, inputs.prepared[data_key(config)].data, teachers.get(config.teacher), None)
@@ -214,7 +213,7 @@ def run(study: Study, command: str, say: Callable[[str], None], run_sweeps: Call
     Raises:
         ConfigError: something is wrong; nothing has been started then.
     """
-    find_teacher(study.teacher)
+    find_our_weights(study.teacher)
     wanted = {_title(experiment): experiment for experiment in study.experiments()}
     checked = {title: study.checked(experiment.sweep) for title, experiment in wanted.items()}
     there = {title: _finished(runs, wanted[title]) for title, (_, runs) in checked.items()}
@@ -254,13 +253,13 @@ def plan(study: Study, say: Callable[[str], None]) -> None:
 
 def teacher_weights(study: Study, name: str) -> UPath | None:
     """The weights of a table's full network, if that is the study's teacher."""
-    path = find_teacher(study.teacher)
-    if path is None or name.lower() not in NETWORKS:
+    found = find_our_weights(study.teacher)
+    if found is None or name.lower() not in NETWORKS:
         return None
-    model = load_model(path)
+    model = found.model()
     full = NETWORKS[name.lower()]
     made = (model.made.network, model.made.width, model.made.depth)
-    return path if made == (full.name, full.full_width, full.full_depth) else None
+    return found.path if made == (full.name, full.full_width, full.full_depth) else None
 
 
 def _title(experiment: Experiment) -> str:

@@ -9,7 +9,7 @@ from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError, counted
 from ail_ray.files import AnyPath, as_path, write_bytes
 from ail_ray.learning.presets import mini
-from ail_ray.learning.teachers import find_teacher
+from ail_ray.learning.teachers import Weights, find_teacher
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.machine import machine
 from ail_ray.paper.methods import SETS
@@ -70,9 +70,10 @@ class Teacher:
             problems.append("mu0 and alpha0 go with --teacher")
         if self.teacher == "random":
             problems.append("teacher must have weights, got random")
+        teacher = find_teacher(self.teacher, self.scales) if self.teacher else None
         read = {
             "start": as_path(self.start) if self.start else None,
-            "teacher": find_teacher(self.teacher, self.scales) if self.teacher else None,
+            "teacher": teacher.path if isinstance(teacher, Weights) else None,
         }
         for name, path in read.items():
             if path == self.to_path:

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 from ail_ray.errors import counted
 from ail_ray.files import as_path, write_bytes, write_record
-from ail_ray.learning.teachers import find_teacher
-from ail_ray.learning.weights import load_model
+from ail_ray.learning.teachers import find_our_weights
 from ail_ray.machine import machine
 from ail_ray.paper.figures import curves_figure, initialisation_figure, penalty_figure, pictured, students_picture
 from ail_ray.paper.methods import FIGURES, TABLES
@@ -89,13 +88,13 @@ def _picture(number: int, study: Study, results: Results) -> bytes | str:
     runs = {name: results.get((name, scale), {}) for name in FIGURES[number]}
     if missing := [name for name, trials in runs.items() if seed not in trials]:
         return f"not drawn: no run of {', '.join(missing)} has finished"
-    teacher = find_teacher(study.teacher)
+    teacher = find_our_weights(study.teacher)
     assert teacher is not None, "a study refuses teachers without weights"
     if number in (4, 9):
-        weights = {f"teacher {study.teacher}": teacher} | {n: as_path(t[seed].weights or "") for n, t in runs.items()}
-        return students_picture(weights, pictured(scale))
+        students = {name: as_path(trials[seed].weights or "") for name, trials in runs.items()}
+        return students_picture({f"teacher {study.teacher}": teacher.path, **students}, pictured(scale))
     if number == 2:
-        figure = initialisation_figure(load_model(teacher), pictured(scale))
+        figure = initialisation_figure(teacher.model(), pictured(scale))
     elif number == 3:
         figure = curves_figure({name: [t.records for t in trials.values()] for name, trials in runs.items()})
     else:

@@ -34,12 +34,10 @@ from ail_ray.files import (
     FileError,
     is_local,
     read_record,
-    read_tensors,
     remove_tree,
     write_bytes,
     write_json,
     write_record,
-    write_tensors,
 )
 from ail_ray.learning.config import RunConfig, named_only
 from ail_ray.learning.records import EpochLog, Measured, mean_psnr
@@ -50,6 +48,7 @@ from ail_ray.machine import machine, versions
 from ail_ray.runs.lease import LeaseLostError
 from ail_ray.runs.manifests import FORMAT, NUMBER, Manifests
 from ail_ray.runs.records import Death, Manifest, Place, RoundRecord
+from ail_ray.tensors import read_tensors, write_tensors
 
 STUDENT = "student.safetensors"  # of the result
 PASSING = ("places", "epochs", "ends", "record", "holder", "failure")

@@ -8,12 +8,12 @@ the update is acknowledged.
 import numpy as np
 from upath import UPath
 
-from ail_ray.files import read_tensors, write_tensors
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import random_importance
 from ail_ray.learning.rules import first_importance, next_importance, recipe_of
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.teacher_maps import TeacherMaps
+from ail_ray.tensors import read_tensors, write_tensors
 
 
 class StoreError(RuntimeError):

@@ -5,7 +5,7 @@ evaluation/<digest>.safetensors                      one set at one scale
 weights/<digest>.safetensors                         what students start from
 errors/<teacher>-<corpus>-<precision>/shard-0000...  |teacher - y| of every pixel
 outputs/<teacher>-<corpus>-<precision>/shard-0000... what the teacher makes of it, for distillation
-.../teacher.safetensors                              beside either, the teacher
+.../teacher.safetensors                              beside either, the teacher, if it has weights
 runs/<digest>/                                       the run directories
 """
 
@@ -25,7 +25,7 @@ from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import write_evaluation
 from ail_ray.imaging.images import content_digest, each_read, image_size
 from ail_ray.imaging.metrics import measurable
-from ail_ray.imaging.pairs import Corpus, plan_corpus
+from ail_ray.imaging.pairs import Corpus, Pair, plan_corpus
 from ail_ray.imaging.shards import write_shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.weights import load_model, weights_digest
@@ -72,7 +72,7 @@ class EvaluationFile:
     path: UPath
     images: image_sets.ImageSet
     scale: int
-    digests: tuple[str, ...] = field(compare=False)  # of the images' contents
+    pairs: tuple[Pair, ...] = field(compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +120,11 @@ class Prepared:
     def evaluation(self) -> list[EvaluationFile]:
         """The files of both kinds, each once."""
         return list(dict.fromkeys((*self.validation, *self.test)))
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All pairs, those of the images that are measured included."""
+        return [*self.corpus.pairs, *(pair for file in self.evaluation for pair in file.pairs)]
 
     @property
     def shard_pixels(self) -> list[int]:
@@ -189,8 +194,13 @@ def _evaluation_file(images: image_sets.ImageSet, scale: int, storage: UPath) ->
     if small:
         raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
     digests = [digest for digest, _ in looked]
-    path = storage / "evaluation" / f"{digest_of([images.name, scale, digests])}.safetensors"
-    return EvaluationFile(path, images, scale, tuple(digests))
+    file = storage / "evaluation" / f"{digest_of([images.name, scale, digests])}.safetensors"
+    pairs = [
+        Pair(content=digest, downsize=1.0, scale=scale, height=height - height % scale, width=width - width % scale,
+             path=str(path))
+        for path, (digest, (height, width)) in zip(images.paths, looked, strict=True)
+    ]  # fmt: skip
+    return EvaluationFile(file, images, scale, tuple(pairs))
 
 
 def _looked_at(path: UPath) -> tuple[str, tuple[int, int]]:
@@ -210,9 +220,7 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
     shards = [(path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(paths) if not path.exists()]
     unreadable = said(everywhere(write_shard, shards), "shards of training pairs", len(shards), say)
     evaluation = [
-        (file.path, file.images.name, file.images.paths, file.scale, file.digests)
-        for file in prepared.evaluation
-        if not file.path.exists()
+        (file.path, file.images.name, file.scale, file.pairs) for file in prepared.evaluation if not file.path.exists()
     ]
     unreadable += said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
     if problems := sorted({line for lines in unreadable for line in lines}):  # tasks end in any order

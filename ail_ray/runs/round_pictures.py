@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
-from upath import UPath
 
-from ail_ray.files import as_tensor
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.imaging.panels import as_png, central_crop, grey_map, side_by_side
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.algorithm import Importance
 from ail_ray.learning.inference import predict, super_resolve
-from ail_ray.learning.precision import Precision, placed
+from ail_ray.learning.precision import Precision
 from ail_ray.learning.theta import TrainState
-from ail_ray.learning.weights import load_model
-from ail_ray.networks.architectures import device_of
+from ail_ray.runs.references import PICTURED
+from ail_ray.tensors import as_tensor
 
 SHOWN = 96  # pixels of an evaluation image, from its middle
 WINDOW = SHOWN + 2 * 24  # that networks see of it: so large, that they cost little, and what is shown has surroundings
@@ -39,17 +37,21 @@ class Gallery:
         total_shards: int,
         precision: Precision,
         evaluation: Sequence[EvaluationImages],
-        teacher: UPath | None,
+        taught: Sequence[np.ndarray] = (),
     ) -> None:
+        """
+        Args:
+            taught: what the teacher has made of the first images of the first evaluation set, (H, W) uint8 luma.
+        """
         self.state, self.importance = state, importance
         # As in `measure`: float32, whatever trained it, unless the weights themselves are float64.
         self.precision: Precision = "fp64" if precision == "fp64" else "fp32"
         self.shards = {s: shards[s] for s in dict.fromkeys((0, total_shards // 2)) if s in shards}
         self.windows = [
-            EvaluationImages(images.set, images.scale, [central_crop(hr, WINDOW) for hr in images.hr[:2]])
+            EvaluationImages(images.set, images.scale, [central_crop(hr, WINDOW) for hr in images.hr[:PICTURED]])
             for images in evaluation[:1]
         ]
-        self.unchanging = [self._unchanging(images, teacher) for images in self.windows]
+        self.unchanging = [_unchanging(images, taught) for images in self.windows]
 
     def draw(self, round: int) -> dict[str, bytes]:
         """Draw the pictures of a round: PNG files by name."""
@@ -90,18 +92,17 @@ class Gallery:
         panels[f"student's error, white {WHITE}"] = central_crop(grey_map(error, high=WHITE), SHOWN)
         return _grid(panels, 3, zoom=2)
 
-    def _unchanging(self, images: EvaluationImages, teacher: UPath | None) -> list[dict[str, np.ndarray]]:
-        """What no round changes of each image: the small image, and its enlargements by bicubic and by the teacher."""
-        scale = images.scale
-        made = [
-            {"low resolution": to_uint8(small).repeat(scale, 0).repeat(scale, 1), "bicubic": predict(None, bicubic)}
-            for small, bicubic in zip(images.small, images.bicubic, strict=True)
-        ]
-        if teacher is not None:
-            model = placed(load_model(teacher), self.precision, device_of(self.state.student))
-            for candidates, inputs in zip(made, images.inputs(model.traits.upsampling), strict=True):
-                candidates["teacher"] = predict(model.eval(), inputs, self.precision)
-        return made
+
+def _unchanging(images: EvaluationImages, taught: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """What no round changes of each image: the small image, and its enlargements by bicubic and by the teacher."""
+    scale = images.scale
+    made = [
+        {"low resolution": to_uint8(small).repeat(scale, 0).repeat(scale, 1), "bicubic": predict(None, bicubic)}
+        for small, bicubic in zip(images.small, images.bicubic, strict=True)
+    ]
+    for candidates, whole in zip(made, taught, strict=False):
+        candidates["teacher"] = central_crop(whole, WINDOW)
+    return made
 
 
 def _grid(panels: dict[str, np.ndarray], columns: int, *, zoom: int) -> bytes:

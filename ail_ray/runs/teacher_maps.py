@@ -1,6 +1,6 @@
 """A teacher's errors or outputs at every pixel of the corpus, computed once and found by digest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,49 +8,48 @@ import numpy as np
 import torch
 from upath import UPath
 
-from ail_ray.files import read_tensors, write_bytes, write_tensors
-from ail_ray.imaging.shards import Shard
+from ail_ray.errors import ConfigError, one_line
+from ail_ray.files import FileError
+from ail_ray.imaging.images import ImageError
+from ail_ray.imaging.pairs import Pair
 from ail_ray.learning.config import RunConfig
-from ail_ray.learning.inference import error_map, output_map
-from ail_ray.learning.precision import Precision, placed
-from ail_ray.learning.weights import load_model, weights_digest
-from ail_ray.runs.preparation import Data, Everywhere, here, said, used
+from ail_ray.learning.inference import error_of
+from ail_ray.learning.precision import Precision
+from ail_ray.learning.teachers import Luma, Teacher, TeacherError
+from ail_ray.networks.notebooks import CodeError
+from ail_ray.runs.preparation import Data, Everywhere, Prepared, here, said, used
+from ail_ray.tensors import as_tensor, read_tensors, write_tensors
 
 Kind = Literal["errors", "outputs"]
-
-
-MAPS = {"errors": ("error", error_map), "outputs": ("output", output_map)}  # by folder: tensor, and what computes it
+TENSOR: dict[Kind, str] = {"errors": "error", "outputs": "output"}
+UNUSABLE = (FileError, TeacherError, CodeError, ImageError)
+"""What a teacher raises that cannot make what is asked of it, or whose pictures cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherMaps:
-    """What one teacher makes of a corpus: a folder with a file for each shard, and a copy of the teacher."""
+    """What one teacher makes of a corpus: a folder with a file for each shard."""
 
     kind: Kind
-    teacher: str  # digest of its weights
+    teacher: str  # its digest
     folder: UPath
-
-    @property
-    def weights(self) -> UPath:
-        """The copy of the teacher, which every worker can read."""
-        return self.folder / "teacher.safetensors"
 
     def of(self, shard: str) -> np.ndarray:
         """The map of a shard by the name of its file: (pixels,) float16."""
-        return read_tensors(self.folder / shard)[0][MAPS[self.kind][0]]
+        return read_tensors(self.folder / shard)[0][TENSOR[self.kind]]
 
 
-def planned_maps(teacher: UPath, config: RunConfig, data: Data, precision: Precision) -> TeacherMaps:
+def planned_maps(teacher: Teacher, config: RunConfig, data: Data, precision: Precision) -> TeacherMaps:
     """Where the maps of a teacher are, or will be: its outputs for distillation, its errors otherwise."""
-    kind, digest = "outputs" if config.beta > 0 else "errors", weights_digest(teacher)
-    folder = data.storage / kind / f"{digest}-{data.corpus}-{precision}"
-    return TeacherMaps(kind=kind, teacher=digest, folder=folder)  # type: ignore[arg-type]
+    kind: Kind = "outputs" if config.beta > 0 else "errors"
+    folder = data.storage / kind / f"{teacher.digest}-{data.corpus}-{precision}"
+    return TeacherMaps(kind=kind, teacher=teacher.digest, folder=folder)
 
 
 def teacher_maps(
-    teacher: UPath,
+    teacher: Teacher,
     config: RunConfig,
-    data: Data,
+    prepared: Prepared,
     precision: Precision,
     *,
     device: str,
@@ -58,26 +57,47 @@ def teacher_maps(
     everywhere: Everywhere = here,
     say: Callable[[str], None] = print,
 ) -> TeacherMaps:
-    """The errors `|T(x) - y|` of a teacher, or its outputs `T(x)`, for every shard; computed where they are missing."""
-    maps = planned_maps(teacher, config, data, precision)
+    """The errors `|T(x) - y|` of a teacher, or its outputs `T(x)`, for every shard; computed where they are missing.
+
+    Raises:
+        ConfigError: the teacher fails, or a picture has changed; with a line for each shard and reason.
+    """
+    maps = planned_maps(teacher, config, prepared.data, precision)
     used(maps.folder)
-    if not maps.weights.exists():
-        write_bytes(maps.weights, teacher.read_bytes())
+    teacher = teacher.copied(maps.folder)
     missing = [
-        (path, maps.kind, shard, maps.weights, precision, device, threads)
-        for shard in data.shard_paths
+        (path, maps.kind, prepared.corpus.shard_pairs(s), teacher, precision, device, threads)
+        for s, shard in enumerate(prepared.data.shard_paths)
         if not (path := maps.folder / shard.name).exists()
     ]
-    said(everywhere(write_map, missing), f"shards of teacher {maps.kind}", len(missing), say)
+    failed = said(everywhere(write_map, missing), f"shards of teacher {maps.kind}", len(missing), say)
+    if problems := sorted(filter(None, set(failed))):
+        raise ConfigError([f"teacher {problem}" for problem in problems])
     return maps
 
 
 def write_map(
-    path: UPath, kind: Kind, shard: UPath, teacher: UPath, precision: Precision, device: str, threads: int
-) -> None:
-    """Write the teacher's `error` or `output` at every pixel of one shard: (pixels,) float16."""
+    path: UPath, kind: Kind, pairs: Sequence[Pair], teacher: Teacher, precision: Precision, device: str, threads: int
+) -> str:
+    """Write the teacher's `error` or `output` at every pixel of a shard: (pixels,) float16.
+
+    Returns:
+        Why the teacher cannot, in which case nothing is written; else nothing.
+    """
     torch.set_num_threads(threads)
-    target = torch.device(device)
-    model = placed(load_model(teacher), precision, target)
-    name, compute = MAPS[kind]
-    write_tensors(path, {name: compute(model, Shard(shard, target, model.traits.upsampling), precision)})
+    try:
+        luma = teacher.ready(precision, torch.device(device))
+        pixels = [_mapped(kind, luma, pair) for pair in pairs]
+    except UNUSABLE as error:
+        return one_line(error)
+    write_tensors(path, {TENSOR[kind]: np.concatenate(pixels)})
+    return ""
+
+
+def _mapped(kind: Kind, luma: Luma, pair: Pair) -> np.ndarray:
+    """The map of one pair: (pixels,) float16."""
+    sides = pair.sides()
+    made = luma(sides)
+    if kind == "outputs":
+        return made.half().cpu().numpy().ravel()
+    return error_of(as_tensor(sides.hr).to(made.device), made)

@@ -19,6 +19,7 @@ from ail_ray.learning.weights import load_model
 from ail_ray.runs.commits import RunJournal
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.preparation import Data
+from ail_ray.runs.references import teacher_pictures
 from ail_ray.runs.round_pictures import Gallery
 from ail_ray.runs.teacher_maps import TeacherMaps
 
@@ -59,9 +60,11 @@ def work(
         for s in mine:
             bank.teach(s, a.maps.of(paths[s].name))
     validation, test = ([EvaluationImages.load(path) for path in files] for files in (a.data.validation, a.data.test))
+    measured = [*a.data.validation, *a.data.test]
+    taught = teacher_pictures(measured[0], a.maps.teacher) if a.maps and measured else []
     gallery = Gallery(
         state, mine, importance, total_shards=len(paths), precision=a.precision,
-        evaluation=[*validation, *test] if group.rank == 0 else [], teacher=a.maps.weights if a.maps else None,
+        evaluation=[*validation, *test] if group.rank == 0 else [], taught=taught,
     )  # fmt: skip
     journal = RunJournal(RunDirectory(a.directory, a.holder), group, draw=gallery.draw, report=report)
     adaptive_importance_learning(

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from upath import UPath
 
 from ail_ray.errors import ConfigError, counted
 from ail_ray.imaging.images import image_size
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.precision import Precision, fastest
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.learning.teachers import Teacher
 from ail_ray.machine import cores, memory
+from ail_ray.networks.code import label
 from ail_ray.networks.counts import parameter_count
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import DataKey, EvaluationFile, Prepared, data_key
@@ -29,6 +30,7 @@ from ail_ray.sweeps.trials import proposals
 START = 20.0  # seconds from a trial's start to its first step, and from its last to the next trial's start
 ROUND = 1.0  # seconds of a round for commits and pictures
 ACTOR = 400_000_000  # bytes of a store actor's process beside the importance (Linux, torch for CPUs)
+MEASURED_PAIR = 160 * 160  # pixels of the pair, about, that a teacher's speed is measured on
 SHARE = 0.9  # of a core, left to a worker where workers take all cores: Ray's own processes need the rest
 
 
@@ -77,7 +79,7 @@ def plan_sweep(
     sweep: SweepConfig,
     inputs: Mapping[DataKey, Prepared],
     placement: Placement,
-    teachers: Mapping[str, UPath | None],
+    teachers: Mapping[str, Teacher | None],
     *,
     max_workers: int | None,
     local: bool,
@@ -85,7 +87,7 @@ def plan_sweep(
     """Count what there is to do, and measure how long it takes.
 
     Args:
-        teachers: path of the weights of each named teacher, None for those without a file.
+        teachers: by their names, None for those that make no maps.
         max_workers: how many train workers there are at once; by default as many as this machine has room for.
 
     Raises:
@@ -128,14 +130,15 @@ def plan_sweep(
                 )
             trials.append(_cost(config, prepared, speeds[key], workers, evaluation[data_key(config)]))
         passes = dict[str, float]()
-        lacking = dict[TeacherMaps, tuple[str, UPath, int]]()
+        lacking = dict[TeacherMaps, tuple[str, Teacher, Prepared]]()
         for config, prepared in of.items():
-            if (path := teachers.get(config.teacher)) and "teacher" in config.reads:
-                maps = planned_maps(path, config, prepared.data, precisions[config])
-                lacking[maps] = config.teacher, path, _without_map(maps, prepared)
-        for name, path, pixels in lacking.values():
-            if pixels:
-                taken = teacher_seconds(path, pixels, precisions[configs[0]], device, assumed)
+            if (teacher := teachers.get(config.teacher)) and "teacher" in config.reads:
+                maps = planned_maps(teacher, config, prepared.data, precisions[config])
+                lacking[maps] = label(config.teacher), teacher, prepared
+        for maps, (name, teacher, prepared) in lacking.items():
+            if pixels := _without_map(maps, prepared):
+                pair = min(prepared.corpus.pairs, key=lambda pair: abs(pair.pixels - MEASURED_PAIR))
+                taken = teacher_seconds(teacher, pair, pixels, precisions[configs[0]], device, assumed)
                 passes[name] = passes.get(name, 0.0) + taken
     first = of[configs[0]]
     plan = Plan(

@@ -12,22 +12,23 @@ from multiprocessing.synchronize import Semaphore
 
 import numpy as np
 import torch
-from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, write_tensors
+from ail_ray.files import as_path
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
+from ail_ray.imaging.pairs import Pair
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
-from ail_ray.learning.inference import error_map, evaluate, super_resolve
+from ail_ray.learning.inference import error_map, evaluate
 from ail_ray.learning.precision import Precision, placed
+from ail_ray.learning.teachers import OurWeights, Teacher
 from ail_ray.learning.theta import TrainState, train_epoch
-from ail_ray.learning.weights import load_model
 from ail_ray.machine import peak_memory
 from ail_ray.networks.architectures import Network
 from ail_ray.networks.counts import multiply_accumulates
+from ail_ray.tensors import write_tensors
 
 ASSUMED_SPEED = 3e12  # multiply-accumulates a second of a GPU where none can be measured: an L4's bf16 at a tenth
 LARGEST_MEASURED = 512 * 512  # pixels of an image that the memory of an error pass is measured on
@@ -162,15 +163,14 @@ def assumed_speed(config: RunConfig, workers: int) -> Speed:
     )  # fmt: skip
 
 
-def teacher_seconds(path: UPath, pixels: int, precision: Precision, device: torch.device, assumed: bool) -> float:
-    """How many seconds a teacher takes for so many pixels."""
-    teacher = load_model(path)
-    if assumed:
-        return pixels * _work(teacher) / ASSUMED_SPEED
-    teacher_placed = placed(teacher, precision, device)
-    image = torch.rand(160, 160, device=device).half()
-    area = (160 * teacher.traits.upsampling) ** 2
-    return _median(lambda: super_resolve(teacher_placed, image, precision), device) / area * pixels
+def teacher_seconds(
+    teacher: Teacher, pair: Pair, pixels: int, precision: Precision, device: torch.device, assumed: bool
+) -> float:
+    """How many seconds a teacher takes for so many pixels; measured on one pair."""
+    if assumed and isinstance(teacher, OurWeights):
+        return pixels * _work(teacher.model()) / ASSUMED_SPEED
+    luma, sides = teacher.ready(precision, device), pair.sides()
+    return _median(lambda: luma(sides), device) / sides.hr.size * pixels
 
 
 def _work(model: Network) -> float:

@@ -14,6 +14,7 @@ from ail_ray.files import digest_of
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.records import Rows
+from ail_ray.learning.teachers import Teacher
 from ail_ray.learning.told import told
 from ail_ray.runs.lease import LeaseLostError
 from ail_ray.runs.placement import Placement
@@ -274,14 +275,14 @@ class _Opened:
         how |= {"everywhere": self.executor.everywhere(job, heavy=True), "say": self.tell}
         data = {key: prepared.data for key, prepared in inputs.prepared.items()}
         maps: dict[tuple[object, ...], TeacherMaps] = {}
-        held: dict[DataKey, dict[str, TeacherMaps]] = {key: {} for key in data}
+        held: dict[DataKey, dict[str, Teacher]] = {key: {} for key in data}
         for config in job.sweep.grid():
-            key, weights = data_key(config), inputs.teachers.get(config.teacher)
-            if weights is None or "teacher" not in config.reads or _maps_key(config) in maps:
+            key, teacher = data_key(config), inputs.teachers.get(config.teacher)
+            if teacher is None or "teacher" not in config.reads or _maps_key(config) in maps:
                 continue
-            made = teacher_maps(weights, config, data[key], precisions[config.precision], **how)
-            maps[_maps_key(config)] = held[key][config.teacher] = made
-        measured = {key: references(data[key], teachers, **how) for key, teachers in held.items()}
+            made = teacher_maps(teacher, config, inputs.prepared[key], precisions[config.precision], **how)
+            maps[_maps_key(config)], held[key][config.teacher] = made, teacher.copied(made.folder)
+        measured = {key: references(inputs.prepared[key], teachers, **how) for key, teachers in held.items()}
         for found in measured.values():
             for name, rows in found.items():
                 before = self.references.get(name, Rows())

@@ -15,7 +15,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, is_local, unwritable
 from ail_ray.learning import losses, rules
 from ail_ray.learning.sweep_config import SweepConfig
-from ail_ray.learning.teachers import find_teacher
+from ail_ray.learning.teachers import Teacher, find_teacher
 from ail_ray.networks.building import build_model
 from ail_ray.networks.code import Code
 from ail_ray.networks.probe import problems_of
@@ -122,7 +122,7 @@ class Inputs:
     """What the trials of a sweep read, found and checked, and nothing of it made yet."""
 
     prepared: dict[DataKey, Prepared]
-    teachers: dict[str, UPath | None]  # weights by name, None without a file
+    teachers: dict[str, Teacher | None]  # by name, None where it makes no maps
     starts: dict[str | None, Weights | None]  # that students start from
 
 
@@ -160,7 +160,10 @@ def check(job: SweepJob) -> Inputs:
         find(inputs.prepared, data_key(c), plan_data, c, job.storage_path)
         find(inputs.starts, c.start, find_start, c.start, [each for each in configs if each.start == c.start])
         if "teacher" in c.reads:
-            find(inputs.teachers, c.teacher, find_teacher, c.teacher, c.scales)
+            find(inputs.teachers, c.teacher, find_teacher, c.teacher, c.scales, [each.network for each in configs])
+            teacher, prepared = inputs.teachers.get(c.teacher), inputs.prepared.get(data_key(c))
+            if teacher and prepared:
+                problems += [f"teacher {line}" for line in teacher.lacks(prepared.pairs)]
         problems += _code_problems(c.network, c.width, c.depth, c.scale, c.rho, c.scales)
         problems += rules.problems_of(c.rule, c.of("rule"), c.mu0, c.lam) if isinstance(c.rule, Code) else []
         problems += losses.problems_of(c.loss, c.of("loss")) if isinstance(c.loss, Code) else []

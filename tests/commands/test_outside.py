@@ -11,9 +11,9 @@ from PIL import Image
 from tiny_files import TinyFiles
 
 import ail_ray as ail
-from ail_ray.files import read_tensors, write_tensors
 from ail_ray.learning.weights import WeightsError, load_model
 from ail_ray.networks.code import resolve
+from ail_ray.tensors import read_tensors, write_tensors
 
 pytestmark = pytest.mark.long
 

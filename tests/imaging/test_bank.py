@@ -55,13 +55,13 @@ def test_every_image_gives_a_pair_for_each_downsize_and_scale(images: list[UPath
     corpus = plan(images)
     assert (len(corpus.pairs), corpus.skipped) == (24, 0)
     for pair in corpus.pairs:
-        hr = pair.prepare()
+        hr = pair.sides().hr
         assert hr.shape == (pair.height, pair.width)
         assert hr.dtype == np.uint8
         assert pair.height % pair.scale == pair.width % pair.scale == 0
         full = np.asarray(Image.open(pair.path))
         np.testing.assert_array_equal(hr, downsize(full, pair.downsize)[: pair.height, : pair.width])
-    assert corpus.pixels == sum(pair.prepare().size for pair in corpus.pairs)
+    assert corpus.pixels == sum(pair.sides().hr.size for pair in corpus.pairs)
 
 
 def test_the_digest_is_of_contents_and_preparation(images: list[UPath], tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_shard_holds_the_prepared_images(images: list[UPath], tmp_path: Path) 
         pairs, end = corpus.shard_pairs(s), 0
         assert shard.pixels == sum(pair.pixels for pair in pairs) == len(shard.hr) == len(shard.inputs)
         for pair, (place, inputs, hr) in zip(pairs, shard.images(), strict=True):
-            expected = pair.prepare()
+            expected = pair.sides().hr
             np.testing.assert_array_equal(hr.numpy(), expected)
             exact = enlarge(degrade(expected, pair.scale), pair.scale)
             np.testing.assert_array_equal(inputs.numpy(), exact.astype(np.float16))
@@ -172,8 +172,8 @@ def test_a_network_that_upsamples_gets_low_resolution_crops_in_place(
     for s, shard in enumerate(shards):
         for pair, (place, small, hr) in zip(corpus.shard_pairs(s), shard.images(), strict=True):
             assert place.stop - place.start == pair.pixels
-            np.testing.assert_array_equal(hr.numpy(), pair.prepare())
-            np.testing.assert_array_equal(small.numpy(), degrade(pair.prepare(), scale).astype(np.float16))
+            np.testing.assert_array_equal(hr.numpy(), pair.sides().hr)
+            np.testing.assert_array_equal(small.numpy(), degrade(pair.sides().hr, scale).astype(np.float16))
     crops = weighed(dict(enumerate(shards)), 3, crop=crop).crops(round=1, epoch=2, step=3, batch=24)
     assert crops.hr.shape == crops.importance.shape == (24, 1, crop, crop)
     assert crops.inputs.shape == (24, 1, crop // scale, crop // scale)

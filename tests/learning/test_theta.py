@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tiny_run import TINY, MemoryJournal, fresh_state, tiny, tiny_run
 from upath import UPath
 
-from ail_ray.files import read_tensors, write_tensors
 from ail_ray.imaging.bank import Bank, Crops
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.algorithm import adaptive_importance_learning
@@ -20,6 +19,7 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.records import EpochLog
 from ail_ray.learning.theta import NonFiniteLossError, TrainState, learning_rate, train_epoch, weighted_loss
 from ail_ray.networks.architectures import VDSR
+from ail_ray.tensors import read_tensors, write_tensors
 
 
 def batch(seed: int, n: int = 3, side: int = 6) -> Crops:

@@ -9,10 +9,11 @@ import torch
 from safetensors.numpy import save_file
 from upath import UPath
 
-from ail_ray.files import FileError, read_tensors
+from ail_ray.files import FileError
 from ail_ray.learning.weights import WeightsError, load_model, model_tensors, save_model
 from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
 from ail_ray.networks.counts import parameter_count
+from ail_ray.tensors import read_tensors
 
 
 @pytest.fixture

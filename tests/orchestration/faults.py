@@ -31,9 +31,10 @@ from mlflow import MlflowClient
 from tiny_files import TinyFiles, as_options, make_tiny_files
 from upath import UPath
 
-from ail_ray.files import FileError, read_json, read_tensors
+from ail_ray.files import FileError, read_json
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.records import Place
+from ail_ray.tensors import read_tensors
 
 INJECTOR = Path(__file__).parent / "injector"
 PATIENCE = 400  # seconds, for one command

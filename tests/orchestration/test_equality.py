@@ -16,7 +16,7 @@ from ray.util.state import list_actors
 from tiny_files import TinyFiles
 from upath import UPath
 
-from ail_ray.files import read_json, read_tensors
+from ail_ray.files import read_json
 from ail_ray.learning.records import Measured
 from ail_ray.learning.weights import load_model
 from ail_ray.orchestration.trials import run_on_ray
@@ -25,6 +25,7 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.importance_store import ImportanceStore
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.run import TrialPlan, run_local
+from ail_ray.tensors import read_tensors
 
 ROUNDS = 3
 CPU = torch.device("cpu")

@@ -8,10 +8,10 @@ import torch
 from ail_ray.commands.sweep import run_sweep
 from ail_ray.delivery.evaluate import benchmark
 from ail_ray.errors import ConfigError
-from ail_ray.files import read_tensors
 from ail_ray.learning.weights import bundled, load_model, save_model
 from ail_ray.networks.architectures import VDSR
 from ail_ray.paper.teacher_card import Teacher, publish
+from ail_ray.tensors import read_tensors
 
 pytestmark = pytest.mark.long
 

@@ -12,7 +12,7 @@ from tiny_files import newest_manifest
 from upath import UPath
 
 from ail_ray import files
-from ail_ray.files import WriteError, as_path, write_tensors
+from ail_ray.files import WriteError, as_path
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.records import EpochLog, Measured, Row, Spread
 from ail_ray.learning.theta import TrainState
@@ -21,6 +21,7 @@ from ail_ray.runs import directory as run_directory
 from ail_ray.runs import manifests
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import LeaseLostError
+from ail_ray.tensors import write_tensors
 
 CONFIG = RunConfig(rounds=6, epochs=2, width=2, depth=3, optimizer="adam", teacher="none")
 

@@ -12,18 +12,18 @@ import torch
 from tiny_files import TinyFiles
 from upath import UPath
 
-from ail_ray.files import checksum, read_tensors
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import ConfigError, RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
-from ail_ray.learning.teachers import find_teacher
-from ail_ray.learning.weights import load_model, save_model, weights_digest
+from ail_ray.learning.teachers import OurWeights, find_teacher
+from ail_ray.learning.weights import save_model, weights_digest
 from ail_ray.networks.architectures import FSRCNN
 from ail_ray.runs.preparation import Prepared, build_data, find_start, here, plan_data, shared_weights
 from ail_ray.runs.records import Weights
 from ail_ray.runs.teacher_maps import TeacherMaps, teacher_maps
 from ail_ray.sweeps.sweep_job import SweepJob, check
+from ail_ray.tensors import checksum, read_tensors
 
 Calls = list[tuple[Any, ...]]
 
@@ -169,7 +169,7 @@ def test_a_teacher_that_cannot_be_used_is_refused(
         find_teacher("mine")
     monkeypatch.setenv("AIL_TEACHER_DIR", str(tmp_path))
     (tmp_path / "mine.safetensors").write_bytes(tiny_files.teacher.read_bytes())
-    assert find_teacher("mine") == tmp_path / "mine.safetensors"
+    assert find_teacher("mine") == OurWeights(UPath(tmp_path / "mine.safetensors"))
     with pytest.raises(
         ConfigError, match=r"teacher other: no such model; there are none, random, mine, vdsr, and any path"
     ):
@@ -197,20 +197,20 @@ def test_a_teacher_that_cannot_be_used_is_refused(
 
 def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Prepared) -> None:
     build_data(prepared)
-    teacher, calls = UPath(tiny_files.teacher), list[tuple[Any, ...]]()
+    teacher, calls = OurWeights(UPath(tiny_files.teacher)), list[tuple[Any, ...]]()
 
     def asked() -> TeacherMaps:
         return teacher_maps(
-            teacher, config(tiny_files), prepared.data, "fp64", device="cpu", threads=1, everywhere=counting(calls)
+            teacher, config(tiny_files), prepared, "fp64", device="cpu", threads=1, everywhere=counting(calls)
         )
 
     maps = asked()
     folder = maps.folder
     assert len(calls) == 4
-    assert (maps.kind, maps.teacher) == ("errors", checksum(read_tensors(teacher)[0])[:16])
+    assert (maps.kind, maps.teacher) == ("errors", checksum(read_tensors(teacher.path)[0])[:16])
     assert asked() == maps
     assert len(calls) == 4
-    model = load_model(teacher).double()
+    model = teacher.model().double()
     for path in prepared.data.shard_paths:
         errors = read_tensors(folder / path.name)[0]["error"]
         assert errors.dtype == np.float16
@@ -221,20 +221,20 @@ def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Pr
             np.testing.assert_allclose(errors[place], expected, rtol=2**-11, atol=2**-24)
     (folder / prepared.data.shard_paths[1].name).unlink()
     asked()
-    assert [arguments[2] for arguments in calls[4:]] == [prepared.data.shard_paths[1]]
+    assert [arguments[0] for arguments in calls[4:]] == [folder / prepared.data.shard_paths[1].name]
 
 
 def test_a_teachers_outputs_are_computed_once_beside_its_errors(tiny_files: TinyFiles, prepared: Prepared) -> None:
     build_data(prepared)
-    teacher, calls = UPath(tiny_files.teacher), list[tuple[Any, ...]]()
+    teacher, calls = OurWeights(UPath(tiny_files.teacher)), list[tuple[Any, ...]]()
     for _ in range(2):
         maps = teacher_maps(
-            teacher, config(tiny_files, rule="uniform", beta=0.1), prepared.data, "fp64", device="cpu", threads=1,
+            teacher, config(tiny_files, rule="uniform", beta=0.1), prepared, "fp64", device="cpu", threads=1,
             everywhere=counting(calls),
         )  # fmt: skip
     assert len(calls) == 4
     assert maps.folder == prepared.storage / "outputs" / f"{maps.teacher}-{prepared.corpus.digest}-fp64"
-    model = load_model(teacher).double()
+    model = teacher.model().double()
     for path in prepared.data.shard_paths:
         outputs = maps.of(path.name)
         assert outputs.dtype == np.float16

@@ -5,15 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_files import PlanMaker, newest_manifest, rewrite_manifest
+from upath import UPath
 
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.learning.inference import evaluate
+from ail_ray.learning.inference import evaluate, predict
 from ail_ray.learning.records import Row, Rows
-from ail_ray.learning.weights import load_model
-from ail_ray.runs.references import references
+from ail_ray.learning.teachers import OurWeights, Teacher
+from ail_ray.runs.preparation import plan_data
+from ail_ray.runs.references import references, teacher_pictures
 from ail_ray.runs.run import run_local
 from ail_ray.runs.trial import read_trial
 from ail_ray.sweeps.terminal import table
@@ -21,18 +24,19 @@ from ail_ray.sweeps.terminal import table
 
 def test_they_are_measured_once_as_students_are(make_plan: PlanMaker, tmp_path: Path) -> None:
     plan, said = make_plan(tmp_path), list[str]()
-    assert plan.maps is not None
-    teachers = {"/somewhere/named.safetensors": plan.maps}
-    found = references(plan.data, teachers, device="cpu", threads=1, say=said.append)
+    teacher, prepared = OurWeights(UPath(plan.config.teacher)), plan_data(plan.config, UPath(tmp_path))
+    teachers: dict[str, Teacher] = {"/somewhere/named.safetensors": teacher}
+    found = references(prepared, teachers, device="cpu", threads=1, say=said.append)
     assert list(found) == ["bicubic", "teacher=named.safetensors"]
     (file,) = plan.data.validation
     images = EvaluationImages.load(file)
     assert found["bicubic"] == Rows(validation=(evaluate(None, images),))
-    teacher = load_model(plan.config.teacher)
-    (row,) = found["teacher=named.safetensors"].validation
-    assert row.psnr == pytest.approx(evaluate(teacher, images).psnr, abs=1e-3)
+    assert found["teacher=named.safetensors"] == Rows(validation=(evaluate(teacher.model(), images),))
+    shown = [predict(teacher.model(), inputs) for inputs in images.inputs(1)]
+    for made, expected in zip(teacher_pictures(file, teacher.digest), shown, strict=True):
+        np.testing.assert_array_equal(made, expected)
     assert said == ["evaluations of bicubic and teachers: 2 to do"]
-    assert references(plan.data, teachers, device="cpu", threads=1, say=said.append) == found
+    assert references(prepared, teachers, device="cpu", threads=1, say=said.append) == found
     assert len(said) == 1, "nothing was left to do"
 
 

@@ -22,15 +22,7 @@ from upath import UPath
 
 from ail_ray import __version__
 from ail_ray.delivery import onnx
-from ail_ray.files import (
-    FileError,
-    read_json,
-    read_record,
-    read_tensors,
-    write_bytes,
-    write_json,
-    write_tensors,
-)
+from ail_ray.files import FileError, read_json, read_record, write_bytes, write_json
 from ail_ray.learning.group import Group
 from ail_ray.learning.records import Measured
 from ail_ray.learning.theta import TrainState
@@ -45,6 +37,7 @@ from ail_ray.runs.placement import Placement
 from ail_ray.runs.records import Death, Place, RoundRecord
 from ail_ray.runs.run import TrialPlan, complete_with_onnx, run_local
 from ail_ray.runs.trial import read_trial
+from ail_ray.tensors import read_tensors, write_tensors
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import pytest
 import ray
 from upath import UPath
 
-from ail_ray.files import FileError, read_tensors, write_tensors
+from ail_ray.files import FileError
 from ail_ray.learning.config import RunConfig
 from ail_ray.networks.code import resolve
 from ail_ray.orchestration.actors import ActorStore
 from ail_ray.runs.importance_store import ImportanceStore, StoreError
 from ail_ray.runs.teacher_maps import TeacherMaps
+from ail_ray.tensors import read_tensors, write_tensors
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "rules.py"
 PIXELS = [700, 1000, 64, 4096, 1, 513]  # of each shard

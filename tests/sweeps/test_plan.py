@@ -14,6 +14,7 @@ from ail_ray.commands.sweep import main
 from ail_ray.errors import ConfigError
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.learning.teachers import OurWeights, Teacher
 from ail_ray.networks.architectures import VDSR
 from ail_ray.networks.counts import parameter_count
 from ail_ray.runs.placement import Placement
@@ -75,17 +76,17 @@ def test_trials_share_what_runs_at_once(gpus: Plan) -> None:
 
 def test_a_teacher_costs_only_what_it_has_not_seen(tiny_files: TinyFiles, tmp_path: Path) -> None:
     sweep = SweepConfig.of(**{**tiny_files.protocol(), "width": (3,), "teacher": (str(tiny_files.teacher),)})
-    config, teacher = sweep.base, UPath(tiny_files.teacher)
+    config, teacher = sweep.base, OurWeights(UPath(tiny_files.teacher))
     prepared = plan_data(config, UPath(tmp_path))
 
     def asked() -> Plan:
-        weights = {str(tiny_files.teacher): teacher}
+        weights: dict[str, Teacher | None] = {str(tiny_files.teacher): teacher}
         inputs = {data_key(config): prepared}
         return plan_sweep(sweep, inputs, Placement(gpu=True), weights, max_workers=1, local=False)
 
     (whole,) = asked().teachers.values()
     build_data(prepared)
-    maps = teacher_maps(teacher, config, prepared.data, "fp64", device="cpu", threads=1, say=lambda _: None)
+    maps = teacher_maps(teacher, config, prepared, "fp64", device="cpu", threads=1, say=lambda _: None)
     assert config.precision == "fp64"
     assert asked().teachers == {}
     assert "none to run" in describe_plan(asked(), Placement(gpu=True))[3]

@@ -18,7 +18,7 @@ from tiny_files import Bench, as_options
 from upath import UPath
 
 from ail_ray.commands.sweep import main, run_sweep, run_sweeps
-from ail_ray.files import read_json, read_record, read_tensors, write_json
+from ail_ray.files import read_json, read_record, write_json
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.panels import panels
 from ail_ray.imaging.shards import Shard
@@ -27,6 +27,7 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.sweeps import sweep
 from ail_ray.sweeps.sweep_file import Summary
 from ail_ray.sweeps.sweep_job import SweepJob
+from ail_ray.tensors import read_tensors
 
 WIDTH, LAMBDA = 3, 0.05
 

@@ -20,6 +20,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import FileError
 from ail_ray.imaging.evaluation import EvaluationImages, write_evaluation
 from ail_ray.imaging.image_sets import find
+from ail_ray.imaging.pairs import Pair, plan_corpus
 from ail_ray.learning.inference import evaluate
 from ail_ray.learning.records import Row
 from ail_ray.learning.weights import load_model, save_model
@@ -37,6 +38,13 @@ def one_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same ONNX for every student, where it does not matter: writing one takes a second."""
     written = to_onnx(student(1.0))
     monkeypatch.setattr(champion, "to_onnx", lambda model: written)
+
+
+def pairs_of(folder: Path) -> list[Pair]:
+    """The pairs of a folder's images in their whole size, at scale 2."""
+    images = find(str(folder)).paths
+    found = plan_corpus(images, downsizes=(1.0,), scales=(2,), crop=16, shards=1).pairs
+    return sorted(found, key=lambda pair: pair.path)
 
 
 class Registry:
@@ -90,7 +98,7 @@ def student(noise: float, network: str = "vdsr") -> Network:
 def registry(tmp_path: Path, empty_database: bytes, tiny_files: TinyFiles) -> Registry:
     (tmp_path / "mlflow.db").write_bytes(empty_database)
     images = UPath(tmp_path / "val.safetensors")
-    write_evaluation(images, "val", find(str(tiny_files.validation)).paths, 2, ())
+    write_evaluation(images, "val", 2, pairs_of(tiny_files.validation))
     return Registry(tmp_path, images)
 
 
@@ -151,7 +159,7 @@ def test_a_champion_of_other_images_is_measured_on_these(
     (row,) = best.validation
     registry.crown(replace(best, validation=(replace(row, psnr=5.0),)))  # as on images that are harder
     others = UPath(registry.folder / "others.safetensors")
-    write_evaluation(others, "train", find(str(tiny_files.train)).paths[:1], 2, ())
+    write_evaluation(others, "train", 2, pairs_of(tiny_files.train)[:1])
     assert registry.crown(registry.trial(0.9), images=others) == []
     assert registry.champion == 1
 

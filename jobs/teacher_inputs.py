@@ -1,0 +1,6 @@
+"""`ail teacher-inputs`, from a checkout."""
+
+from ail_ray.commands.ail import start
+
+if __name__ == "__main__":
+    start("teacher-inputs")
