@@ -22,14 +22,15 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR, CLEAR_LINE = b"\x1b[?25h", b"\r\x1b[2K"
 GOES_ON = "the same command goes on from there"
 STARTS_AGAIN = "the same command starts again"
-JOBS = {"sweep": "ail_sweep", "fetch": "fetch_data", "paper": "paper_tables", "teacher": "train_teacher"}
+JOBS = {"sweep": "ail_sweep", "fetch": "fetch_data", "paper": "paper_tables", "teacher": "train_teacher",
+        "teacher-inputs": "teacher_inputs"}  # fmt: skip
 """The files in jobs/ of those commands whose file has another name than the command."""
 
 
 def called(command: str, *words: str) -> str:
     """A command as it is to be typed: `ail runs --failed`, or in a job `python jobs/runs.py --failed`."""
     from_jobs = Path(sys.argv[0]).absolute().parent.name == "jobs"
-    begin = ["python", f"jobs/{JOBS.get(command, command.replace('-', '_'))}.py"] if from_jobs else ["ail", command]
+    begin = ["python", f"jobs/{JOBS.get(command, command)}.py"] if from_jobs else ["ail", command]
     return shlex.join([*begin, *words])
 
 

@@ -91,8 +91,8 @@ def test_a_command_is_understood(path: Path, line: str, monkeypatch: pytest.Monk
 
 def understood_by_job(job: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The parser of the job's command takes the words; nothing is started."""
-    started = re.findall(r'start\("(\w+)"\)', (REPOSITORY / job).read_text(encoding="utf-8"))
-    module = importlib.import_module(f"ail_ray.commands.{started[0]}")
+    started = re.findall(r'start\("([\w-]+)"\)', (REPOSITORY / job).read_text(encoding="utf-8"))
+    module = importlib.import_module(f"ail_ray.commands.{started[0].replace('-', '_')}")
     parse = module.parse
 
     def parse_only(*arguments: Any, **named: Any) -> NoReturn:

@@ -26,7 +26,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def job(name: str) -> Any:
-    return importlib.import_module(f"ail_ray.commands.{name}")
+    return importlib.import_module(f"ail_ray.commands.{name.replace('-', '_')}")
 
 
 def shown(job: Any, capsys: pytest.CaptureFixture[str]) -> str:
@@ -49,7 +49,7 @@ def test_a_page_keeps_examples_and_fits_the_terminal(
     assert page.startswith(f"usage: {command} ")
     examples = re.findall(r"^    .*$", job.__doc__, flags=re.MULTILINE)
     if from_jobs:
-        pattern = rf"ail ({'|'.join(COMMANDS)})\b"
+        pattern = rf"ail ({'|'.join(sorted(COMMANDS, reverse=True))})\b"
         examples = [re.sub(pattern, lambda m: f"python jobs/{JOBS.get(m[1], m[1])}.py", line) for line in examples]
     assert any(f"    {command}" in line for line in examples)
     lines = page.splitlines()

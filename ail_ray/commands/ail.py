@@ -27,7 +27,7 @@ COMMANDS = {
     "fetch": Command("fetch public image sets", GOES_ON),
     "paper": Command("make the paper's tables and figures", GOES_ON),
     "teacher": Command("train a teacher", GOES_ON),
-    "teacher-inputs": Command("write what a teacher elsewhere is to enlarge", GOES_ON),
+    "teacher-inputs": Command("write pictures for a teacher elsewhere", GOES_ON),
     "benchmark": Command("measure speed, and check a machine"),
 }
 

@@ -182,7 +182,8 @@ def _parts(kind: Any) -> Iterator[Any]:
 
 def _as_called(text: str) -> str:
     """Text with each command that it names, such as `ail runs`, written as the running one was begun."""
-    return re.sub(rf"\bail ({'|'.join(COMMANDS)})\b", lambda found: called(found[1]), text)
+    names = "|".join(sorted(COMMANDS, reverse=True))  # `teacher-inputs` before `teacher`
+    return re.sub(rf"\bail ({names})\b", lambda found: called(found[1]), text)
 
 
 def _filled(text: str) -> str:

@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> int:
     options, base = arguments[1:] if arguments[:1] == [name] else arguments, preset(name).base
     default = TeacherInputs(**{each.name: getattr(base, each.name) for each in fields(RunConfig) if each.name in DATA})
     description = f"{__doc__}\nThe defaults below are those of the preset {name}."
-    prog = f"ail teacher-inputs [{'|'.join(PRESETS)}]"
+    prog = "ail teacher-inputs [PRESET]"
     asked = parse(TeacherInputs, options, default=default, prog=prog, description=description)
     to = as_path(asked.to)
     if problems := unwritable(to):

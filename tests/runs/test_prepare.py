@@ -15,10 +15,13 @@ from upath import UPath
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.config import ConfigError, RunConfig
+from ail_ray.learning.inference import error_map
+from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import OurWeights, find_teacher
 from ail_ray.learning.weights import save_model, weights_digest
 from ail_ray.networks.architectures import FSRCNN
+from ail_ray.networks.building import build_model
 from ail_ray.runs.preparation import Prepared, build_data, find_start, here, plan_data, shared_weights
 from ail_ray.runs.records import Weights
 from ail_ray.runs.teacher_maps import TeacherMaps, teacher_maps
@@ -222,6 +225,23 @@ def test_a_teachers_errors_are_computed_once(tiny_files: TinyFiles, prepared: Pr
     (folder / prepared.data.shard_paths[1].name).unlink()
     asked()
     assert [arguments[0] for arguments in calls[4:]] == [folder / prepared.data.shard_paths[1].name]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp64"])
+@pytest.mark.parametrize("network", ["vdsr", "fsrcnn"])
+def test_maps_from_pairs_are_those_from_shards_to_the_bit(
+    prepared: Prepared, tmp_path: Path, tiny_files: TinyFiles, precision: Precision, network: str
+) -> None:
+    """The student's way over a shard is the other way to the same errors."""
+    build_data(prepared)
+    torch.manual_seed(1)
+    save_model(tmp_path / "teacher.safetensors", build_model(network, width=5, depth=6, scale=2))
+    teacher = OurWeights(UPath(tmp_path / "teacher.safetensors"))
+    maps = teacher_maps(teacher, config(tiny_files), prepared, precision, device="cpu", threads=1)
+    model = placed(teacher.model(), precision, torch.device("cpu"))
+    for path in prepared.data.shard_paths:
+        expected = error_map(model, Shard(path, upsampling=model.traits.upsampling), precision)
+        assert checksum({"error": maps.of(path.name)}) == checksum({"error": expected})
 
 
 def test_a_teachers_outputs_are_computed_once_beside_its_errors(tiny_files: TinyFiles, prepared: Prepared) -> None:
