@@ -1,10 +1,10 @@
 r"""Write the small pictures of a sweep, for a model elsewhere to enlarge: its results are then a teacher.
 
-    # those of the preset mini, and what is measured
-    ail teacher-inputs mini --test Set5 --to small
+    # those of the preset mini
+    ail teacher-inputs mini --to small
 
     # afterwards, with the model's results in large/
-    ail sweep mini --test Set5 --teacher large/
+    ail sweep mini --teacher large/
 
 A preset (demo, mini or paper) comes first; give it and the options of the data as in the sweep. Every image is written
 at each of its sizes and scales, as a PNG in colour whose name ends in the size and the scale, as -0.5-x2.png. The model
