@@ -3,8 +3,9 @@
 from typing import Any
 
 from ail_ray.delivery.named import CHAMPION, find_network
+from ail_ray.errors import ConfigError
 from ail_ray.networks.architectures import Network
-from ail_ray.networks.code import resolve
+from ail_ray.networks.code import Code, label, resolve
 
 
 def chosen_model(word: str, scale: int, network: Any = None) -> Network:
@@ -19,7 +20,11 @@ def chosen_model(word: str, scale: int, network: Any = None) -> Network:
     """
     code = resolve(network, "network") if network is not None else ""
     if word != CHAMPION:
-        return find_network(word, code)
-    from ail_ray.tracking.champion import load_champion
+        model = find_network(word, code)
+    else:
+        from ail_ray.tracking.champion import load_champion
 
-    return load_champion(scale, code)
+        model = load_champion(scale, code)
+    if code and not isinstance(model.made.network, Code):
+        raise ConfigError([f"network: {word} is {model.made}, which needs no {label(code)}"])
+    return model

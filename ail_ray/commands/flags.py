@@ -37,12 +37,12 @@ def flags_for(arguments: Sequence[str]) -> Any:
     Args:
         arguments: the command's words, which name rules and losses and say what is given.
     """
-    own = {
-        f"{kind}.{name}": default
-        for kind in ("rule", "loss")
-        for each in values_of(f"--{kind}", arguments)
-        for name, default in _parameters(kind, each).items()
-    }
+    own = dict[str, Any]()
+    for kind in ("rule", "loss"):
+        for each in values_of(f"--{kind}", arguments):
+            for name, default in _parameters(kind, each).items():
+                full = f"{kind}.{name}"
+                own[full] = _common(full, own.get(full, default), default)
     return make_dataclass(
         "Flags",
         [
@@ -71,13 +71,24 @@ def _parameters(kind: str, name: str) -> dict[str, Any]:
         return {}
 
 
+def _common(name: str, one: Any, other: Any) -> Any:
+    """A default of the type that a flag has for two rules, or losses, which have a parameter of this name."""
+    kinds = {type(one), type(other)}
+    if len(kinds) == 1:
+        return one
+    if kinds == {int, float}:
+        return float(one)
+    said = " and of type ".join(sorted(kind.__name__ for kind in kinds))
+    raise ConfigError([f"{name}: is of type {said}; sweep over them apart"])
+
+
 def _field(name: str) -> str:
     """`rule.gamma` as the name of a field of a dataclass."""
     return name.replace(".", "__")
 
 
 def _parameter(name: str, default: Any) -> Any:
-    return Annotated[tuple[type(default), ...], tyro.conf.arg(name=name)]  # type: ignore[misc]
+    return Annotated[tuple[type(default), ...] | None, tyro.conf.arg(name=name)]  # type: ignore[misc]
 
 
 def flags_of(kind: Any, job: SweepJob, *, shown: bool = False) -> Any:
@@ -91,7 +102,7 @@ def flags_of(kind: Any, job: SweepJob, *, shown: bool = False) -> Any:
         value = job.sweep.values[each.name]
         whole = get_origin(each.type) is tuple or each.name in job.sweep.axes or value is None
         values[each.name] = value if whole else (value,)
-    values |= {_field(name): (default,) if shown else () for name, default in kind.own.items()}
+    values |= {_field(name): (default,) if shown else None for name, default in kind.own.items()}
     values |= {each.name: getattr(job.sweep, each.name) for each in OWN}
     return kind(**values, placement=job.placement, **{each.name: getattr(job, each.name) for each in WHERE})
 
@@ -99,6 +110,9 @@ def flags_of(kind: Any, job: SweepJob, *, shown: bool = False) -> Any:
 def job_of(flags: Any) -> SweepJob:
     """The sweep that flags ask for; ConfigError with everything that is wrong with it."""
     asked = {each.name: getattr(flags, each.name) for each in (*RUN, *OWN)}
-    asked |= {name: given for name in flags.own if (given := getattr(flags, _field(name)))}
+    own = {name: value for name in flags.own if (value := getattr(flags, _field(name))) is not None}
+    asked |= own
+    if empty := [name for name, values in own.items() if not values]:
+        raise ConfigError([f"{name}: a value is missing" for name in empty])
     where = {each.name: getattr(flags, each.name) for each in WHERE}
     return SweepJob(sweep=SweepConfig.of(given=flags.given, **asked), placement=flags.placement, **where)

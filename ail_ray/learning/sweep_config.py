@@ -224,6 +224,8 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     """The value of a parameter in the type of its default, so that 1 and 1.0 are one run; else ConfigError."""
     if kind is float and type(value) is int:
         return float(value)
+    if kind is int and type(value) is float and value.is_integer():  # of a flag that another rule has as a float
+        return int(value)
     if type(value) is not kind:
         raise ConfigError([f"{name} must be of type {kind.__name__}, got {value!r}"])
     return value

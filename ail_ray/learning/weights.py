@@ -104,13 +104,15 @@ def _from_outside(
     path: UPath, tensors: dict[str, np.ndarray], metadata: dict[str, str], said: str, network: str
 ) -> Network:
     """A network whose code the command has named."""
-    file, _, digest = said.rpartition("@")
+    file, digest = label(said, 0), said.rpartition("@")[2]
     if not isinstance(network, Code):
         raise WeightsError(f"{path}: weights of {label(said)}, whose code no file brings: name it, --network {file}")
     if network.partition(":")[2].partition("@")[0] != file.rpartition(":")[2]:
         raise WeightsError(f"{path}: weights of {label(said)}, and not of {label(network)}")
     try:
         sizes = {key: int(metadata[key]) for key in ("width", "depth", "scale") if key in metadata}
+        if large := {key: value for key, value in sizes.items() if value > WIDEST}:
+            raise ValueError(f"it says {large}, no more than {WIDEST} is believed")
         with torch.random.fork_rng(devices=[]):
             model = build_model(network, **sizes)
     except ValueError as error:  # a ConfigError too

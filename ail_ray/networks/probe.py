@@ -109,9 +109,11 @@ def _run(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
             with torch.backends.mkldnn.flags(enabled=False):
                 made = model(images.to(next(model.parameters(), images)))
     except (Exception, SystemExit) as error:  # whatever somebody else's code raises
-        raise CodeError(
-            f"{_name(model)}: fails on {list(images.shape)} ({type(error).__name__}: {one_line(error)})"
-        ) from error
+        why = f"{type(error).__name__}: {one_line(error)}"
+        hint = (
+            "" if hasattr(model, "traits") else "; if its input's sides must be multiples of a number, say so in traits"
+        )
+        raise CodeError(f"{_name(model)}: fails on {list(images.shape)} ({why}){hint}") from error
     if not isinstance(made, torch.Tensor):
         raise CodeError(f"{_name(model)}: makes a {type(made).__name__}, and no tensor")
     return made

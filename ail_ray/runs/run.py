@@ -10,7 +10,7 @@ import torch
 from upath import UPath
 
 from ail_ray.entry import heed_stop
-from ail_ray.errors import ConfigError
+from ail_ray.errors import ConfigError, one_line, printable
 from ail_ray.files import FileError, write_bytes
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
@@ -89,7 +89,7 @@ def held(path: UPath) -> Iterator[RunDirectory]:
         directory = RunDirectory(path, lease.holder)
         try:
             yield directory
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # somebody's rule may raise either
             heed_stop()
             known = isinstance(error, RunError | FileError | ConfigError)
             with suppress(FileError):
@@ -134,4 +134,4 @@ def complete_with_onnx(directory: RunDirectory, network: str = "") -> None:
     except Exception as error:  # whatever torch's exporter or a full disk raises
         heed_stop()
         with suppress(Exception):  # of the same disk
-            directory.note(f"no ONNX, the same command tries again: {error}")
+            directory.note(f"no ONNX, the same command tries again: {printable(one_line(error))[:500]}")

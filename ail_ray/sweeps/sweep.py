@@ -130,7 +130,7 @@ def _run_here(plan: TrialPlan, placement: Placement, monitor: Monitor) -> None:
         run_local(plan, placement.threads, device, lambda measured: monitor.heard(plan), complete)
     except LeaseLostError:  # it is in good hands: wait for them, and find it done
         return _run_here(plan, placement, monitor)
-    except Exception as error:  # as under Ray: one failed trial does not sink the others
+    except (Exception, SystemExit) as error:  # as under Ray: one failed trial does not sink the others
         heed_stop()
         failure = f"{type(error).__name__}: {error}"
     monitor.ended(plan, failure)

@@ -26,7 +26,7 @@ from ail_ray.addresses import without_password
 from ail_ray.delivery.onnx import INPUT, OUTPUT, to_onnx
 from ail_ray.delivery.onnx_file import OnnxFile
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of
+from ail_ray.files import FileError, as_path, digest_of
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.panels import central_crop
 from ail_ray.learning.inference import evaluate
@@ -72,7 +72,11 @@ def fetch_champion(uri: str, scale: int, folder: Path) -> UPath:
 def load_champion(scale: int, network: str = "") -> Network:
     """Load the champion for a scale from the MLflow that this folder uses; ConfigError as in `fetch_champion`."""
     with tempfile.TemporaryDirectory() as folder:
-        return load_model(fetch_champion(tracking_uri(as_path(".")), scale, Path(folder)), network)
+        path = fetch_champion(tracking_uri(as_path(".")), scale, Path(folder))
+        try:
+            return load_model(path, network)
+        except FileError as error:
+            raise FileError(str(error).replace(f"{path}", f"champion ×{scale}")) from None
 
 
 def crown(

@@ -1,12 +1,15 @@
 """A network of one's own, from its training to its pictures, and its results where its code is not."""
 
 import importlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from mlflow_server import answered, server
 from PIL import Image
 from tiny_files import TinyFiles
 
@@ -40,6 +43,15 @@ class Net(nn.Module):
 def run(name: str, *words: str) -> int:
     code = importlib.import_module(f"ail_ray.commands.{name}").main([*words])
     return int(code or 0)
+
+
+def refused(capsys: pytest.CaptureFixture[str], name: str, *words: str) -> str:
+    """The lines of a command's refusal."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        run(name, *words)
+    assert left.value.code == 2
+    return capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -104,17 +116,23 @@ def test_where_its_code_is_not_everything_but_its_use_works(
     page = (there / "out" / "report.html").read_text(encoding="utf-8")
     assert "net.py:Net" in page
     assert run("runs", "--storage", out, "--prune") == 0
-    with pytest.raises(SystemExit) as refused:
-        run(
-            "evaluate",
-            "--model",
-            str(there / "out" / "runs" / trial.run / "student.safetensors"),
-            "--sets",
-            "sample-val",
-        )
-    assert refused.value.code == 2
-    said = capsys.readouterr().err
+    with server(there, "ui", "--workers", "1", "--backend-store-uri", "sqlite:///mlflow.db") as url:
+        asked = json.dumps({"experiment_ids": ["1"], "filter": f"tags.`ail.run` = '{trial.run}'"}).encode()
+        (found,) = json.loads(answered(f"{url}/api/2.0/mlflow/runs/search", asked))["runs"]
+        weights = urlencode({"path": "student.safetensors", "run_uuid": found["info"]["run_id"]})
+        assert answered(f"{url}/get-artifact?{weights}") == Path(str(trial.weights)).read_bytes()
+    assert "net.py:Net" in json.dumps(found["data"])
+    student = str(there / "out" / "runs" / trial.run / "student.safetensors")
+    said = refused(capsys, "evaluate", "--model", student, "--sets", "sample-val")
     assert "whose code no file brings: name it, --network net.py:Net" in said
+
+
+def test_code_that_a_model_does_not_need_is_refused(
+    made: tuple[Path, Path, ail.Trial], tiny_files: TinyFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, _, _ = made
+    said = refused(capsys, "evaluate", "--model", str(tiny_files.teacher), "--network", f"{file}:Net")
+    assert "teacher.safetensors is a vdsr of width 3, depth 3, which needs no net.py:Net@" in said
 
 
 def test_weights_load_no_code_whatever_they_say(made: tuple[Path, Path, ail.Trial], tmp_path: Path) -> None:
@@ -133,6 +151,10 @@ def test_weights_load_no_code_whatever_they_say(made: tuple[Path, Path, ail.Tria
         load_model(evil)
     )
     refusals["weights of os:system@1a2b3c, and not of net.py:Net@"] = lambda: load_model(evil, code)
+    nameless = written("nameless", network="net.py:Net")
+    refusals["whose code no file brings: name it, --network net.py:Net"] = lambda: load_model(nameless)
+    huge = written("huge", width="70000")
+    refusals["it says {'width': 70000}, no more than 10000 is believed"] = lambda: load_model(huge, code)
     wide = written("wide", width="7")
     refusals["needs layers.0.weight (7, 1, 3, 3), the file has (6, 1, 3, 3)"] = lambda: load_model(wide, code)
     edited = tmp_path / "net.py"

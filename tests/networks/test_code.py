@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import pickle
 import socket
 import subprocess
@@ -196,6 +197,31 @@ def test_an_installed_package_counts_by_its_version() -> None:
     stale = Code.of("numpy.polynomial:Polynomial", code.source)  # type: ignore[attr-defined]
     with pytest.raises(CodeError, match=r"its package is of version .*, not 0\.1"):
         obtain(stale)
+
+
+def test_a_package_in_development_counts_by_its_content(tmp_path: Path) -> None:
+    """As `pip install -e` leaves it: a package that is installed, whose files are those of somebody's checkout."""
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
+    (checkout / "mine").mkdir(parents=True)
+    (checkout / "mine" / "__init__.py").write_text("")
+    (checkout / "mine" / "rules.py").write_text("from . import steps\ndef rule(p):\n    return p.lam * steps.STEP\n")
+    information = site / "mine-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (information / "top_level.txt").write_text("mine\n")
+    (information / "direct_url.json").write_text(json.dumps({"url": checkout.as_uri(), "dir_info": {"editable": True}}))
+    (information / "RECORD").write_text("mine-1.0.dist-info/direct_url.json,,\n")
+    names = []
+    for step in (1, 2):
+        (checkout / "mine" / "steps.py").write_text(f"STEP = {step}\n")
+        script = "from ail_ray.networks.code import resolve; print(resolve('mine.rules:rule', 'rule'))"
+        environment = {**os.environ, "PYTHONPATH": f"{site}:{checkout}:{Path(__file__).parents[2]}"}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
+        names.append(done.stdout.strip())
+    assert all(name.startswith("mine.rules:rule@") and not name.endswith("@1.0") for name in names)
+    assert names[0] != names[1], "a module beside it was edited"
 
 
 def notebook(monkeypatch: pytest.MonkeyPatch, text: str) -> dict[str, Any]:

@@ -3,17 +3,9 @@
 Both are real servers on the loopback, over what a sweep of four tiny trials has left.
 """
 
-import contextlib
 import json
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +15,7 @@ from urllib.parse import unquote, urlencode
 import mlflow
 import numpy as np
 import pytest
+from mlflow_server import PATIENCE, answered, server
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -43,7 +36,6 @@ from ail_ray.tracking.champion import fetch_champion
 
 pytestmark = pytest.mark.long
 
-PATIENCE = 180  # seconds, on a busy machine
 NAMES = [f"vdsr-f{width} ×2 {how} seed=0" for width in (2, 3) for how in ("λ=0.15 teacher=none", "w=1 (control)")]
 TITLE = "tiny: vdsr ×2, width 2 3, rule eq7 uniform"
 
@@ -84,39 +76,6 @@ def tiny_job(files: TinyFiles, **more: Any) -> SweepJob:
         "rule": ("eq7", "uniform"),
     }  # fmt: skip
     return SweepJob(sweep=SweepConfig.of(**{**files.protocol(), **budget, **more}), local=True)
-
-
-@contextlib.contextmanager
-def server(folder: Path, *command: str) -> Iterator[str]:
-    """One of MLflow's servers on a free port of the loopback; its address, where it answers only after a while."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # MLflow calls uvicorn by its name
-    environment = {**os.environ, "PATH": programs, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / f"{command[0]}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)],
-            cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def answered(url: str, data: bytes | None = None) -> bytes:
-    """What a server answers, once it does."""
-    asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with urllib.request.urlopen(asked, timeout=60) as answer:
-                return bytes(answer.read())
-        except OSError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-            time.sleep(0.3)
 
 
 class Page:
