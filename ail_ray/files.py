@@ -40,10 +40,16 @@ class WriteError(ConfigError, OSError):
 def as_path(path: AnyPath) -> UPath:
     """A local path made absolute (`~` expanded), or the address of an object store; ConfigError: `check_address`."""
     check_address(str(path))
-    path = UPath(path)
+    # Without "://" it is the name of a file, whatever an address might be made of, such as `clip::01.png`.
+    path = UPath(path) if "://" in str(path) else UPath(Path(str(path)))
     if is_local(path):
         return UPath(Path(os.path.expanduser(str(path))).absolute())
     return UPath(path, use_listings_cache=False)  # whoever writes there is another process
+
+
+def inside(folder: UPath, name: str) -> UPath:
+    """A file in a folder, whatever its name: joined as usual, `clip::01.png` would be taken for an address."""
+    return UPath(Path(str(folder)) / name) if is_local(folder) else folder / name
 
 
 def is_local(path: UPath) -> bool:

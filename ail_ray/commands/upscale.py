@@ -12,6 +12,7 @@ No file is replaced: started again, the same command skips what is there. For fi
 nothing was started.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -21,6 +22,7 @@ from tyro.conf import Positional
 from ail_ray.commands.chosen import chosen_model
 from ail_ray.commands.parsing import parse, progress, refusals, refuse
 from ail_ray.delivery.upscale import enlarge_files, prepare
+from ail_ray.imaging.images import read_up_to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,9 @@ class Options:
     """Factor by which pictures are enlarged: 2, 3 or 4."""
     out: str = "enlarged"
     """Folder for the results, which are named NAME-x2.jpg and so on."""
+    megapixels: float = 178
+    """Largest picture that is read, in millions of pixels. A small file may hold a picture that fills the memory: about
+    20 bytes for each of its pixels at --scale 2, and 40 at --scale 3."""
     format: Literal["jpeg", "png", "webp"] | None = None
     """Format of the results; by default that of each picture, and PNG where it is none of these three."""
 
@@ -48,6 +53,9 @@ def main(arguments: list[str]) -> int:
     o = parse(Options, arguments, default=Options(), prog="ail upscale", description=__doc__ or "")
     if not o.images:
         refuse(["images: name files, folders or sets to enlarge"])
+    if not 0 < o.megapixels < math.inf:
+        refuse([f"megapixels must be positive, got {o.megapixels:g}"])
+    read_up_to(o.megapixels)
     work = prepare(partial(chosen_model, network=o.network), o.model, o.scale, o.images, o.out, o.format)
     with progress(sum(job.pixels for job in work.jobs)) as (tell, advance):
         return int(enlarge_files(work, o.scale, say=tell, advance=advance) > 0)

@@ -8,7 +8,7 @@ the other way: tiles and whole picture differ by one grey level here and there.
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,9 +18,10 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.errors import ConfigError, one_line, printable
-from ail_ray.files import FileError, as_path, create, unwritable
+from ail_ray.files import FileError, as_path, create, inside, is_local, unwritable
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.colour import (
+    CUBIC,
     LONGEST_SIDE,
     SUFFIX,
     Format,
@@ -30,19 +31,19 @@ from ail_ray.imaging.colour import (
     planes,
     read_header,
     read_picture,
+    with_alpha_enlarged,
+    without_hidden,
 )
-from ail_ray.imaging.images import ImageError, enlarge
+from ail_ray.imaging.images import PLUGGED_IN, ImageError, enlarge
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.networks.architectures import Network, device_of, unserved
 from ail_ray.tensors import as_tensor
 
-SUFFIXES = (*image_sets.SUFFIXES, ".jfif", ".jpe", ".avif", ".jp2")
-"""Suffixes of the files taken from a folder; more than those of an image set, whose content must not change."""
+SUFFIXES = (*image_sets.SUFFIXES, ".jpe", ".gif", *PLUGGED_IN)
+"""Suffixes of the files taken from a folder; more than those of an image set, of which people expect photographs."""
 TILE = 512
 """Largest side of a tile, in pixels as the network reads them."""
-CUBIC = 3
-"""How many low-resolution pixels around a part of a picture its bicubic enlargement looks at, plus one."""
 
 Span = tuple[int, int]
 """The first row or column of a part of a picture, and the one after its last."""
@@ -56,6 +57,7 @@ class Job:
     target: UPath
     format: Format
     pixels: int  # of the enlarged picture
+    lost: str  # what of the picture is not read, in words; empty for most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +109,14 @@ def prepare(
         try:
             header = read_header(source)
         except ImageError as error:
-            unreadable.append((source, error))
+            remedy = "; --megapixels reads more" if "megapixels" in str(error) else ""
+            unreadable.append((source, ImageError(f"{error}{remedy}")))
             continue
         try:
             jobs.append(_job(source, header, scale, folder, format))
         except ImageError as error:
             problems.append(f"images: {error}")
+    jobs = _apart(jobs)
     same = defaultdict(list)
     for job in jobs:
         same[job.target].append(str(job.source))
@@ -142,7 +146,7 @@ def enlarge_files(
     failed = len(work.unreadable)
     for job in work.jobs:
         start = time.perf_counter()
-        if job.target.exists():
+        if _exists(job.target):
             say(printable(f"{job.source}: skipped, {job.target} is there already"))
             advance(job.pixels)
             continue
@@ -156,7 +160,7 @@ def enlarge_files(
             continue
         seconds = time.perf_counter() - start
         size = f"{enlarged.width}×{enlarged.height}"
-        done = f"{job.source}: {job.target} ({size}, {seconds:.1f} s)"
+        done = f"{job.source}: {job.target} ({size}, {seconds:.1f} s)" + (f"; {job.lost}" if job.lost else "")
         say(printable(done if written else f"{job.target}: came to be meanwhile"))
     if failed:
         say(f"{failed} of {len(work.jobs) + len(work.unreadable)} pictures failed")
@@ -181,18 +185,26 @@ def upscale(
         advance: is called with the number of enlarged pixels of each tile when it is done.
     """
     model.eval()
+    has_alpha = image.mode in ("LA", "RGBA")
     grid = 1 if model.traits.upsampling > 1 else scale  # pixels that the network reads for each of the image's
     reach, side = math.ceil(model.traits.reach / grid), max(tile, model.traits.reach) // grid
     (width, height), enlarged = image.size, Image.new(image.mode, (image.width * scale, image.height * scale))
     for rows in _parts(height, max(1, side)):
         for columns in _parts(width, max(1, side)):
             part, read = (rows, columns), (_around(rows, reach, height), _around(columns, reach, width))
-            (up, down), (left, right) = seen = _around(read[0], CUBIC, height), _around(read[1], CUBIC, width)
+            # Of hidden pixels in reach of one that is seen, the nearest seen one is in here as well.
+            around = CUBIC + (reach + CUBIC if has_alpha else 0)
+            (up, down), (left, right) = seen = _around(read[0], around, height), _around(read[1], around, width)
             pixels = np.asarray(image.crop((left, up, right, down)))
-            y, *others = planes(pixels)
+            y, *others = planes(without_hidden(pixels) if has_alpha else pixels)
             inputs = as_tensor((y if model.traits.upsampling > 1 else enlarge(y, scale))[_within(read, seen, grid)])
             sr = super_resolve(model, inputs.to(device_of(model)), precision).cpu().numpy()[_within(part, read, scale)]
-            done = [sr, *(enlarge(plane, scale)[_within(part, seen, scale)] for plane in others)]
+            if has_alpha:  # what the network adds to the picture without what is hidden, it adds to the one with alpha
+                luma, *others = with_alpha_enlarged(pixels, scale)
+                sr = sr + (luma - enlarge(y, scale))[_within(part, seen, scale)]
+            else:
+                others = [enlarge(plane, scale) for plane in others]
+            done = [sr, *(plane[_within(part, seen, scale)] for plane in others)]
             enlarged.paste(Image.fromarray(pixels_of(done, pixels.dtype)), (columns[0] * scale, rows[0] * scale))
             advance(sr.size)
     return enlarged
@@ -221,7 +233,7 @@ def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> tuple
             problems.append(f"images: {error}")
         except Exception as error:  # whatever an object store's library raises, or that it is not installed
             problems.append(f"images: {name}: cannot be read ({one_line(error)})")
-        if path == folder:
+        if _resolved(path) == _resolved(folder):
             problems.append(f"out: {folder} is read too, its results would be enlarged next time; name another folder")
     return list(sources), image_sets.passed_over(sets)
 
@@ -233,8 +245,31 @@ def _job(source: UPath, header: Header, scale: int, folder: UPath, format: Forma
         raise ImageError(f"{source}: JPEG cannot hold its transparency; choose png or webp")
     if max(height, width) > LONGEST_SIDE[kind]:
         raise ImageError(f"{source}: {height}×{width} pixels are too many for {kind}; choose png")
-    target = folder / f"{source.stem}-x{scale}{SUFFIX[kind]}"
-    return Job(source=source, target=target, format=kind, pixels=height * width)
+    target = inside(folder, f"{source.stem}-x{scale}{SUFFIX[kind]}")
+    return Job(source=source, target=target, format=kind, pixels=height * width, lost=header.lost)
+
+
+def _apart(jobs: list[Job]) -> list[Job]:
+    """Jobs with names of their own: of several `x-x2.png`, that of `x.avif` becomes `x-avif-x2.png`."""
+    count = Counter(job.target for job in jobs)
+    return [
+        replace(job, target=inside(job.target.parent, job.target.name.replace(job.source.stem, named, 1)))
+        if count[job.target] > 1 and job.source.suffix.lower() != job.target.suffix
+        else job
+        for job in jobs
+        for named in [f"{job.source.stem}-{job.source.suffix[1:].lower()}"]
+    ]
+
+
+def _exists(path: UPath) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, as writing it will say
+        return False
+
+
+def _resolved(path: UPath) -> UPath:
+    return path.resolve() if is_local(path) else path
 
 
 def _parts(length: int, most: int) -> Iterator[Span]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+import scipy.ndimage
+from PIL import ExifTags, Image, ImageCms, ImageOps, TiffImagePlugin
 
 from ail_ray.files import AnyPath
-from ail_ray.imaging.images import ImageError, opened, upright_size
+from ail_ray.imaging.images import ImageError, enlarge, opened, upright_size, wide_grey
 
 Format = Literal["jpeg", "png", "webp"]
 
@@ -22,6 +23,9 @@ LONGEST_SIDE: dict[Format, int] = {"jpeg": 65_500, "png": 2**31 - 1, "webp": 16_
 """The most pixels that a side of a picture can have in a format."""
 LARGEST_EXIF = 65_527
 """The most bytes of EXIF that fit into a segment of a JPEG file."""
+
+CUBIC = 3
+"""How many pixels around a part of a picture its bicubic enlargement looks at, plus one."""
 
 TO_YCC = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112], [112, -93.786, -18.214]]) / 255
 FROM_YCC = np.linalg.inv(TO_YCC)
@@ -45,6 +49,7 @@ class Header:
     width: int
     mode: str
     format: Format  # in which it is kept: its own, or PNG
+    lost: str = ""  # what of it is not read, in words
 
 
 def read_header(path: AnyPath) -> Header:
@@ -56,7 +61,9 @@ def read_header(path: AnyPath) -> Header:
     with opened(path) as image:
         height, width = upright_size(image)
         kept: dict[str | None, Format] = {"JPEG": "jpeg", "MPO": "jpeg", "WEBP": "webp"}
-        return Header(height=height, width=width, mode=_mode(path, image), format=kept.get(image.format, "png"))
+        return Header(
+            height=height, width=width, mode=_mode(path, image), format=kept.get(image.format, "png"), lost=_lost(image)
+        )
 
 
 def read_picture(path: AnyPath) -> Picture:
@@ -73,7 +80,7 @@ def read_picture(path: AnyPath) -> Picture:
         ImageOps.exif_transpose(image, in_place=True)
         exif = None if is_tiff else _exif(image)  # a TIFF's tags tell how its pixels lie in the file, too
         if mode == "I;16":
-            return Picture(image=Image.fromarray(np.asarray(image).astype(np.uint16)), profile=profile, exif=exif)
+            return Picture(image=Image.fromarray(wide_grey(image)), profile=profile, exif=exif)
         if image.mode == "CMYK" and profile:
             with suppress(ImageCms.PyCMSError, OSError):  # a broken profile is as none
                 printed, screen = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
@@ -92,6 +99,32 @@ def planes(pixels: np.ndarray) -> list[np.ndarray]:
     unit = pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
     channels = [unit] if unit.ndim == 2 else [unit[..., i] for i in range(unit.shape[2])]
     return [*_mixed(TO_YCC, channels[:3], OFFSET), *channels[3:]] if len(channels) >= 3 else channels
+
+
+def with_alpha_enlarged(pixels: np.ndarray, scale: int) -> list[np.ndarray]:
+    """`planes` of (H, W, 2 or 4) uint8, enlarged bicubically: each (scale H, scale W) float32 on about [0, 1].
+
+    Near pixels that are not opaque they are as Pillow enlarges them: the colour of a pixel weighs by its alpha. So what
+    is hidden below full transparency, mostly black, is not mixed into the rim of what is seen. Elsewhere they are those
+    of a picture without alpha.
+    """
+    height, width = pixels.shape[:2]
+    weighed = Image.fromarray(pixels).resize((width * scale, height * scale), Image.Resampling.BICUBIC)
+    opaque = scipy.ndimage.minimum_filter(pixels[..., -1], 2 * CUBIC + 1) == 255
+    opaque = opaque.repeat(scale, 0).repeat(scale, 1)
+    both = zip(planes(pixels), planes(np.asarray(weighed)), strict=True)
+    return [np.where(opaque, enlarge(plain, scale), by_alpha) for plain, by_alpha in both]
+
+
+def without_hidden(pixels: np.ndarray) -> np.ndarray:
+    """Pixels whose fully transparent ones have the colour of the nearest that is not: (H, W, 2 or 4) uint8."""
+    seen = pixels[..., -1] > 0
+    if seen.all() or not seen.any():
+        return pixels
+    rows, columns = scipy.ndimage.distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    filled = pixels[rows, columns]
+    filled[..., -1] = pixels[..., -1]
+    return filled
 
 
 def pixels_of(planes: list[np.ndarray], dtype: np.dtype) -> np.ndarray:
@@ -118,6 +151,20 @@ def encoded(picture: Picture, format: Format) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options[format], **{name: value for name, value in belongings.items() if value})
     return buffer.getvalue()
+
+
+def _lost(image: Image.Image) -> str:
+    """What of an image `read_picture` leaves out: further frames, and bits of colour."""
+    lost = []
+    with suppress(Exception):  # of a file that is damaged further on
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        lost += [f"{frames} frames, of which the first is kept"] if frames > 1 else []
+    bits = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, (8,)) if image.format == "TIFF" else ()
+    tiles = getattr(image, "tile", [])
+    stored = str(tiles[0][3]) if tiles else ""  # in Pillow's words, such as RGB;16B
+    if not image.mode.startswith("I;16") and (";16" in stored or max(bits, default=8) > 8) and image.mode != "F":
+        lost.append("16 bits a colour, of which 8 are kept")
+    return " and ".join(lost)
 
 
 def _mode(path: AnyPath, image: Image.Image) -> str:

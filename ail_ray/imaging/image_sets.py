@@ -21,7 +21,9 @@ from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.files import AnyPath, as_path, is_local
 from ail_ray.imaging.public_sets import CACHE, default_folder, fetch_command, registered
 
-SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".jfif", ".avif", ".jp2")
+NEWER = (".jfif", ".avif", ".jp2")
+"""Those of them that older versions have passed over: with them a folder is another set of images."""
 EVERY_FOLDER = "/**"
 """What the name of a set ends in if the folders inside its folder belong to it too, however deep they lie."""
 
@@ -63,6 +65,13 @@ def passed_over(sets: Iterable[ImageSet]) -> str:
     if folders:
         said = [f"{counted(folders, 'folder')} inside (a name that ends in {EVERY_FOLDER} enters them)", *said]
     return f"passed over: {', '.join(said)}" if said else ""
+
+
+def newly_read(sets: Iterable[ImageSet]) -> str:
+    """A line about what of some image sets older versions have passed over; empty if there is nothing."""
+    newer = Counter(path.suffix.lower() for each in dict.fromkeys(sets) for path in each.paths)
+    read = [f"{newer[suffix]} {suffix}" for suffix in NEWER if newer[suffix]]
+    return f"other images than older versions had, which passed over {', '.join(read)}" if read else ""
 
 
 def find(name: str, data_dir: AnyPath | None = None, *, suffixes: tuple[str, ...] = SUFFIXES) -> ImageSet:

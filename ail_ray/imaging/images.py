@@ -6,18 +6,28 @@ rounded between the degradation of an image and its enlargement.
 
 import hashlib
 import io
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from ail_ray.errors import one_line
 from ail_ray.files import AnyPath, as_path
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+PLUGGED_IN: tuple[str, ...] = ()
+"""Suffixes of what plug-ins of Pillow read that people may have installed."""
+with suppress(ImportError):
+    import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+
+    pillow_heif.register_heif_opener()
+    PLUGGED_IN = (".heic", ".heif")
 
 
 class ImageError(ValueError):
@@ -42,9 +52,21 @@ def opened(path: AnyPath, content: bytes | None = None) -> Iterator[Image.Image]
         raise ImageError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise ImageError(f"{path}: {_unknown(path)}") from None
+    except Image.DecompressionBombError as error:
+        size = next(iter(re.findall(r"\d+", str(error))), "0")
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise ImageError(
+            f"{path}: has {int(size) / 1e6:.0f} megapixels, more than the {limit:.0f} that are read"
+        ) from None
     # Pillow's decoders raise OSError, SyntaxError, struct.error, ...; object stores have errors of their own.
     except Exception as error:
         raise ImageError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def read_up_to(megapixels: float) -> None:
+    """Let this process read images of so many millions of pixels; at first 179, as Pillow has it."""
+    Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6 / 2)  # it warns from here on, and refuses at twice that
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def _unknown(path: AnyPath) -> str:
@@ -53,7 +75,7 @@ def _unknown(path: AnyPath) -> str:
         head = file.read(12)
     # What phones write, whatever the name that a file has been given since: a box of type "ftyp", then the brand.
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
-        return "a HEIC, which cannot be read here; save it as JPEG or PNG"
+        return "a HEIC, which only the plug-in pillow-heif reads: install it, or save the picture as JPEG or PNG"
     return "empty, or not an image of a known format"
 
 
@@ -80,10 +102,40 @@ def read_image(path: AnyPath, digest: str | None = None) -> np.ndarray:
         if image.mode in ("1", "L", "LA"):
             return np.array(image.convert("L"))
         if image.mode.startswith("I;16"):
-            return ((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+            return ((wide_grey(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
         if image.mode in ("I", "F"):
             raise ImageError(f"{path}: 32-bit pixels have no defined range; save it with 8 or 16 bits")
         return np.array(image.convert("RGB"))
+
+
+def wide_grey(image: Image.Image) -> np.ndarray:
+    """The pixels of a grey image of more than 8 bits, as a viewer shows them: (H, W) uint16, 65535 for white.
+
+    A TIFF says how many bits it has (10 and 12 fill the lower part of 16), and whether 0 is white; Pillow asks neither.
+    """
+    values = np.asarray(image).astype(np.uint32)
+    most, inverted = _grey_range(image)
+    values = (values.clip(0, most) * 65535 + most // 2) // most
+    return (65535 - values if inverted else values).astype(np.uint16)
+
+
+def _grey_range(image: Image.Image) -> tuple[int, bool]:
+    """The largest value of a grey image of more than 8 bits, and whether 0 is white."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0]
+    return 2 ** min(bits, 16) - 1, tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+
+
+def reading(path: AnyPath, content: bytes) -> str:
+    """What marks an image that older versions have read differently; empty for almost all.
+
+    Pairs of it go by other names, so that nobody takes the one for the other.
+    """
+    if content[:4] not in (b"II*\0", b"MM\0*"):
+        return ""
+    with opened(path, content) as image:
+        usual = not image.mode.startswith("I;16") or _grey_range(image) == (65535, False)
+    return "" if usual else "range"
 
 
 def content_digest(content: bytes) -> str:

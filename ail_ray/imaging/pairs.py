@@ -26,6 +26,7 @@ from ail_ray.imaging.images import (
     luma,
     modcrop,
     read_image,
+    reading,
 )
 
 PREPARATION = 2  # raise it whenever the pixels of a prepared pair change
@@ -111,6 +112,7 @@ class Corpus:
     shards: tuple[tuple[int, ...], ...]  # indices of pairs
     skipped: int  # pairs smaller than a crop
     digest: str
+    left_out: int = 0  # images that are measured on too
 
     @property
     def pixels(self) -> int:
@@ -132,7 +134,7 @@ def plan_corpus(
     """Find the pairs of some images and deal them out to shards; reads files but decodes no pixels.
 
     Args:
-        images: image files; one whose content also appears in `exclude` (validation images) is left out.
+        images: image files; one whose content also appears in `exclude` (validation and test images) is left out.
         downsizes: factors in (0, 1] by which an image is shrunk before it is used.
         scales: super-resolution factors.
         crop: side of a training crop in pixels; a pair smaller than that is skipped and counted.
@@ -143,14 +145,16 @@ def plan_corpus(
         ValueError: no pair is left, or there are fewer pairs than shards.
     """
     excluded = {content_digest(path.read_bytes()) for path in exclude}
-    pairs, skipped, unreadable = [], 0, []
+    pairs, skipped, left_out, unreadable, marks = [], 0, 0, list[str](), dict[str, str]()
     for path in images:
         content = path.read_bytes()
         digest = content_digest(content)
         if digest in excluded:
+            left_out += 1
             continue
         try:
             full_height, full_width = image_size(path, content)
+            marks[digest] = reading(path, content)
         except ImageError as error:
             unreadable.append(str(error))
             continue
@@ -172,9 +176,9 @@ def plan_corpus(
             f"{counted(len(pairs), 'training pair')} cannot fill {shards} shards: pass --shards {len(pairs)} or less"
         )
     pairs.sort()
-    identity = [[pair.content, pair.downsize, pair.scale] for pair in pairs]
+    identity = [[pair.content + marks[pair.content], pair.downsize, pair.scale] for pair in pairs]
     digest = digest_of([PREPARATION, crop, shards, identity])
-    return Corpus(pairs=tuple(pairs), shards=_deal(pairs, shards), skipped=skipped, digest=digest)
+    return Corpus(pairs=tuple(pairs), shards=_deal(pairs, shards), skipped=skipped, digest=digest, left_out=left_out)
 
 
 def _downsized(height: int, width: int, factor: float) -> tuple[int, int]:

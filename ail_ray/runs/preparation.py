@@ -23,7 +23,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import write_evaluation
-from ail_ray.imaging.images import content_digest, each_read, image_size
+from ail_ray.imaging.images import content_digest, each_read, image_size, reading
 from ail_ray.imaging.metrics import measurable
 from ail_ray.imaging.pairs import Corpus, Pair, plan_corpus
 from ail_ray.imaging.shards import write_shard
@@ -152,7 +152,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
         corpus = plan_corpus(
             [path for found in sets["train"] for path in found.paths],
             downsizes=config.downsizes, scales=config.scales, crop=config.crop, shards=config.shards,
-            exclude=[path for found in sets["validation"] for path in found.paths],
+            exclude=[path for role in ("validation", "test") for found in sets[role] for path in found.paths],
         )  # fmt: skip
     except (ValueError, OSError) as error:
         problems += str(error).splitlines()
@@ -165,9 +165,10 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
                 problems += str(error).splitlines()
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
+    every = [images for found in sets.values() for images in found]
     return Prepared(
         storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"]),
-        passed_over=image_sets.passed_over(images for found in sets.values() for images in found),
+        passed_over="; ".join(filter(None, [image_sets.passed_over(every), image_sets.newly_read(every)])),
     )  # fmt: skip
 
 
@@ -190,23 +191,23 @@ def _evaluation_file(images: image_sets.ImageSet, scale: int, storage: UPath) ->
     looked, problems = each_read(_looked_at, images.paths)
     if problems:
         raise ValueError("\n".join(problems))
-    small = [path for path, (_, size) in zip(images.paths, looked, strict=True) if not measurable(*size, scale)]
+    small = [path for path, (_, size, _) in zip(images.paths, looked, strict=True) if not measurable(*size, scale)]
     if small:
         raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
-    digests = [digest for digest, _ in looked]
+    digests = [digest + mark for digest, _, mark in looked]
     file = storage / "evaluation" / f"{digest_of([images.name, scale, digests])}.safetensors"
     pairs = [
         Pair(content=digest, downsize=1.0, scale=scale, height=height - height % scale, width=width - width % scale,
              path=str(path))
-        for path, (digest, (height, width)) in zip(images.paths, looked, strict=True)
+        for path, (digest, (height, width), _) in zip(images.paths, looked, strict=True)
     ]  # fmt: skip
     return EvaluationFile(file, images, scale, tuple(pairs))
 
 
-def _looked_at(path: UPath) -> tuple[str, tuple[int, int]]:
-    """The digest of an image file, and its height and width."""
+def _looked_at(path: UPath) -> tuple[str, tuple[int, int], str]:
+    """The digest of an image file, its height and width, and what marks it."""
     content = path.read_bytes()
-    return content_digest(content), image_size(path, content)
+    return content_digest(content), image_size(path, content), reading(path, content)
 
 
 def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[[str], None] = print) -> None:

@@ -212,6 +212,11 @@ def _described(prepared: Prepared) -> str:
     return (
         f"{counted(len(prepared.corpus.pairs), 'training pair')}, {prepared.corpus.pixels / 1e6:.1f} M pixels"
         + (f" ({prepared.corpus.skipped} smaller than a crop left out)" if prepared.corpus.skipped else "")
+        + (
+            f"; {counted(prepared.corpus.left_out, 'image')} that students are measured on left out of training"
+            if prepared.corpus.left_out
+            else ""
+        )
         + (f"; {prepared.passed_over}" if prepared.passed_over else "")
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from ail_ray.imaging.image_sets import BSDS200_VAL, DatasetError, find, passed_over
+from ail_ray.imaging.image_sets import BSDS200_VAL, DatasetError, find, newly_read, passed_over
 from ail_ray.imaging.images import content_digest, image_size, read_image
 
 
@@ -119,6 +119,14 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
         DatasetError, match=r"few: no images in this folder \(.*\); passed over: 2 folders inside \(a name"
     ):
         find(str(folder))
+
+
+def test_what_older_versions_have_passed_over_is_said(tmp_path: Path) -> None:
+    images = find(str(folder_of(tmp_path / "new", "a.png", "b.avif", "c.JFIF", "d.avif", "e.jp2")))
+    assert newly_read([images, images]) == (
+        "other images than older versions had, which passed over 1 .jfif, 2 .avif, 1 .jp2"
+    )
+    assert newly_read([find("sample")]) == ""
 
 
 def test_a_name_that_ends_in_stars_enters_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
