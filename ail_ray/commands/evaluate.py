@@ -35,7 +35,12 @@ class Evaluation:
     sets: tuple[str, ...] = ("Set5", "Set14")
     """Sets to measure on: names of folders in $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`."""
     scales: tuple[int, ...] = (2,)
-    """Super-resolution factors to measure: 2, 3 or 4."""
+    """Super-resolution factors to measure: 2, 3 or 4; with --degrade also 1."""
+    degrade: str = ""
+    """How small pictures are made of large ones, if not by bicubic downsizing: a recipe, as a sweep takes it. At scale
+    1 the model `bicubic` is the picture that it has spoilt."""
+    degrade_seed: int = 0
+    """With --degrade: seed of the draws."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Arithmetic of the network; `bf16` can cost 0.1 dB. An ONNX file computes in its own."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,7 +57,7 @@ def main(arguments: list[str]) -> int:
         refuse(problems)
     with progress(1, sys.stderr) as (tell, advance):
         rows = benchmark(
-            e.model, e.sets, e.scales, precision=e.precision, device=e.device,
+            e.model, e.sets, e.scales, precision=e.precision, device=e.device, recipe=e.degrade, seed=e.degrade_seed,
             say=tell, load=partial(chosen_model, network=e.network), advance=advance,
         )  # fmt: skip
     deliver([{"model": e.model, **asdict(row)} for row in rows], e.json)

@@ -46,6 +46,12 @@ class TeacherInputs:
     """Super-resolution factors (2, 3 or 4)."""
     downsizes: tuple[float, ...]
     """Factors in (0, 1]. Every training image is used once at each of these fractions of its size."""
+    degrade: str
+    """How small pictures are made of large ones, if not by bicubic downsizing; as in the sweep."""
+    copies: int
+    """With --degrade: how many times every training image is drawn."""
+    degrade_seed: int
+    """With --degrade: seed of the draws."""
     crop: int
     """Side of a crop that is trained on, in pixels; what is smaller is left out."""
     to: str = "teacher_inputs"
@@ -91,7 +97,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-DATA = {"train", "validation", "test", "scales", "downsizes", "crop"}
+DATA = {"train", "validation", "test", "scales", "downsizes", "degrade", "copies", "degrade_seed", "crop"}
 
 
 def _png(pair: Pair) -> bytes:

@@ -37,7 +37,7 @@ class Options:
     network: str | None = None
     """Code of the model, `file.py:Name` or `package.module:Name`, if it is a network of your own."""
     scale: int = 2
-    """Factor by which pictures are enlarged: 2, 3 or 4."""
+    """Factor by which pictures are enlarged: 2, 3 or 4; at 1 a network that was trained for it restores their luma."""
     out: str = "enlarged"
     """Folder for the results, which are named NAME-x2.jpg and so on."""
     megapixels: float = 178

@@ -10,12 +10,14 @@ from ail_ray.errors import ConfigError, counted
 from ail_ray.files import FileError
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import EvaluationImages, read_luma
-from ail_ray.imaging.images import ImageError, modcrop
+from ail_ray.imaging.images import ImageError, each_read, modcrop
 from ail_ray.imaging.metrics import measurable
+from ail_ray.imaging.pairs import evaluation_pairs
+from ail_ray.imaging.recipes import Recipe, RecipeError
 from ail_ray.learning.inference import evaluate
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.learning.records import Row
-from ail_ray.networks.architectures import Network, unserved
+from ail_ray.networks.architectures import ENLARGING, SCALES, Network, unserved
 
 
 def benchmark(
@@ -25,6 +27,8 @@ def benchmark(
     *,
     precision: Precision,
     device: str,
+    recipe: str = "",
+    seed: int = 0,
     say: Callable[[str], None],
     load: Callable[[str, int], Network] = lambda word, scale: find_network(word),
     advance: Callable[[float], None] = lambda share: None,
@@ -33,6 +37,7 @@ def benchmark(
 
     Args:
         model: a word for a network, as `load` takes it.
+        recipe: how low-resolution images are made, drawn from `seed`; by bicubic interpolation if there is none.
         say: is called with each row as a line.
         load: a network by the word for it, for a scale; raises FileError or ConfigError.
         advance: is called after each image with its share of all images.
@@ -40,7 +45,12 @@ def benchmark(
     Raises:
         ConfigError: with a line for the model, each set, each scale and each image that cannot be used.
     """
-    problems = [f"scales must be 2, 3 or 4, got {scale}" for scale in scales if scale not in (2, 3, 4)]
+    usable = SCALES if recipe else ENLARGING
+    problems = [f"scales must be {_either(usable)}, got {scale}" for scale in scales if scale not in usable]
+    try:
+        recipe = str(Recipe.of(recipe))
+    except RecipeError as error:
+        problems.append(f"degrade: {error}")
     problems += [f"{what} must name at least one" for what, given in (("sets", sets), ("scales", scales)) if not given]
     target = torch.device("cpu")
     try:
@@ -70,13 +80,32 @@ def benchmark(
     networks = {scale: placed(network, precision, target) for scale, network in networks.items()}
     share, rows = 1 / (len(networks) * sum(len(images.paths) for images in found)), []
     for images in found:
-        pictures = _usable(images, max(scales))
+        pictures = [] if recipe else _usable(images, max(scales))
         for scale, network in networks.items():
-            measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
+            if recipe:
+                measured = _degraded(images, scale, recipe, seed)
+            else:
+                measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
             row = evaluate(network, measured, precision=precision, advance=lambda: advance(share))
             rows.append(row)
             say(f"{row.where}: {row.psnr:.3f} dB, SSIM {row.ssim:.4f} ({counted(row.images, 'image')})")
     return rows
+
+
+def _either(scales: Sequence[int]) -> str:
+    return ", ".join(map(str, scales[:-1])) + f" or {scales[-1]}"
+
+
+def _degraded(images: image_sets.ImageSet, scale: int, recipe: str, seed: int) -> EvaluationImages:
+    """The images of a set, the small ones made by a recipe; ConfigError with a line for each that cannot be used."""
+    try:
+        pairs = evaluation_pairs(images.paths, scale, recipe, seed)[0]
+        sides, problems = each_read(lambda pair: (pair.sides().hr, pair.sides().small), pairs)
+    except ValueError as error:
+        problems = str(error).splitlines()
+    if problems:
+        raise ConfigError([f"sets: {problem}" for problem in problems])
+    return EvaluationImages(images.name, scale, [hr for hr, _ in sides], [small for _, small in sides])
 
 
 def _usable(images: image_sets.ImageSet, scale: int) -> list[np.ndarray]:

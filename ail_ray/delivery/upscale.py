@@ -37,7 +37,7 @@ from ail_ray.imaging.colour import (
 from ail_ray.imaging.images import PLUGGED_IN, ImageError, enlarge
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.precision import Precision, placed
-from ail_ray.networks.architectures import Network, device_of, unserved
+from ail_ray.networks.architectures import SCALES, Network, device_of, unserved
 from ail_ray.tensors import as_tensor
 
 SUFFIXES = (*image_sets.SUFFIXES, ".jpe", ".gif", *PLUGGED_IN)
@@ -93,8 +93,8 @@ def prepare(
             has what the format cannot hold, or would become the same file as another.
     """
     problems, jobs, unreadable = list[str](), list[Job](), list[tuple[UPath, ImageError]]()
-    if scale not in (2, 3, 4):
-        problems.append(f"scale must be 2, 3 or 4, got {scale}")
+    if scale not in SCALES:
+        problems.append(f"scale must be 1, 2, 3 or 4, got {scale}")
     network = None
     try:
         network = placed(load(model, scale), "fp32", torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -14,7 +14,12 @@ def to_uint8(sr: np.ndarray) -> np.ndarray:
 
 def measurable(height: int, width: int, scale: int) -> bool:
     """Whether an image, cropped to a multiple of the scale and shaved by it, is still large enough for SSIM."""
-    return min(height, width) // scale * scale - 2 * scale >= SSIM_WINDOW
+    return min(height, width) // scale * scale - 2 * border(scale) >= SSIM_WINDOW
+
+
+def border(scale: int) -> int:
+    """How many pixels are shaved off each side of an image that was enlarged by a scale; none if it was restored."""
+    return scale if scale > 1 else 0
 
 
 def shave(image: np.ndarray, border: int) -> np.ndarray:
@@ -23,25 +28,25 @@ def shave(image: np.ndarray, border: int) -> np.ndarray:
     return image[border : height - border, border : width - border]
 
 
-def psnr(hr: np.ndarray, sr: np.ndarray, border: int) -> float:
+def psnr(hr: np.ndarray, sr: np.ndarray, shaved: int) -> float:
     """Peak signal-to-noise ratio in dB against 255; infinite for identical images.
 
     Args:
         hr, sr: (H, W) uint8.
-        border: pixels shaved on each side, the scale by convention.
+        shaved: pixels on each side that do not count, `border` by convention.
 
     Raises:
         ValueError: other dtypes, different shapes, or nothing left after the shave.
     """
-    hr, sr = _measured(hr, sr, border, smallest=1)
+    hr, sr = _measured(hr, sr, shaved, smallest=1)
     squares = np.square(hr.astype(np.float64) - sr)
     with np.errstate(divide="ignore"):
         return float(10 * np.log10(255**2 / squares.mean()))  # scikit-image's would load SciPy's statistics first
 
 
-def ssim(hr: np.ndarray, sr: np.ndarray, border: int) -> float:
+def ssim(hr: np.ndarray, sr: np.ndarray, shaved: int) -> float:
     """Structural similarity of Wang et al., in [-1, 1]; as `psnr`, but 11 pixels a side must be left."""
-    hr, sr = _measured(hr, sr, border, smallest=SSIM_WINDOW)
+    hr, sr = _measured(hr, sr, shaved, smallest=SSIM_WINDOW)
     gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(metrics.structural_similarity(hr, sr, data_range=255, **gaussian))
 

@@ -21,13 +21,17 @@ from ail_ray.imaging.images import (
     content_digest,
     degrade,
     downsize,
+    each_read,
     enlarge,
     image_size,
     luma,
+    luma_of,
     modcrop,
     read_image,
     reading,
 )
+from ail_ray.imaging.metrics import measurable
+from ail_ray.imaging.recipes import Recipe, generator_of
 
 PREPARATION = 2  # raise it whenever the pixels of a prepared pair change
 
@@ -42,6 +46,9 @@ class Pair:
     height: int
     width: int
     path: str
+    recipe: str = ""  # how the low-resolution side is made; bicubic on luma if there is none
+    seed: int = 0  # of the recipe
+    copy: int = 0
 
     @property
     def pixels(self) -> int:
@@ -50,11 +57,15 @@ class Pair:
     @property
     def name(self) -> str:
         """What its small picture is called as a file, without a suffix: `lena-0123456789ab-0.5-x2`."""
-        return f"{slug(PurePosixPath(self.path).stem)[:100]}-{self.content[:12]}-{self.downsize:g}-x{self.scale}"
+        drawn = f"-{digest_of([self.recipe, self.seed])[:8]}-{self.copy}" if self.recipe else ""
+        return f"{slug(PurePosixPath(self.path).stem)[:100]}-{self.content[:12]}-{self.downsize:g}{drawn}-x{self.scale}"
 
     def sides(self, dtype: Any = np.float16) -> "Sides":
         """Read both sides; ImageError as `read_image`."""
-        return Sides(self.name, read_image(self.path, self.content), self.downsize, self.scale, dtype)
+        image = read_image(self.path, self.content)
+        if not self.recipe:
+            return Sides(self.name, image, self.downsize, self.scale, dtype)
+        return DrawnSides(self, image, dtype)
 
 
 class Sides:
@@ -101,6 +112,31 @@ class Sides:
         return np.stack(rounded * (3 if self.is_grey else 1), axis=-1)
 
 
+class DrawnSides(Sides):
+    """The sides of a pair whose small side a recipe has made, of the whole picture in colour."""
+
+    def __init__(self, pair: Pair, image: np.ndarray, dtype: Any) -> None:
+        super().__init__(pair.name, image, pair.downsize, pair.scale, dtype)
+        self.pair = pair
+
+    @cached_property
+    def _made(self) -> np.ndarray:
+        planes = [self.image] if self.is_grey else [self.image[..., channel] for channel in range(3)]
+        large = [modcrop(downsize(plane, self.downsize), self.scale) for plane in planes]
+        generator = generator_of(self.pair.seed, self.pair.content, self.pair.copy)
+        picture = large[0] if self.is_grey else np.stack(large, axis=-1)
+        return Recipe.of(self.pair.recipe).apply(picture, self.scale, generator)
+
+    @cached_property
+    def small(self) -> np.ndarray:
+        return self._made if self._made.ndim == 2 else luma_of(self._made).astype(np.float32)
+
+    @cached_property
+    def small_rgb(self) -> np.ndarray:
+        rounded = np.clip(np.rint(255 * self._made), 0, 255).astype(np.uint8)
+        return rounded if rounded.ndim == 3 else np.stack([rounded] * 3, axis=-1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """All training pairs, in shards.
@@ -130,6 +166,9 @@ def plan_corpus(
     crop: int,
     shards: int,
     exclude: Iterable[UPath] = (),
+    recipe: str = "",
+    seed: int = 0,
+    copies: int = 1,
 ) -> Corpus:
     """Find the pairs of some images and deal them out to shards; reads files but decodes no pixels.
 
@@ -139,6 +178,7 @@ def plan_corpus(
         scales: super-resolution factors.
         crop: side of a training crop in pixels; a pair smaller than that is skipped and counted.
         shards: number of shards; never depends on the number of workers.
+        recipe: how low-resolution sides are made, in `copies` that are drawn from `seed`.
 
     Raises:
         ImageError: images cannot be read, a line for each.
@@ -164,9 +204,13 @@ def plan_corpus(
                 if min(height, width) < crop:
                     skipped += 1
                     continue
-                pairs.append(
-                    Pair(content=digest, downsize=factor, scale=scale, height=height, width=width, path=str(path))
-                )
+                pairs += [
+                    Pair(
+                        content=digest, downsize=factor, scale=scale, height=height, width=width, path=str(path),
+                        recipe=recipe, seed=seed, copy=copy,
+                    )
+                    for copy in range(copies if recipe else 1)
+                ]  # fmt: skip
     if unreadable:
         raise ImageError("\n".join(unreadable))
     if not pairs:
@@ -177,8 +221,36 @@ def plan_corpus(
         )
     pairs.sort()
     identity = [[pair.content + marks[pair.content], pair.downsize, pair.scale] for pair in pairs]
-    digest = digest_of([PREPARATION, crop, shards, identity])
+    digest = digest_of([PREPARATION, crop, shards, identity, *([[recipe, seed, copies]] if recipe else [])])
     return Corpus(pairs=tuple(pairs), shards=_deal(pairs, shards), skipped=skipped, digest=digest, left_out=left_out)
+
+
+def evaluation_pairs(
+    images: Sequence[UPath], scale: int, recipe: str = "", seed: int = 0
+) -> tuple[list[Pair], list[str]]:
+    """The pairs that students are measured on at a scale, in the order of the images, and what they are known by.
+
+    Raises:
+        ValueError: with a line for each image that cannot be read, or is too small.
+    """
+    looked, problems = each_read(_looked_at, images)
+    if problems:
+        raise ValueError("\n".join(problems))
+    small = [path for path, (_, size, _) in zip(images, looked, strict=True) if not measurable(*size, scale)]
+    if small:
+        raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
+    pairs = [
+        Pair(content=digest, downsize=1.0, scale=scale, height=height - height % scale, width=width - width % scale,
+             path=str(path), recipe=recipe, seed=seed)
+        for path, (digest, (height, width), _) in zip(images, looked, strict=True)
+    ]  # fmt: skip
+    return pairs, [digest + mark for digest, _, mark in looked]
+
+
+def _looked_at(path: UPath) -> tuple[str, tuple[int, int], str]:
+    """The digest of an image file, its height and width, and what marks it."""
+    content = path.read_bytes()
+    return content_digest(content), image_size(path, content), reading(path, content)
 
 
 def _downsized(height: int, width: int, factor: float) -> tuple[int, int]:

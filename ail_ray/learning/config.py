@@ -3,8 +3,7 @@
 It has a value for everything that a run depends on; the defaults are the paper's (section 5.3 with its slips mended).
 """
 
-import math
-import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -13,14 +12,14 @@ import torch
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
+from ail_ray.imaging.recipes import Recipe, RecipeError
 from ail_ray.learning.importance import Arguments, ErrorUnit
-from ail_ray.learning.losses import loss_function
 from ail_ray.learning.precision import Precision
-from ail_ray.learning.rules import READABLE, RETIRED, recipe_of, rule_function
-from ail_ray.networks.architectures import NETWORKS, SCALES, Network, start_from_identity
-from ail_ray.networks.building import build_model, depth_rule, network_class, resolved_width, taken, traits_of
-from ail_ray.networks.code import Code, is_reference, label, parameters_of
-from ail_ray.networks.notebooks import CodeError
+from ail_ray.learning.rules import READABLE, recipe_of
+from ail_ray.learning.validity import problems_of
+from ail_ray.networks.architectures import NETWORKS, Network, start_from_identity
+from ail_ray.networks.building import build_model, resolved_width, traits_of
+from ail_ray.networks.code import Code
 
 Plain = dict[str, Any]
 """A configuration as plain data, such as JSON has: its fields by name."""
@@ -29,7 +28,7 @@ Value = str | int | float | None
 
 OFF: dict[str, Any] = {
     "restart": "round", "beta": 0.0, "start": None, "init": "he", "init_noise": 0.25,
-    "loss": "squared", "arguments": (),
+    "loss": "squared", "arguments": (), "degrade": "", "copies": 1, "degrade_seed": 0,
 }  # fmt: skip
 """Fields that were added later, with the value that runs had before: a digest names only what differs from it."""
 
@@ -45,9 +44,19 @@ class RunConfig:
     test: tuple[str, ...] = ("Set5", "Set14")
     """Sets that are measured after every round, and never used to choose anything."""
     scales: tuple[int, ...] = (2,)
-    """Super-resolution factors (2, 3 or 4). One student is trained for all of them together."""
+    """Super-resolution factors (2, 3 or 4). One student is trained for all of them together. With --degrade also 1, at
+    which students restore pictures."""
     downsizes: tuple[float, ...] = (1.0, 0.7, 0.5)
     """Factors in (0, 1]. Every training image is used once at each of these fractions of its size."""
+    degrade: str = ""
+    """How small pictures are made of large ones instead of by bicubic downsizing, such as
+    `blur=0.2..1.5,noise=0..10,jpeg=40..95`: steps in their order, each drawn from its range. There are `blur` and
+    `aniso` (sigma in pixels), `down` (`bicubic`, `bilinear` or `area`), `noise` and `poisson` (sigma in grey levels of
+    255), `jpeg` (quality), and `luma`, from which on there is no colour. Sets that are measured are degraded alike."""
+    copies: int = 1
+    """With --degrade: how many times every training image is drawn."""
+    degrade_seed: int = 0
+    """With --degrade: seed of the draws. Runs of all --seed share them."""
     network: str = "vdsr"
     """Architecture of the student: `vdsr`, `drrn`, `fsrcnn`, which enlarges by itself and serves one scale only, or one
     of your own, as `file.py:Name` or `package.module:Name`."""
@@ -122,6 +131,8 @@ class RunConfig:
     """Seed for the draws of weights, crops and random importance."""
 
     def __post_init__(self) -> None:
+        with suppress(RecipeError):  # as `problems` says
+            object.__setattr__(self, "degrade", str(Recipe.of(self.degrade)))  # in one way only
         found = self.problems()
         if found:
             raise ConfigError(found)
@@ -144,37 +155,7 @@ class RunConfig:
 
     def problems(self) -> list[str]:
         """A line for everything that is wrong with the values."""
-        ranges: list[tuple[str, Any, bool, str]] = [
-            ("train", self.train, len(self.train) > 0, "name at least one set"),
-            ("scales", self.scales, bool(self.scales) and set(self.scales) <= set(SCALES), "be 2, 3 or 4"),
-            ("downsizes", self.downsizes, bool(self.downsizes) and all(0 < f <= 1 for f in self.downsizes),
-             "lie in (0, 1]"),
-            ("mu0", self.mu0, 0 <= self.mu0 <= 1, "lie in [0, 1]"),
-            ("alpha0", self.alpha0, 0 < self.alpha0 < math.inf, "be positive"),
-            ("error-factor", self.error_factor, 0 < self.error_factor < math.inf, "be positive"),
-            ("rounds", self.rounds, 0 <= self.rounds < 10**6, "lie in 0..999999"),
-            ("epochs", self.epochs, 1 <= self.epochs < 10**6, "lie in 1..999999"),
-            ("crops", self.crops, self.crops is None or self.crops >= 1, "be at least 1"),
-            ("crop", self.crop, self.crop >= 8, "be at least 8 pixels"),
-            ("batch", self.batch, 1 <= self.batch <= 2**16, "lie in 1..65536"),
-            ("learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf, "be positive"),
-            ("weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "be 0 or more"),
-            ("clip", self.clip, 0 < self.clip < math.inf, "be positive"),
-            ("init-noise", self.init_noise, 0 < self.init_noise < math.inf, "be positive"),
-            ("beta", self.beta, 0 <= self.beta < math.inf, "be 0 or more"),
-            ("shards", self.shards, 1 <= self.shards <= 100_000, "lie in 1..100000"),
-            ("rho", self.rho, 0 <= self.rho < 1, "be in [0, 1)"),
-            ("width", self.width, self.width is None or self.width >= 1, "be at least 1"),
-            ("lam", self.lam, 0 < self.lam < math.inf, "be positive"),
-            ("seed", self.seed, 0 <= self.seed < 2**63, "be 0 or more"),
-        ]  # fmt: skip
-        found = [f"{name} must {rule}, got {_shown(value)}" for name, value, holds, rule in ranges if not holds]
-        for name, value in self.arguments:
-            if not re.fullmatch(r"(rule|loss)\.[A-Za-z_]\w*", name):
-                found.append(f"arguments: {name!r} is no parameter of rule or loss")
-            elif isinstance(value, float) and not math.isfinite(value):
-                found.append(f"{name} must be finite, got {value}")
-        return found + _name_problems(self) + _network_problems(self) + _combination_problems(self)
+        return problems_of(self)
 
     @property
     def student_width(self) -> int | None:
@@ -271,79 +252,3 @@ def named_only(config: RunConfig) -> RunConfig:
     """The configuration as records have it: with the names of code from outside, and not the code."""
     c = config
     return replace(c, network=str(c.network), rule=str(c.rule), loss=str(c.loss), teacher=str(c.teacher))
-
-
-def _name_problems(config: RunConfig) -> list[str]:
-    """A line for network, rule and loss if there is none of that name, and for parameters that they do not have."""
-    found = []
-    for kind, name, find in (
-        ("network", config.network, network_class), ("rule", config.rule, rule_function),
-        ("loss", config.loss, loss_function),
-    ):  # fmt: skip
-        if _is_elsewhere(name):
-            continue  # what may not be asked for is no reason to refuse a record of it
-        try:
-            function, own = find(name), config.of(kind)
-            lacking = sorted(dict(own).keys() - parameters_of(function).keys()) if own else []
-            found += [f"{kind}.{each}: {kind} {label(name)} has no such parameter" for each in lacking]
-        except (ValueError, CodeError) as error:
-            found.append(str(error))
-    return found
-
-
-def _is_elsewhere(name: str) -> bool:
-    """Whether a name is that of code which is not here: a record of it has been read."""
-    return not isinstance(name, Code) and (is_reference(name) or name in RETIRED)
-
-
-def _network_problems(config: RunConfig) -> list[str]:
-    found, network = [], config.network
-    if config.init != "identity" and config.init_noise != RunConfig.init_noise:
-        found.append(f"init-noise goes with init identity, got init {config.init}")
-    if not isinstance(network, Code) and network not in NETWORKS:
-        return found
-    defaults = getattr(network_class(network), "defaults", {})
-    if config.width is not None and config.rho not in (RunConfig.rho, defaults.get("rho")):
-        found.append(f"width is instead of rho: give one, got width {config.width} and rho {config.rho}")
-    if isinstance(network, Code):
-        wanted = {"width": config.width, "depth": config.depth}
-        lacks = [
-            name for name, value in wanted.items() if value is not None and name not in taken(network_class(network))
-        ]
-        found += [f"{name}: network {label(network)} takes none" for name in lacks]
-        if found or not config.scales or not set(config.scales) <= set(SCALES):
-            return found
-        try:
-            traits = traits_of(network, config.width, config.rho, config.depth, config.scale)
-            upsampling, multiple = traits.upsampling, traits.multiple
-        except ConfigError as error:
-            return error.problems
-        except CodeError as error:
-            return [str(error)]
-    else:
-        upsampling, multiple = config.upsampling, 1
-        if config.depth is not None and config.depth not in NETWORKS[network].depths:
-            found.append(f"depth must {depth_rule(network)}, got {config.depth}")
-        if NETWORKS[network].upsamples and len(config.scales) > 1:
-            said = _shown(config.scales)
-            found.append(f"scales must be one for {network}, which upsamples by itself, got {said}")
-    grid = upsampling * multiple
-    if set(config.scales) <= set(SCALES) and config.crop % grid:
-        up, of = config.crop + -config.crop % grid, "the scale" if multiple == 1 else str(grid)
-        found.append(f"crop must be a multiple of {of} for {label(network)}, got {config.crop}: pass --crop {up}")
-    return found
-
-
-def _combination_problems(config: RunConfig) -> list[str]:
-    found = []
-    if config.beta > 0 and not config.unweighed:
-        found.append(f"beta goes with rule uniform only, got rule {config.rule}")
-    if config.beta > 0 and config.teacher in ("none", "random"):
-        found.append(f"beta needs a teacher with weights, got teacher {config.teacher}")
-    if config.rule == "fixed" and config.teacher == "none":
-        found.append("rule fixed keeps the importance of round 0, which teacher none makes 0: it would train nothing")
-    return found
-
-
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) or "nothing" if isinstance(value, tuple) else str(value)

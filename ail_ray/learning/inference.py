@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.metrics import psnr, ssim, to_uint8
+from ail_ray.imaging.metrics import border, psnr, ssim, to_uint8
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, autocast, dtype_of
@@ -93,7 +93,7 @@ def evaluate(
 def measured(hr: np.ndarray, sr: np.ndarray, scale: int) -> tuple[float, float]:
     """PSNR in dB, at most 100, and SSIM of a picture that was enlarged, both (H, W) uint8."""
     # A perfect image would make the mean infinite, which no record can hold.
-    return min(psnr(hr, sr, scale), 100.0), ssim(hr, sr, scale)
+    return min(psnr(hr, sr, border(scale)), 100.0), ssim(hr, sr, border(scale))
 
 
 def predict(model: Network | None, inputs: np.ndarray, precision: Precision = "fp32") -> np.ndarray:

@@ -17,7 +17,9 @@ from torch import nn
 from ail_ray.imaging.images import enlarge
 from ail_ray.networks.code import label
 
-SCALES = (2, 3, 4)
+SCALES = (1, 2, 3, 4)
+"""The factors by which pictures are enlarged; at 1 they are restored."""
+ENLARGING = SCALES[1:]
 WHOLE_PICTURE = 1_000_000
 """The radius of a network that looks at all of a picture, however large."""
 

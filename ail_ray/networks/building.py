@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ail_ray.errors import ConfigError
-from ail_ray.networks.architectures import NETWORKS, SCALES, Made, Network, Traits
+from ail_ray.networks.architectures import ENLARGING, NETWORKS, SCALES, Made, Network, Traits
 from ail_ray.networks.code import Code, find, label
 from ail_ray.networks.probe import radius_of, upsampling_of
 
@@ -39,7 +39,7 @@ def build_model(
         width: feature maps per layer; overrides `rho`.
         rho: share of the full network's filters to remove, in [0, 1); without either, the full network.
         depth: number of convolutions; the network's own by default.
-        scale: 2, 3 or 4. A network that enlarges by itself needs it; the others serve every scale.
+        scale: 1, 2, 3 or 4. A network that enlarges by itself needs one above 1; the others serve every scale.
 
     Raises:
         ValueError: an unknown name, or a width, ρ, depth or scale outside its range.
@@ -48,7 +48,7 @@ def build_model(
     """
     network = network_class(name)
     if scale is not None and scale not in SCALES:
-        raise ValueError(f"scale must be 2, 3 or 4, got {scale}")
+        raise ValueError(f"scale must be 1, 2, 3 or 4, got {scale}")
     width = resolved_width(name, width=width, rho=rho)
     if isinstance(name, Code):
         return _adopted(name, network, Made(network=name, **_given(network, width=width, depth=depth, scale=scale)))
@@ -57,7 +57,7 @@ def build_model(
         raise ValueError(f"depth must {depth_rule(name)}, got {depth}")
     if not network.upsamples:
         return cast(Network, network(width, depth))
-    if scale is None:
+    if scale not in ENLARGING:
         raise ValueError(f"{name} upsamples by itself: name the scale, 2, 3 or 4")
     return cast(Network, network(width, depth, scale))
 

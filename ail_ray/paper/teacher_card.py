@@ -32,6 +32,13 @@ class Teacher:
     """Super-resolution factors that it is trained for, together."""
     train: tuple[str, ...] = ("T91", "BSDS200")
     """Sets to train on: names of folders in $AIL_DATA_DIR, paths or addresses of folders."""
+    degrade: str = ""
+    """How small pictures are made of large ones, if not by bicubic downsizing: the recipe of the students' sweep, such
+    as `noise=25`."""
+    copies: int = 1
+    """With --degrade: how many times every training image is drawn."""
+    degrade_seed: int = 0
+    """With --degrade: seed of the draws."""
     epochs: int = 20
     """Number of epochs, over which the learning rate follows one schedule."""
     crops: int = 36_000
@@ -88,7 +95,20 @@ class Teacher:
 
     def job(self) -> SweepJob:
         """The sweep of one trial that trains the teacher."""
-        names = ("network", "scales", "train", "epochs", "crops", "crop", "batch", "learning_rate", "start")
+        names = (
+            "degrade",
+            "copies",
+            "degrade_seed",
+            "network",
+            "scales",
+            "train",
+            "epochs",
+            "crops",
+            "crop",
+            "batch",
+            "learning_rate",
+            "start",
+        )
         values = {name: getattr(self, name) for name in names} | {"seed": self.seed}
         values |= {"width": self.width} if self.width is not None else {"rho": 0.0}
         if self.teacher is not None:

@@ -23,9 +23,7 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.evaluation import write_evaluation
-from ail_ray.imaging.images import content_digest, each_read, image_size, reading
-from ail_ray.imaging.metrics import measurable
-from ail_ray.imaging.pairs import Corpus, Pair, plan_corpus
+from ail_ray.imaging.pairs import Corpus, Pair, evaluation_pairs, plan_corpus
 from ail_ray.imaging.shards import write_shard
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.weights import load_model, weights_digest
@@ -62,7 +60,8 @@ DataKey = tuple[Any, ...]
 def data_key(config: RunConfig) -> DataKey:
     """What decides on the data of a run: runs with the same key share shards and evaluation files."""
     c = config
-    return c.train, c.validation, c.test, c.scales, c.downsizes, c.crop, c.shards
+    drawn = (c.degrade, c.degrade_seed, c.copies)
+    return c.train, c.validation, c.test, c.scales, c.downsizes, c.crop, c.shards, *drawn
 
 
 @dataclass(frozen=True)
@@ -153,6 +152,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
             [path for found in sets["train"] for path in found.paths],
             downsizes=config.downsizes, scales=config.scales, crop=config.crop, shards=config.shards,
             exclude=[path for role in ("validation", "test") for found in sets[role] for path in found.paths],
+            recipe=config.degrade, seed=config.degrade_seed, copies=config.copies,
         )  # fmt: skip
     except (ValueError, OSError) as error:
         problems += str(error).splitlines()
@@ -160,7 +160,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     for role, files in evaluation.items():
         for images, scale in itertools.product(sets[role], config.scales):
             try:
-                files.append(_evaluation_file(images, scale, storage))
+                files.append(_evaluation_file(images, scale, storage, config.degrade, config.degrade_seed))
             except (ValueError, OSError) as error:
                 problems += str(error).splitlines()
     if problems:
@@ -187,27 +187,11 @@ def _resolved(path: UPath) -> UPath:
     return path.resolve() if is_local(path) else path
 
 
-def _evaluation_file(images: image_sets.ImageSet, scale: int, storage: UPath) -> EvaluationFile:
-    looked, problems = each_read(_looked_at, images.paths)
-    if problems:
-        raise ValueError("\n".join(problems))
-    small = [path for path, (_, size, _) in zip(images.paths, looked, strict=True) if not measurable(*size, scale)]
-    if small:
-        raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
-    digests = [digest + mark for digest, _, mark in looked]
-    file = storage / "evaluation" / f"{digest_of([images.name, scale, digests])}.safetensors"
-    pairs = [
-        Pair(content=digest, downsize=1.0, scale=scale, height=height - height % scale, width=width - width % scale,
-             path=str(path))
-        for path, (digest, (height, width), _) in zip(images.paths, looked, strict=True)
-    ]  # fmt: skip
+def _evaluation_file(images: image_sets.ImageSet, scale: int, storage: UPath, recipe: str, seed: int) -> EvaluationFile:
+    pairs, digests = evaluation_pairs(images.paths, scale, recipe, seed)
+    drawn = [[recipe, seed]] if recipe else []
+    file = storage / "evaluation" / f"{digest_of([images.name, scale, digests, *drawn])}.safetensors"
     return EvaluationFile(file, images, scale, tuple(pairs))
-
-
-def _looked_at(path: UPath) -> tuple[str, tuple[int, int], str]:
-    """The digest of an image file, its height and width, and what marks it."""
-    content = path.read_bytes()
-    return content_digest(content), image_size(path, content), reading(path, content)
 
 
 def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[[str], None] = print) -> None:

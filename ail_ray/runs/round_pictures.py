@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.metrics import psnr, to_uint8
+from ail_ray.imaging.evaluation import EvaluationImages, middle
+from ail_ray.imaging.metrics import border, psnr, to_uint8
 from ail_ray.imaging.panels import as_png, central_crop, grey_map, side_by_side
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning.algorithm import Importance
@@ -47,10 +47,7 @@ class Gallery:
         # As in `measure`: float32, whatever trained it, unless the weights themselves are float64.
         self.precision: Precision = "fp64" if precision == "fp64" else "fp32"
         self.shards = {s: shards[s] for s in dict.fromkeys((0, total_shards // 2)) if s in shards}
-        self.windows = [
-            EvaluationImages(images.set, images.scale, [central_crop(hr, WINDOW) for hr in images.hr[:PICTURED]])
-            for images in evaluation[:1]
-        ]
+        self.windows = [images.windows(WINDOW, PICTURED) for images in evaluation[:1]]
         self.unchanging = [_unchanging(images, taught) for images in self.windows]
 
     def draw(self, round: int) -> dict[str, bytes]:
@@ -85,7 +82,7 @@ class Gallery:
         panels = {}
         for name, image in {"bicubic": candidates["bicubic"], "student": sr, **candidates}.items():
             shown = central_crop(image, SHOWN)
-            panels[f"{name} {psnr(original, shown, images.scale):.2f} dB"] = shown
+            panels[f"{name} {psnr(original, shown, border(images.scale)):.2f} dB"] = shown
             if name == "student":
                 panels["original"] = original
         error = np.abs(hr.astype(np.float32) - sr) / 255
@@ -101,7 +98,7 @@ def _unchanging(images: EvaluationImages, taught: Sequence[np.ndarray]) -> list[
         for small, bicubic in zip(images.small, images.bicubic, strict=True)
     ]
     for candidates, whole in zip(made, taught, strict=False):
-        candidates["teacher"] = central_crop(whole, WINDOW)
+        candidates["teacher"] = middle(whole, WINDOW, scale)
     return made
 
 

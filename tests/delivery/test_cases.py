@@ -37,6 +37,7 @@ LOST = {
     "rgb16-interlaced.png": "16 bits a colour, of which 8 are kept",
 }
 FEW_COLOURS = ("one-bit.tif", "palette.png", "frames.gif")
+ELSEWHERE = ("disc-alpha.png", "grey12.tif")
 SAME_NAME = {"plain.avif": "plain-avif-x2.png", "plain.jp2": "plain-jp2-x2.png"}
 
 

@@ -1,0 +1,92 @@
+"""Sweeps on pictures that a recipe has made worse, and students that restore them at scale 1."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_files import TinyFiles
+
+import ail_ray as ail
+from ail_ray.commands.evaluate import main as evaluate
+from ail_ray.commands.upscale import main as upscale
+from ail_ray.errors import ConfigError
+from ail_ray.imaging.metrics import psnr
+from ail_ray.learning.config import RunConfig
+from ail_ray.learning.sweep_config import SweepConfig
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def values(tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    protocol = {**tiny_files.protocol(), "width": 4, "rounds": 1, "crops": 2000, "learning_rate": 3e-3}
+    return {**protocol, "precision": "fp32", "say": lambda line: None}
+
+
+def test_a_student_learns_to_take_noise_away(values: dict[str, object], tiny_files: TinyFiles, tmp_path: Path) -> None:
+    recipe = {"degrade": "luma,noise=25", "scales": (1,)}
+    teacher = ail.train(rule="uniform", out="teacher", **{**values, **recipe, "width": 6})
+    trial = ail.train(teacher=str(teacher.weights), out="student", **values, **recipe, copies=2)
+    assert trial.status == "finished"
+    (noisy,) = trial.references["bicubic"].validation
+    (row,) = trial.validation
+    assert (noisy.set, noisy.scale) == ("val", 1)
+    assert noisy.psnr == pytest.approx(20 * np.log10(255 / 25), abs=0.4), "the noisy picture, nothing shaved off"
+    assert row.psnr > noisy.psnr + 1, "it restores"
+    (taught,) = trial.references["teacher=student.safetensors"].validation
+    assert taught.psnr > noisy.psnr + 1
+    words = ["--sets", str(tiny_files.validation), "--scales", "1", "--degrade", "luma,noise=25", "--json", "rows.json"]
+    for model, expected in (("bicubic", noisy.psnr), (str(trial.weights), row.psnr)):
+        assert evaluate(["--model", model, *words]) == 0
+        (found,) = json.loads((tmp_path / "rows.json").read_text())
+        assert found["psnr"] == pytest.approx(expected, abs=1e-3)
+    clean = np.asarray(Image.open(tiny_files.validation / "0.png"))
+    generator = np.random.default_rng(0)
+    spoilt = np.stack([clean + generator.normal(0, 25, clean.shape)] * 3, axis=-1).clip(0, 255).round().astype(np.uint8)
+    Image.fromarray(spoilt).save("photo.png")
+    assert upscale(["photo.png", "--model", str(trial.weights), "--scale", "1", "--out", "."]) == 0
+    restored = np.asarray(Image.open("photo-x1.png").convert("RGB"))
+    assert restored.shape == spoilt.shape
+    assert psnr(clean, restored[..., 1], 0) > psnr(clean, spoilt[..., 1], 0) + 1
+    pictures = list(trial.path.rglob("*val-x1-0*"))
+    assert pictures, "rounds are drawn at scale 1 too"
+
+
+def test_two_seeds_share_what_is_drawn(values: dict[str, object], tmp_path: Path) -> None:
+    recipe = {"degrade": "blur=0.5..1,noise=0..8,jpeg=60..95", "copies": 2, "rounds": 0, "crops": 32}
+    summary = ail.sweep(local=True, rule="uniform", seed=[0, 1], **{**values, **recipe})
+    assert [trial.status for trial in summary.trials] == ["finished", "finished"]
+    assert len(list((tmp_path / "ail_out" / "corpora").iterdir())) == 1
+    ail.sweep(local=True, rule="uniform", degrade_seed=1, **{**values, **recipe})
+    assert len(list((tmp_path / "ail_out" / "corpora").iterdir())) == 2
+    assert len(list((tmp_path / "ail_out" / "runs").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scales": (1,)}, "scales: 1 restores what --degrade has spoilt: name a recipe"),
+        ({"copies": 2}, "copies goes with --degrade"),
+        ({"degrade": "noise=300"}, "degrade: noise must be a range within 0..255, got 300"),
+        ({"degrade": "noise=3", "copies": 0}, "copies must lie in 1..1000, got 0"),
+        ({"degrade": "noise=3", "scales": (1,), "network": "fsrcnn", "crop": 42},
+         "scales: fsrcnn enlarges by itself, it cannot restore at scale 1"),
+        ({"scales": (5,)}, "scales must be 1, 2, 3 or 4, got 5"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        RunConfig(**changes)  # type: ignore[arg-type]
+    assert message in refused.value.problems
+
+
+def test_a_recipe_is_the_same_however_it_is_written() -> None:
+    runs = [RunConfig(degrade=text) for text in ("noise=5", "noise=5..5", " noise=5.0 ,")]
+    assert len({run.digest(corpus="", evaluation=[], teacher="") for run in runs}) == 1
+    assert RunConfig().content.keys().isdisjoint({"degrade", "copies", "degrade_seed"}), "old runs keep their names"
+    several = SweepConfig.of(degrade=("noise=5", "noise=25", ""), rule="uniform")
+    assert len(list(several.grid())) == 3
