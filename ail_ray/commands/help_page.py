@@ -22,7 +22,7 @@ from ail_ray.entry import called
 
 GROUPS = {
     "tables and figures": "tables figures budget seeds",
-    "data": "train validation test scales downsizes degrade copies degrade_seed shards",
+    "data": "train validation test train_lr validation_lr test_lr scales downsizes degrade copies degrade_seed shards",
     "network": "network depth rho width init init_noise start",
     "importance": "teacher rule lam mu0 alpha0 error_unit error_factor beta",
     "training": "rounds epochs crops crop batch loss optimizer learning_rate schedule restart weight_decay clip "
@@ -35,7 +35,7 @@ GROUPS = {
 FEW = 10
 
 VALUES = {
-    "SET": "train validation test sets calibration",
+    "SET": "train validation test train_lr validation_lr test_lr sets calibration",
     "FACTOR": "scales scale downsizes error_factor",
     "STEPS": "degrade",
     "COPIES": "copies",

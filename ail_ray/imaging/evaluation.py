@@ -111,6 +111,6 @@ def write_evaluation(path: UPath, name: str, scale: int, pairs: Sequence[Pair]) 
 
 
 def _arrays(pair: Pair) -> tuple[np.ndarray, np.ndarray | None]:
-    """The high-resolution luma, and the small one if a recipe makes it."""
+    """The high-resolution luma, and the small one unless bicubic makes it."""
     sides = pair.sides()
-    return sides.hr, sides.small if pair.recipe else None
+    return sides.hr, sides.small if pair.recipe or pair.small else None

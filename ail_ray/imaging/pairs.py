@@ -5,10 +5,11 @@ how they are prepared.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ class Pair:
     recipe: str = ""  # how the low-resolution side is made; bicubic on luma if there is none
     seed: int = 0  # of the recipe
     copy: int = 0
+    small: str = ""  # path of the low-resolution side, if it is a picture of its own
+    small_content: str = ""  # SHA-256 of that file
 
     @property
     def pixels(self) -> int:
@@ -58,14 +61,17 @@ class Pair:
     def name(self) -> str:
         """What its small picture is called as a file, without a suffix: `lena-0123456789ab-0.5-x2`."""
         drawn = f"-{digest_of([self.recipe, self.seed])[:8]}-{self.copy}" if self.recipe else ""
+        drawn += f"-{self.small_content[:8]}" if self.small else ""
         return f"{slug(PurePosixPath(self.path).stem)[:100]}-{self.content[:12]}-{self.downsize:g}{drawn}-x{self.scale}"
 
     def sides(self, dtype: Any = np.float16) -> "Sides":
         """Read both sides; ImageError as `read_image`."""
         image = read_image(self.path, self.content)
-        if not self.recipe:
-            return Sides(self.name, image, self.downsize, self.scale, dtype)
-        return DrawnSides(self, image, dtype)
+        if self.small:
+            return GivenSides(self, image, dtype)
+        if self.recipe:
+            return DrawnSides(self, image, dtype)
+        return Sides(self.name, image, self.downsize, self.scale, dtype)
 
 
 class Sides:
@@ -137,6 +143,22 @@ class DrawnSides(Sides):
         return rounded if rounded.ndim == 3 else np.stack([rounded] * 3, axis=-1)
 
 
+class GivenSides(Sides):
+    """The sides of a pair that are both pictures; a small one in colour has its luma rounded, as a large one has."""
+
+    def __init__(self, pair: Pair, image: np.ndarray, dtype: Any) -> None:
+        super().__init__(pair.name, image, pair.downsize, pair.scale, dtype)
+        self._given = read_image(pair.small, pair.small_content)
+
+    @cached_property
+    def small(self) -> np.ndarray:
+        return luma(self._given).astype(np.float32) / 255
+
+    @cached_property
+    def small_rgb(self) -> np.ndarray:
+        return self._given if self._given.ndim == 3 else np.stack([self._given] * 3, axis=-1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
     """All training pairs, in shards.
@@ -169,6 +191,7 @@ def plan_corpus(
     recipe: str = "",
     seed: int = 0,
     copies: int = 1,
+    small: Mapping[UPath, UPath] = MappingProxyType({}),
 ) -> Corpus:
     """Find the pairs of some images and deal them out to shards; reads files but decodes no pixels.
 
@@ -179,6 +202,7 @@ def plan_corpus(
         crop: side of a training crop in pixels; a pair smaller than that is skipped and counted.
         shards: number of shards; never depends on the number of workers.
         recipe: how low-resolution sides are made, in `copies` that are drawn from `seed`.
+        small: the low-resolution sides of images that have one of their own.
 
     Raises:
         ImageError: images cannot be read, a line for each.
@@ -195,6 +219,7 @@ def plan_corpus(
         try:
             full_height, full_width = image_size(path, content)
             marks[digest] = reading(path, content)
+            side, side_content = _given_side(small.get(path), full_height, full_width, scales)
         except ImageError as error:
             unreadable.append(str(error))
             continue
@@ -207,7 +232,7 @@ def plan_corpus(
                 pairs += [
                     Pair(
                         content=digest, downsize=factor, scale=scale, height=height, width=width, path=str(path),
-                        recipe=recipe, seed=seed, copy=copy,
+                        recipe=recipe, seed=seed, copy=copy, small=side, small_content=side_content,
                     )
                     for copy in range(copies if recipe else 1)
                 ]  # fmt: skip
@@ -221,12 +246,17 @@ def plan_corpus(
         )
     pairs.sort()
     identity = [[pair.content + marks[pair.content], pair.downsize, pair.scale] for pair in pairs]
+    identity += [[pair.small_content] for pair in pairs if pair.small]
     digest = digest_of([PREPARATION, crop, shards, identity, *([[recipe, seed, copies]] if recipe else [])])
     return Corpus(pairs=tuple(pairs), shards=_deal(pairs, shards), skipped=skipped, digest=digest, left_out=left_out)
 
 
 def evaluation_pairs(
-    images: Sequence[UPath], scale: int, recipe: str = "", seed: int = 0
+    images: Sequence[UPath],
+    scale: int,
+    recipe: str = "",
+    seed: int = 0,
+    small: Mapping[UPath, UPath] = MappingProxyType({}),
 ) -> tuple[list[Pair], list[str]]:
     """The pairs that students are measured on at a scale, in the order of the images, and what they are known by.
 
@@ -236,15 +266,32 @@ def evaluation_pairs(
     looked, problems = each_read(_looked_at, images)
     if problems:
         raise ValueError("\n".join(problems))
-    small = [path for path, (_, size, _) in zip(images, looked, strict=True) if not measurable(*size, scale)]
-    if small:
-        raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in small))
+    tiny = [path for path, (_, size, _) in zip(images, looked, strict=True) if not measurable(*size, scale)]
+    if tiny:
+        raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in tiny))
+    sides, problems = each_read(
+        lambda each: _given_side(small.get(each[0]), *each[1][1], (scale,)), zip(images, looked, strict=True)
+    )
+    if problems:
+        raise ValueError("\n".join(problems))
     pairs = [
         Pair(content=digest, downsize=1.0, scale=scale, height=height - height % scale, width=width - width % scale,
-             path=str(path), recipe=recipe, seed=seed)
-        for path, (digest, (height, width), _) in zip(images, looked, strict=True)
+             path=str(path), recipe=recipe, seed=seed, small=side, small_content=content)
+        for path, (digest, (height, width), _), (side, content) in zip(images, looked, sides, strict=True)
     ]  # fmt: skip
-    return pairs, [digest + mark for digest, _, mark in looked]
+    return pairs, [digest + mark for digest, _, mark in looked] + [content for side, content in sides if side]
+
+
+def _given_side(path: UPath | None, height: int, width: int, scales: Sequence[int]) -> tuple[str, str]:
+    """Path and digest of a low-resolution side, both empty if there is none; ImageError if it has another size."""
+    if path is None:
+        return "", ""
+    content, (scale,) = path.read_bytes(), scales
+    found = image_size(path, content)
+    if found != (height // scale, width // scale):
+        expected = f"{width // scale}×{height // scale}, {scale} times smaller than {width}×{height}"
+        raise ImageError(f"{path}: is {found[1]}×{found[0]} pixels, expected {expected}")
+    return str(path), content_digest(content)
 
 
 def _looked_at(path: UPath) -> tuple[str, tuple[int, int], str]:

@@ -29,6 +29,7 @@ Value = str | int | float | None
 OFF: dict[str, Any] = {
     "restart": "round", "beta": 0.0, "start": None, "init": "he", "init_noise": 0.25,
     "loss": "squared", "arguments": (), "degrade": "", "copies": 1, "degrade_seed": 0,
+    "train_lr": (), "validation_lr": (), "test_lr": (),
 }  # fmt: skip
 """Fields that were added later, with the value that runs had before: a digest names only what differs from it."""
 
@@ -43,6 +44,13 @@ class RunConfig:
     """Sets on which trials are compared. Images that are in them are left out of training."""
     test: tuple[str, ...] = ("Set5", "Set14")
     """Sets that are measured after every round, and never used to choose anything."""
+    train_lr: tuple[str, ...] = ()
+    """The small pictures of --train, one folder for each of its sets, instead of such that are made here. They are
+    matched by name, `0801x2.png` with `0801.png`."""
+    validation_lr: tuple[str, ...] = ()
+    """The small pictures of --validation."""
+    test_lr: tuple[str, ...] = ()
+    """The small pictures of --test."""
     scales: tuple[int, ...] = (2,)
     """Super-resolution factors (2, 3 or 4). One student is trained for all of them together. With --degrade also 1, at
     which students restore pictures."""
@@ -229,7 +237,8 @@ class RunConfig:
         content = described(self) | {
             "initialisation": self.initialisation, "width": self.student_width, "depth": self.student_depth,
         }  # fmt: skip
-        left_out = {"rho", "train", "validation", "test", *(READABLE - self.reads)}
+        left_out = {"rho", *(READABLE - self.reads)}
+        left_out |= {f"{role}{side}" for role in ("train", "validation", "test") for side in ("", "_lr")}
         left_out |= {"init", "init_noise"} if self.start is not None else set()  # then no weights are drawn
         left_out |= {"rounds"} if self.restart == "round" else set()
         return {name: value for name, value in content.items() if name not in left_out}

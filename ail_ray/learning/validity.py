@@ -61,16 +61,28 @@ def problems_of(config: "RunConfig") -> list[str]:
 
 
 def _recipe_problems(config: "RunConfig") -> list[str]:
+    given = {role: getattr(config, f"{role}_lr") for role in ("train", "validation", "test")}
+    found = [
+        f"{role}-lr must name a folder for each set of --{role}, got {len(folders)} for {len(getattr(config, role))}"
+        for role, folders in given.items()
+        if folders and len(folders) != len(getattr(config, role))
+    ]
+    if config.train_lr:
+        found += [f"train-lr goes with one scale, got {_shown(config.scales)}"] if len(config.scales) > 1 else []
+        whole = "train-lr has pictures of one size only: pass --downsizes 1"
+        found += [whole] if config.downsizes != (1.0,) else []
+        found += ["train-lr goes without --degrade"] if config.degrade else []
+        return found
     if not config.degrade:
-        found = [f"{name} goes with --degrade" for name in ("copies", "degrade_seed")
+        found += [f"{name} goes with --degrade" for name in ("copies", "degrade_seed")
                  if getattr(config, name) != getattr(type(config), name)]  # fmt: skip
         restores = 1 in config.scales
         return found + (["scales: 1 restores what --degrade has spoilt: name a recipe"] if restores else [])
     try:
         Recipe.of(config.degrade)
     except RecipeError as error:
-        return [f"degrade: {error}"]
-    return []
+        found.append(f"degrade: {error}")
+    return found
 
 
 def _name_problems(config: "RunConfig") -> list[str]:

@@ -12,7 +12,7 @@ runs/<digest>/                                       the run directories
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from upath import UPath
 
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes
-from ail_ray.imaging import image_sets
+from ail_ray.imaging import image_sets, own_pairs
 from ail_ray.imaging.evaluation import write_evaluation
 from ail_ray.imaging.pairs import Corpus, Pair, evaluation_pairs, plan_corpus
 from ail_ray.imaging.shards import write_shard
@@ -60,7 +60,7 @@ DataKey = tuple[Any, ...]
 def data_key(config: RunConfig) -> DataKey:
     """What decides on the data of a run: runs with the same key share shards and evaluation files."""
     c = config
-    drawn = (c.degrade, c.degrade_seed, c.copies)
+    drawn = (c.degrade, c.degrade_seed, c.copies, c.train_lr, c.validation_lr, c.test_lr)
     return c.train, c.validation, c.test, c.scales, c.downsizes, c.crop, c.shards, *drawn
 
 
@@ -145,6 +145,16 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
             except image_sets.DatasetError as error:
                 problems.append(f"{role}: {error}")
     problems += _twins([*sets["validation"], *sets["test"]])
+    small, said = dict[UPath, UPath](), list[str]()
+    for role, found in sets.items():
+        for images, folder in zip(found, getattr(config, f"{role}_lr"), strict=False):
+            try:
+                pairs, lines = own_pairs.matched(images.paths, image_sets.find(folder).paths)
+                problems += [f"{role}-lr: {line}" for line in lines]
+                small |= pairs
+                said += [f"{role}-lr: {line}" for line in own_pairs.shifts(pairs, config.scales[0])]
+            except ValueError as error:
+                problems.append(f"{role}-lr: {error}")
     if problems:
         raise ConfigError(problems)
     try:
@@ -152,7 +162,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
             [path for found in sets["train"] for path in found.paths],
             downsizes=config.downsizes, scales=config.scales, crop=config.crop, shards=config.shards,
             exclude=[path for role in ("validation", "test") for found in sets[role] for path in found.paths],
-            recipe=config.degrade, seed=config.degrade_seed, copies=config.copies,
+            recipe=config.degrade, seed=config.degrade_seed, copies=config.copies, small=small,
         )  # fmt: skip
     except (ValueError, OSError) as error:
         problems += str(error).splitlines()
@@ -160,7 +170,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     for role, files in evaluation.items():
         for images, scale in itertools.product(sets[role], config.scales):
             try:
-                files.append(_evaluation_file(images, scale, storage, config.degrade, config.degrade_seed))
+                files.append(_evaluation_file(images, scale, storage, config.degrade, config.degrade_seed, small))
             except (ValueError, OSError) as error:
                 problems += str(error).splitlines()
     if problems:
@@ -168,7 +178,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     every = [images for found in sets.values() for images in found]
     return Prepared(
         storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"]),
-        passed_over="; ".join(filter(None, [image_sets.passed_over(every), image_sets.newly_read(every)])),
+        passed_over="; ".join(filter(None, [image_sets.passed_over(every), image_sets.newly_read(every), *said])),
     )  # fmt: skip
 
 
@@ -187,8 +197,10 @@ def _resolved(path: UPath) -> UPath:
     return path.resolve() if is_local(path) else path
 
 
-def _evaluation_file(images: image_sets.ImageSet, scale: int, storage: UPath, recipe: str, seed: int) -> EvaluationFile:
-    pairs, digests = evaluation_pairs(images.paths, scale, recipe, seed)
+def _evaluation_file(
+    images: image_sets.ImageSet, scale: int, storage: UPath, recipe: str, seed: int, small: Mapping[UPath, UPath]
+) -> EvaluationFile:
+    pairs, digests = evaluation_pairs(images.paths, scale, recipe, seed, small)
     drawn = [[recipe, seed]] if recipe else []
     file = storage / "evaluation" / f"{digest_of([images.name, scale, digests, *drawn])}.safetensors"
     return EvaluationFile(file, images, scale, tuple(pairs))
