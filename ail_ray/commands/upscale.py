@@ -40,6 +40,9 @@ class Options:
     """Factor by which pictures are enlarged: 2, 3 or 4; at 1 a network that was trained for it restores their luma."""
     out: str = "enlarged"
     """Folder for the results, which are named NAME-x2.jpg and so on."""
+    chroma: bool = False
+    """Let the network work on the two planes of colour too, as if they were luma. By default they are enlarged
+    bicubically, and at --scale 1 they stay as they are."""
     megapixels: float = 178
     """Largest picture that is read, in millions of pixels. A small file may hold a picture that fills the memory: about
     20 bytes for each of its pixels at --scale 2, and 40 at --scale 3."""
@@ -58,4 +61,6 @@ def main(arguments: list[str]) -> int:
     read_up_to(o.megapixels)
     work = prepare(partial(chosen_model, network=o.network), o.model, o.scale, o.images, o.out, o.format)
     with progress(sum(job.pixels for job in work.jobs)) as (tell, advance):
-        return int(enlarge_files(work, o.scale, say=tell, advance=advance) > 0)
+        if o.scale == 1 and not o.chroma:
+            tell("luma is restored and chroma stays as it is; --chroma restores both")
+        return int(enlarge_files(work, o.scale, chroma=o.chroma, say=tell, advance=advance) > 0)

@@ -131,11 +131,17 @@ def prepare(
 
 
 def enlarge_files(
-    work: Work, scale: int, *, say: Callable[[str], None], advance: Callable[[int], None] = lambda pixels: None
+    work: Work,
+    scale: int,
+    *,
+    chroma: bool = False,
+    say: Callable[[str], None],
+    advance: Callable[[int], None] = lambda pixels: None,
 ) -> int:
     """Read, enlarge and write pictures, one after the other; returns how many failed.
 
     Args:
+        chroma: as in `upscale`.
         say: is called with a line for each that is left out, for each picture, and at the end if any failed.
         advance: is called with the number of enlarged pixels whenever some are done.
     """
@@ -152,7 +158,7 @@ def enlarge_files(
             continue
         try:
             picture = read_picture(job.source)
-            enlarged = upscale(work.network, picture.image, scale, advance=advance)
+            enlarged = upscale(work.network, picture.image, scale, chroma=chroma, advance=advance)
             written = create(job.target, encoded(replace(picture, image=enlarged), job.format))
         except (ImageError, OSError, MemoryError) as error:  # its pixels are damaged, the disk is full: go on
             say(_failed(job.source, error))
@@ -173,6 +179,7 @@ def upscale(
     scale: int,
     *,
     tile: int = TILE,
+    chroma: bool = False,
     precision: Precision = "fp32",
     advance: Callable[[int], None] = lambda pixels: None,
 ) -> Image.Image:
@@ -182,6 +189,7 @@ def upscale(
         model: serves this scale; best `placed`, which takes about two thirds of the time on a CPU.
         tile: side of a tile at most, pixels as the network reads them; a network that sees further has larger tiles,
             and of one that may see the whole picture (some ONNX files) the picture is one tile.
+        chroma: whether the network enlarges Cb and Cr too, as if they were luma.
         advance: is called with the number of enlarged pixels of each tile when it is done.
     """
     model.eval()
@@ -189,6 +197,12 @@ def upscale(
     grid = 1 if model.traits.upsampling > 1 else scale  # pixels that the network reads for each of the image's
     reach, side = math.ceil(model.traits.reach / grid), max(tile, model.traits.reach) // grid
     (width, height), enlarged = image.size, Image.new(image.mode, (image.width * scale, image.height * scale))
+
+    def resolved(plane: np.ndarray, read: tuple[Span, Span], seen: tuple[Span, Span]) -> np.ndarray:
+        """What the network makes of the part of a plane that it reads, which lies in the part that is seen."""
+        inputs = as_tensor((plane if model.traits.upsampling > 1 else enlarge(plane, scale))[_within(read, seen, grid)])
+        return super_resolve(model, inputs.to(device_of(model)), precision).cpu().numpy()
+
     for rows in _parts(height, max(1, side)):
         for columns in _parts(width, max(1, side)):
             part, read = (rows, columns), (_around(rows, reach, height), _around(columns, reach, width))
@@ -196,15 +210,16 @@ def upscale(
             around = CUBIC + (reach + CUBIC if has_alpha else 0)
             (up, down), (left, right) = seen = _around(read[0], around, height), _around(read[1], around, width)
             pixels = np.asarray(image.crop((left, up, right, down)))
-            y, *others = planes(without_hidden(pixels) if has_alpha else pixels)
-            inputs = as_tensor((y if model.traits.upsampling > 1 else enlarge(y, scale))[_within(read, seen, grid)])
-            sr = super_resolve(model, inputs.to(device_of(model)), precision).cpu().numpy()[_within(part, read, scale)]
+            y, *others = colours = planes(without_hidden(pixels) if has_alpha else pixels)
+            sr = resolved(y, read, seen)[_within(part, read, scale)]
             if has_alpha:  # what the network adds to the picture without what is hidden, it adds to the one with alpha
                 luma, *others = with_alpha_enlarged(pixels, scale)
                 sr = sr + (luma - enlarge(y, scale))[_within(part, seen, scale)]
             else:
                 others = [enlarge(plane, scale) for plane in others]
             done = [sr, *(plane[_within(part, seen, scale)] for plane in others)]
+            if chroma and len(colours) >= 3:
+                done[1:3] = [resolved(plane, read, seen)[_within(part, read, scale)] for plane in colours[1:3]]
             enlarged.paste(Image.fromarray(pixels_of(done, pixels.dtype)), (columns[0] * scale, rows[0] * scale))
             advance(sr.size)
     return enlarged

@@ -59,6 +59,8 @@ def shift_of(large: np.ndarray, small: np.ndarray, scale: int) -> tuple[float, f
     height, width = (min(sides) for sides in zip(expected.shape, small.shape, strict=True))
     window = np.outer(np.hanning(height), np.hanning(width))  # or the edges of the picture lie on each other
     one, other = (window * (image[:height, :width] - image[:height, :width].mean()) for image in (expected, small))
+    if not one.any() or not other.any():  # of one colour: nothing lies anywhere
+        return 0.0, 0.0
     moved = phase_cross_correlation(other, one, upsample_factor=10)[0]
     return float(moved[0]), float(moved[1])
 

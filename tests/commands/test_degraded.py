@@ -52,6 +52,7 @@ def test_a_student_learns_to_take_noise_away(values: dict[str, object], tiny_fil
     restored = np.asarray(Image.open("photo-x1.png").convert("RGB"))
     assert restored.shape == spoilt.shape
     assert psnr(clean, restored[..., 1], 0) > psnr(clean, spoilt[..., 1], 0) + 1
+    assert upscale(["photo.png", "--model", str(trial.weights), "--scale", "1", "--out", "all", "--chroma"]) == 0
     pictures = list(trial.path.rglob("*val-x1-0*"))
     assert pictures, "rounds are drawn at scale 1 too"
 

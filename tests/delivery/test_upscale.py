@@ -133,6 +133,18 @@ def test_colour_is_luma_through_the_network_and_bicubic_chroma() -> None:
     np.testing.assert_array_equal(to_uint8(y), luma(np.asarray(image)))
 
 
+@pytest.mark.parametrize("make", NETWORKS[:3])
+def test_chroma_goes_through_the_network_if_that_is_asked_for(make: Callable[[], Network]) -> None:
+    model, image = lively(make()), photograph(40, 52, "RGB")
+    ours = np.asarray(upscale(model, image, 2, chroma=True, tile=48)).astype(int)
+    made = []
+    for plane in planes(np.asarray(image)):
+        inputs = plane if model.traits.upsampling > 1 else enlarge(plane, 2)
+        made.append(super_resolve(model, torch.from_numpy(inputs), "fp32").numpy())
+    assert np.abs(ours - pixels_of(made, np.dtype(np.uint8))).max() <= 1
+    assert np.abs(ours - np.asarray(upscale(model, image, 2))).max() > 3
+
+
 def test_colours_come_back_exactly() -> None:
     colours = np.stack(np.meshgrid(*[[*range(0, 256, 5)]] * 3), -1).reshape(52, -1, 3).astype(np.uint8)
     np.testing.assert_array_equal(pixels_of(planes(colours), colours.dtype), colours)
