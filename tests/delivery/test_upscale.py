@@ -22,7 +22,7 @@ from ail_ray.imaging.colour import pixels_of, planes, read_header, read_picture
 from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.images import enlarge, luma, read_image
 from ail_ray.imaging.metrics import to_uint8
-from ail_ray.learning.inference import predict
+from ail_ray.learning.inference import predict, super_resolve
 from ail_ray.learning.precision import placed
 from ail_ray.learning.weights import load_model, save_model
 from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
