@@ -41,11 +41,11 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
         raise SystemExit(0)
     with suppress(SystemExit, ConfigError), redirect_stderr(StringIO()):  # tyro's own message is a screenful
         result, left = read(arguments)
-        if not left and not _repeated(list(_by_flag(arguments)), kind):
+        if not left and not _repeated(list(by_flag(arguments)), kind):
             return result
     problems: dict[str, None] = {}  # in order, each once
     accepted: list[tuple[list[str], set[str]]] = []  # flags, and what is wrong with each alone
-    for words in _by_flag(arguments):
+    for words in by_flag(arguments):
         alone: set[str] = set()
         try:
             with redirect_stderr(StringIO()):
@@ -83,13 +83,13 @@ def parse(kind: type[T], arguments: Sequence[str], *, default: T, prog: str, des
 
 def values_of(flag: str, arguments: Sequence[str]) -> list[str]:
     """The values that are given for a flag, on which other flags may depend."""
-    groups = (_split(words) for words in _by_flag(arguments))
+    groups = (_split(words) for words in by_flag(arguments))
     return [value for name, *values in groups if name == flag for value in values]
 
 
 def names_in(arguments: Sequence[str]) -> list[str]:
     """The names of the fields, and the parameters such as `rule.gamma`, that flags are given for."""
-    flags = (_split(words)[0] for words in _by_flag(arguments))
+    flags = (_split(words)[0] for words in by_flag(arguments))
     return [flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")]
 
 
@@ -144,7 +144,7 @@ def refuse(problems: Sequence[str]) -> NoReturn:
     raise SystemExit(2)
 
 
-def _by_flag(arguments: Sequence[str]) -> list[list[str]]:
+def by_flag(arguments: Sequence[str]) -> list[list[str]]:
     """Group the words of a command by flag: `--rho 0.75 0.8 --gpu` becomes two groups."""
     groups: list[list[str]] = []
     for word in arguments:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 
 from PIL import Image
 
-from ail_ray.commands.parsing import parse, progress, refusals, refuse
+from ail_ray.commands.parsing import by_flag, parse, progress, refusals, refuse
 from ail_ray.entry import called, say
 from ail_ray.errors import ConfigError, counted
 from ail_ray.files import as_path, unwritable, write_bytes
@@ -93,7 +93,8 @@ def main(arguments: list[str]) -> int:
     if failed:
         raise ConfigError(failed)
     say(f"{counted(len(pairs), 'picture')} in {asked.to}, {len(missing)} of them written now.")
-    say(f"With what a model makes of them in a folder: {called('sweep', name, '--teacher', 'FOLDER/')}")
+    data = [word for group in by_flag(options) if group[0] != "--to" for word in group]
+    say(f"With what a model makes of them in a folder: {called('sweep', name, *data, '--teacher', 'FOLDER/')}")
     return 0
 
 

@@ -29,10 +29,10 @@ from ail_ray.errors import ConfigError
 from ail_ray.files import AnyPath, as_path, slug, write_bytes
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.image_sets import find
-from ail_ray.imaging.metrics import psnr, to_uint8
+from ail_ray.imaging.metrics import border, psnr, to_uint8
 from ail_ray.imaging.panels import central_crop
 from ail_ray.learning.inference import super_resolve
-from ail_ray.networks.architectures import NETWORKS, Made, Network, device_of
+from ail_ray.networks.architectures import ENLARGING, NETWORKS, Made, Network, device_of
 from ail_ray.networks.building import build_model
 from ail_ray.networks.code import Code, label
 from ail_ray.tensors import as_tensor
@@ -107,7 +107,7 @@ def compare(model: Network, written: bytes, images: EvaluationImages) -> Differe
         if eight_bit:
             expected, sr = to_uint8(expected).astype(np.float32) / 255, sr.astype(np.float32) / 255
         largest = max(largest, float(np.abs(sr - expected).max()))
-        decibels += [min(psnr(hr, to_uint8(image), images.scale), 100.0) for image in (expected, sr)]
+        decibels += [min(psnr(hr, to_uint8(image), border(images.scale)), 100.0) for image in (expected, sr)]
     torch_psnr, onnx_psnr = decibels / len(images)
     return Difference(largest=largest, torch_psnr=float(torch_psnr), onnx_psnr=float(onnx_psnr))
 
@@ -130,6 +130,8 @@ def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eig
     path, problems, ranges = as_path(folder) / name, list[str](), list[np.ndarray]()
     if made.network not in NETWORKS and not isinstance(made.network, Code):
         raise ConfigError([f"model: only a student or a teacher in safetensors can be written, no {made.network}"])
+    if scale not in ENLARGING:
+        problems.append(f"scale must be 2, 3 or 4, got {scale}; a network that restores is compared at any of them")
     if path.exists():
         problems.append(f"out: {path} is there already; remove it, or name another folder")
     try:

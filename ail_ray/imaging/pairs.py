@@ -90,6 +90,11 @@ class Sides:
     def is_grey(self) -> bool:
         return self.image.ndim == 2
 
+    @property
+    def small_is_grey(self) -> bool:
+        """Whether `small_rgb` has no colour: then its grey is luma already."""
+        return self.is_grey
+
     @cached_property
     def hr(self) -> np.ndarray:
         """The high-resolution luma: (height, width) uint8, multiples of the scale."""
@@ -133,9 +138,13 @@ class DrawnSides(Sides):
         picture = large[0] if self.is_grey else np.stack(large, axis=-1)
         return Recipe.of(self.pair.recipe).apply(picture, self.scale, generator)
 
+    @property
+    def small_is_grey(self) -> bool:
+        return self._made.ndim == 2
+
     @cached_property
     def small(self) -> np.ndarray:
-        return self._made if self._made.ndim == 2 else luma_of(self._made).astype(np.float32)
+        return self._made if self.small_is_grey else luma_of(self._made).astype(np.float32)
 
     @cached_property
     def small_rgb(self) -> np.ndarray:
@@ -149,6 +158,10 @@ class GivenSides(Sides):
     def __init__(self, pair: Pair, image: np.ndarray, dtype: Any) -> None:
         super().__init__(pair.name, image, pair.downsize, pair.scale, dtype)
         self._given = read_image(pair.small, pair.small_content)
+
+    @property
+    def small_is_grey(self) -> bool:
+        return self._given.ndim == 2
 
     @cached_property
     def small(self) -> np.ndarray:

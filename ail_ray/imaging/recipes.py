@@ -63,7 +63,7 @@ def _jpeg(planes: Planes, low: float, high: float, generator: np.random.Generato
 
 Step = Callable[[Planes, float, float, np.random.Generator], Planes]
 STEPS: dict[str, tuple[Step, float, float]] = {
-    "blur": (_blur, 0, 100), "aniso": (_aniso, 0, 100), "noise": (_noise, 0, 255), "poisson": (_poisson, 0, 255),
+    "blur": (_blur, 0, 100), "aniso": (_aniso, 0, 10), "noise": (_noise, 0, 255), "poisson": (_poisson, 0, 255),
     "jpeg": (_jpeg, 1, 100),
 }  # fmt: skip
 """By name: the step, and between what its range has to lie. Blurs are sigmas in pixels, noises sigmas in grey levels of

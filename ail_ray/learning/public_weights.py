@@ -1,6 +1,7 @@
 """Public weights of architectures that `spandrel` knows, as teachers; the extra `[teachers]` installs it."""
 
 import importlib.metadata
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,9 @@ TILE, OVERLAP = 192, 32
 
 Windows of transformers, of 8 to 32 pixels, begin at multiples of themselves in every square, as in the whole picture.
 """
+
+
+LAYERS = 5000  # that a file may speak of
 
 
 class PublicWeightsError(ValueError):
@@ -86,6 +90,9 @@ def _loaded(path: UPath) -> Any:
     spandrel = _spandrel()
     try:
         tensors = safetensors.torch.load(path.read_bytes())
+        # An architecture has as many layers as the largest number in a name says, and memory for them all.
+        if any(int(number) > LAYERS for name in tensors for number in re.findall(r"\d{4,}", name)):
+            raise PublicWeightsError(f"speaks of more than {LAYERS} layers")
         if any(not tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point()):
             raise PublicWeightsError("holds values that are not finite")
         with warnings.catch_warnings():
@@ -94,7 +101,7 @@ def _loaded(path: UPath) -> Any:
     except PublicWeightsError:
         raise
     except Exception as error:  # whatever the code of some forty architectures raises
-        why = one_line(error) or type(error).__name__
+        why = one_line(error)[:300] or type(error).__name__
         raise PublicWeightsError(f"spandrel {_version('spandrel')} does not know it either ({why})") from None
     if not isinstance(model, spandrel.ImageModelDescriptor):
         raise PublicWeightsError(f"{model.architecture.name} needs more than a picture, it cannot be a teacher")

@@ -88,6 +88,9 @@ class SweepConfig:
             if each:
                 single[name] = each[0]
                 axes |= {name: each} if len(dict.fromkeys(each)) > 1 else {}
+        for name in sorted({"degrade", "degrade_seed"} & axes.keys()):
+            flag = name.replace("_", "-")
+            problems.append(f"{flag}: students of several cannot be compared, each is measured on its own: one a sweep")
         asked = cls(single=single, axes=axes, given=given)
         problems += asked.problems()
         try:

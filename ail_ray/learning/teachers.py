@@ -87,7 +87,8 @@ class OurWeights(Weights):
 
     @cached_property
     def digest(self) -> str:  # type: ignore[override]
-        return weights_digest(self.path)
+        digest, said = weights_digest(self.path), read_tensors(self.path)[1].get("network", "")
+        return digest if self.network in ("", said) else digest_of([digest, str(self.network)])  # its code has changed
 
     def model(self) -> Network:
         """The network, as it is loaded."""
@@ -125,7 +126,7 @@ class PublicWeights(Weights):
 
         def luma(sides: Sides) -> torch.Tensor:
             picture = sides.small_rgb / np.float32(255) if colour else sides.small[..., None]
-            made = enlarge(as_tensor(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+            made = _called(str(self.path), enlarge, as_tensor(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
             return _as_luma(made.cpu().numpy() if colour else made[..., 0].cpu().numpy(), sides, str(self.path))
 
         return luma
@@ -138,22 +139,26 @@ class PictureFolder(Teacher):
     folder: UPath
 
     @cached_property
-    def _files(self) -> dict[str, UPath]:
-        found = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in SUFFIXES)
-        return {path.stem: path for path in found}
+    def files(self) -> dict[str, tuple[UPath, str]]:
+        """The pictures by their names, each with the SHA-256 of its file; FileError if one cannot be read."""
+        try:
+            found = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+            return {path.stem: (path, content_digest(path.read_bytes())) for path in found}
+        except Exception as error:  # whatever a file system or an object store's library raises
+            raise FileError(f"{self.folder}: cannot be read ({one_line(error)})") from error
 
     @cached_property
     def digest(self) -> str:  # type: ignore[override]
-        return digest_of([[name, content_digest(path.read_bytes())] for name, path in sorted(self._files.items())])
+        return digest_of([[name, content] for name, (_, content) in sorted(self.files.items())])
 
     def lacks(self, pairs: Sequence[Pair]) -> list[str]:
-        missing = [pair.name for pair in pairs if pair.name not in self._files]
-        there = [pair for pair in pairs if pair.name in self._files]
-        sizes, problems = each_read(lambda pair: image_size(self._files[pair.name]), there)
+        missing = [pair.name for pair in pairs if pair.name not in self.files]
+        there = [pair for pair in pairs if pair.name in self.files]
+        sizes, problems = each_read(lambda pair: image_size(self.files[pair.name][0]), there)
         for pair, (height, width) in zip(there, sizes, strict=True) if not problems else ():
             if (height, width) != (pair.height, pair.width):
                 expected = f"{pair.width}×{pair.height}"
-                problems.append(f"{self._files[pair.name]}: is {width}×{height} pixels, expected {expected}")
+                problems.append(f"{self.files[pair.name][0]}: is {width}×{height} pixels, expected {expected}")
         if missing:
             which = ", ".join(f"{name}.png" for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
             problems.append(f"{self.folder}: lacks {counted(len(missing), 'picture')} of {len(pairs)}: {which}")
@@ -161,8 +166,8 @@ class PictureFolder(Teacher):
 
     def ready(self, precision: Precision, device: torch.device) -> Luma:
         def luma(sides: Sides) -> torch.Tensor:
-            path = self._files[sides.name]
-            picture = read_image(path)
+            path, content = self.files[sides.name]
+            picture = read_image(path, content)  # refuses what has been written anew since
             grey = picture.ndim == 2  # as some programs save what has no colour; all that was written was in colour
             return _as_luma(np.stack([picture] * 3, axis=-1) if grey else picture, sides, str(path))
 
@@ -222,7 +227,12 @@ def _as_luma(made: Any, sides: Sides, who: str) -> torch.Tensor:
     Raises:
         TeacherError: it is no such picture, of another size than the pair, or not finite.
     """
-    picture = made.detach().cpu().numpy() if isinstance(made, torch.Tensor) else np.asarray(made)
+    try:
+        if isinstance(made, torch.Tensor):
+            made = (made.float() if made.dtype == torch.bfloat16 else made).detach().cpu().numpy()
+        picture = np.asarray(made)
+    except Exception as error:  # of a sparse tensor, a list of rows that are not equally long
+        raise TeacherError(f"{who}: made no picture ({one_line(error)})") from error
     height, width = sides.hr.shape
     if picture.shape not in ((height, width), (height, width, 3)) or picture.dtype.kind not in "uf":
         expected = f"uint8 or floats, ({height}, {width}, 3) or ({height}, {width})"
@@ -234,7 +244,7 @@ def _as_luma(made: Any, sides: Sides, who: str) -> torch.Tensor:
         raise TeacherError(f"{who}: made values that are not finite")
     if values.ndim == 3:
         values = luma_of(values)
-        if sides.is_grey:
+        if sides.small_is_grey:
             values = (values - 16 / 255) * (255 / 219)
     return as_tensor(values.astype(np.float32))
 
@@ -303,9 +313,13 @@ def _found(name: str, networks: Iterable[str]) -> Teacher:
         path = find_weights(name, others=WITHOUT_FILE)
     except FileError as error:
         raise TeacherError(str(error).removeprefix(f"{name}: ")) from None
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+    except Exception as error:  # whatever an object store's library raises
+        raise FileError(f"{path}: cannot be read ({one_line(error)})") from error
+    if is_folder:
         folder = PictureFolder(path)
-        if not folder._files:
+        if not folder.files:
             raise TeacherError(f"{path}: no pictures in this folder; `ail teacher-inputs` says what belongs there")
         return folder
     said = read_tensors(path)[1].get("network", "")

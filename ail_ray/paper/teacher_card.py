@@ -71,13 +71,13 @@ class Teacher:
     """File for the weights, beside which the card is written; by default teacher.safetensors in --out."""
 
     def __post_init__(self) -> None:
-        self.job()  # refuses what a sweep refuses
+        config = self.job().sweep.base  # refuses what a sweep refuses
         problems = relative_in_job(to=self.to)
         if self.teacher is None and (self.mu0, self.alpha0) != (Teacher.mu0, Teacher.alpha0):
             problems.append("mu0 and alpha0 go with --teacher")
         if self.teacher == "random":
             problems.append("teacher must have weights, got random")
-        teacher = find_teacher(self.teacher, self.scales) if self.teacher else None
+        teacher = find_teacher(config.teacher, config.scales, [config.network]) if self.teacher else None
         read = {
             "start": as_path(self.start) if self.start else None,
             "teacher": teacher.path if isinstance(teacher, Weights) else None,
@@ -135,20 +135,23 @@ def publish(trial: Trial, to: AnyPath, command: str) -> str:
     if config.rule == "fixed":
         names = as_path(config.teacher).name, config.mu0, config.alpha0
         weights = "with the importance of {}'s errors (Eq. 8, μ0 = {:g}, α0 = {:g})".format(*names)
+    drawn = f"`{config.degrade}` (seed {config.degrade_seed}, {config.copies} of each)"
+    degraded = f" Small pictures are made by {drawn}, those that it is measured on too." if config.degrade else ""
     lines = [
         f"# {to.stem}", "",
         f"A {model.made.network} of width {model.made.width} and depth {model.made.depth}, trained {weights} on scales "
         f"{', '.join(map(str, config.scales))} of {', '.join(config.train)}, seed {config.seed}{start}: "
         f"{counted(config.epochs, 'epoch')} of {config.crops} crops of {config.crop}×{config.crop}, "
-        f"{config.optimizer} {config.learning_rate:g}, batch {config.batch}.", "",
+        f"{config.optimizer} {config.learning_rate:g}, batch {config.batch}.{degraded}", "",
         f"`{command}`, commit {here['commit']}, {datetime.now(UTC):%Y-%m-%d}, {here['processor']}. "
         f"{to.stat().st_size / 1e6:.2f} MB in half precision.", "",
         "| set | PSNR, dB | SSIM |", "|---|---|---|",
     ]  # fmt: skip
     scales = [model.traits.upsampling] if model.traits.upsampling > 1 else config.scales
     for row in benchmark(
-        str(to), available(SETS) or ["sample-val"], scales, precision="fp32", device="cpu", say=lambda line: None
-    ):
+        str(to), available(SETS) or ["sample-val"], scales, precision="fp32", device="cpu", recipe=config.degrade,
+        seed=config.degrade_seed, say=lambda line: None,
+    ):  # fmt: skip
         lines.append(f"| {row.where} | {row.psnr:.2f} | {row.ssim:.4f} |")
     card = "\n".join(lines) + "\n"
     write_bytes(to.with_suffix(".md"), card.encode())

@@ -109,7 +109,9 @@ class Trial(Rows):
             return "of unknown data"
         c = self.manifest.config
         train, compared = ("+".join(Path(name).name for name in s) for s in (c.train, c.validation or c.test))
-        return f"trained on {train}, compared on {compared or 'nothing'}, ×{','.join(map(str, c.scales))}"
+        drawn = f", degraded by {c.degrade} (seed {c.degrade_seed})" if c.degrade else ""
+        drawn += ", on pairs of one's own" if c.train_lr or c.validation_lr else ""
+        return f"trained on {train}, compared on {compared or 'nothing'}, ×{','.join(map(str, c.scales))}{drawn}"
 
     @property
     def verdict(self) -> str:

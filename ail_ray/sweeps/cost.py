@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ail_ray.errors import ConfigError, counted
+from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.imaging.images import image_size
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.precision import Precision, fastest
@@ -22,7 +22,7 @@ from ail_ray.networks.code import label
 from ail_ray.networks.counts import parameter_count
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import DataKey, EvaluationFile, Prepared, data_key
-from ail_ray.runs.teacher_maps import TeacherMaps, planned_maps
+from ail_ray.runs.teacher_maps import UNUSABLE, TeacherMaps, planned_maps
 from ail_ray.runs.trial import student_name
 from ail_ray.sweeps.speed import Speed, assumed_speed, company, measured_speed, teacher_seconds
 from ail_ray.sweeps.trials import proposals
@@ -138,7 +138,10 @@ def plan_sweep(
         for maps, (name, teacher, prepared) in lacking.items():
             if pixels := _without_map(maps, prepared):
                 pair = min(prepared.corpus.pairs, key=lambda pair: abs(pair.pixels - MEASURED_PAIR))
-                taken = teacher_seconds(teacher, pair, pixels, precisions[configs[0]], device, assumed)
+                try:
+                    taken = teacher_seconds(teacher, pair, pixels, precisions[configs[0]], device, assumed)
+                except UNUSABLE as error:
+                    raise ConfigError([f"teacher {one_line(error)}"]) from None
                 passes[name] = passes.get(name, 0.0) + taken
     first = of[configs[0]]
     plan = Plan(

@@ -155,14 +155,15 @@ def check(job: SweepJob) -> Inputs:
             except ConfigError as error:
                 problems.extend(error.problems)
 
-    looked, configs = set[tuple[Any, int]](), list(job.sweep.grid())
+    looked, asked, configs = set[tuple[Any, int]](), set[tuple[str, DataKey]](), list(job.sweep.grid())
     for c in configs:
         find(inputs.prepared, data_key(c), plan_data, c, job.storage_path)
         find(inputs.starts, c.start, find_start, c.start, [each for each in configs if each.start == c.start])
         if "teacher" in c.reads:
             find(inputs.teachers, c.teacher, find_teacher, c.teacher, c.scales, [each.network for each in configs])
             teacher, prepared = inputs.teachers.get(c.teacher), inputs.prepared.get(data_key(c))
-            if teacher and prepared:
+            if teacher and prepared and (c.teacher, data_key(c)) not in asked:
+                asked.add((c.teacher, data_key(c)))
                 problems += [f"teacher {line}" for line in teacher.lacks(prepared.pairs)]
         problems += _code_problems(c.network, c.width, c.depth, c.scale, c.rho, c.scales)
         problems += rules.problems_of(c.rule, c.of("rule"), c.mu0, c.lam) if isinstance(c.rule, Code) else []

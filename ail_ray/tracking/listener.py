@@ -126,6 +126,9 @@ class InMLflow:
                 f"MLflow did not take the end of the sweep; the same command sends it when MLflow is back: {why}"
             )
         files = list(dict.fromkeys(file for each in prepared for file in each.validation))
+        if any(pair.recipe or pair.small for file in files for pair in file.pairs):
+            said.append("no champion: students of a recipe, or of pairs of one's own, are named by their path")
+            return
         validation = {
             scale: [file.path for file in files if file.scale == scale] for scale in sorted({f.scale for f in files})
         }

@@ -10,6 +10,8 @@ from tiny_files import TinyFiles
 
 import ail_ray as ail
 from ail_ray.commands.evaluate import main as evaluate
+from ail_ray.commands.runs import main as runs
+from ail_ray.commands.teacher import main as teacher
 from ail_ray.commands.upscale import main as upscale
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.metrics import psnr
@@ -89,5 +91,42 @@ def test_a_recipe_is_the_same_however_it_is_written() -> None:
     runs = [RunConfig(degrade=text) for text in ("noise=5", "noise=5..5", " noise=5.0 ,")]
     assert len({run.digest(corpus="", evaluation=[], teacher="") for run in runs}) == 1
     assert RunConfig().content.keys().isdisjoint({"degrade", "copies", "degrade_seed"}), "old runs keep their names"
-    several = SweepConfig.of(degrade=("noise=5", "noise=25", ""), rule="uniform")
-    assert len(list(several.grid())) == 3
+    with pytest.raises(ConfigError, match=r"degrade: students of several cannot be compared"):
+        SweepConfig.of(degrade=("noise=5", "noise=25"), rule="uniform")
+    assert SweepConfig.of(degrade=("noise=5,",), rule="uniform").plain["degrade"] == "noise=5..5"
+
+
+def test_they_are_listed_apart_and_never_become_champion(
+    values: dict[str, object], tiny_files: TinyFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"rounds": 0, "crops": 32, "rule": "uniform"}
+    said = list[str]()
+    for recipe in ({}, {"degrade": "noise=20"}):
+        ail.sweep(local=True, **{**values, **small, **recipe, "say": said.append})
+    assert sum("students of a recipe" in line for line in said) == 1
+    assert runs(["--storage", "ail_out"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.count("trained on train, compared on val, ×2") == 2
+    assert listed.count("×2, degraded by noise=20..20 (seed 0)") == 1
+
+
+def test_a_teacher_for_a_recipe_has_a_card_of_it(
+    values: dict[str, object], tiny_files: TinyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIL_DATA_DIR", raising=False)
+    words = [
+        "--scales",
+        "1",
+        "--degrade",
+        "luma,noise=25",
+        "--train",
+        str(tiny_files.train),
+        "--width",
+        "3",
+        "--crop",
+        "16",
+    ]
+    assert teacher([*words, "--epochs", "1", "--crops", "32", "--local", "--to", "denoiser.safetensors"]) == 0
+    card = (tmp_path / "denoiser.md").read_text()
+    assert "`luma,noise=25..25` (seed 0, 1 of each)" in card
+    assert "| sample-val ×1 |" in card

