@@ -70,7 +70,7 @@ def test_all_mistakes_of_a_command_are_said_at_once(capsys: pytest.CaptureFixtur
         "error: depth must lie in 2..999, got 1",
         "error: rho must be in [0, 1), got 2.0",
         "error: rule must be one of eq7, reference, uniform, fixed, or file.py:Name, got 'eq9'",
-        "error: scales must be 2, 3 or 4, got 7",
+        "error: scales must be 1, 2, 3 or 4, got 7",
     ]
 
 

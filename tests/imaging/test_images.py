@@ -228,7 +228,7 @@ def test_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     path = saved(tmp_path, Image.fromarray(RAMP), "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     for read in (read_image, image_size):
-        with pytest.raises(ImageError, match=r"bomb\.png: .*exceeds limit"):
+        with pytest.raises(ImageError, match=r"bomb\.png: has 0 megapixels, more than the 0 that are read"):
             read(path)
 
 

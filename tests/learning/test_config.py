@@ -44,7 +44,7 @@ def problems(kind: Callable[..., object], **values: Any) -> list[str]:
 
 def test_all_problems_are_said_at_once() -> None:
     assert problems(RunConfig, scales=(2, 5), crop=4, rho=1.0, seed=-1, learning_rate=0.0) == [
-        "scales must be 2, 3 or 4, got 2 5",
+        "scales must be 1, 2, 3 or 4, got 2 5",
         "crop must be at least 8 pixels, got 4",
         "learning-rate must be positive, got 0.0",
         "rho must be in [0, 1), got 1.0",

@@ -76,7 +76,7 @@ def test_depth_is_the_number_of_convolutions(depth: int) -> None:
         ({"name": "fsrcnn"}, "fsrcnn upsamples by itself: name the scale, 2, 3 or 4"),
         ({"name": "drrn", "depth": 9}, "depth must be even and lie in 4..998, got 9"),
         ({"name": "fsrcnn", "depth": 4, "scale": 2}, "depth must lie in 5..999, got 4"),
-        ({"scale": 5}, "scale must be 2, 3 or 4, got 5"),
+        ({"scale": 5}, "scale must be 1, 2, 3 or 4, got 5"),
         ({"depth": 1}, "depth must lie in 2..999, got 1"),
         ({"depth": 0}, "depth must lie in 2..999, got 0"),
         ({"width": 0}, "width must be at least 1, got 0"),
