@@ -24,6 +24,7 @@ COMMANDS = {
     "upscale": Command("enlarge pictures with a student", GOES_ON),
     "export": Command("write a student as a file for a device"),
     "evaluate": Command("measure PSNR and SSIM on image sets"),
+    "data": Command("look at pictures before training on them"),
     "fetch": Command("fetch public image sets", GOES_ON),
     "paper": Command("make the paper's tables and figures", GOES_ON),
     "teacher": Command("train a teacher", GOES_ON),
