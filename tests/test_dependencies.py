@@ -42,7 +42,7 @@ def test_every_library_that_is_imported_is_named_and_no_other() -> None:
     libraries = {*imported(ROOT / "ail_ray")} - sys.stdlib_module_names - {"ail_ray"}
     assert {"torch", "ray", "mlflow"} <= libraries
     origins = {library: {canonicalize_name(name) for name in packages[library]} for library in libraries}
-    on_request = named(PROJECT["optional-dependencies"]["teachers"])
+    on_request = named(PROJECT["optional-dependencies"]["teachers"] + PROJECT["optional-dependencies"]["video"])
     assert [library for library, names in origins.items() if not names & (dependencies | on_request)] == []
     assert dependencies - set[str]().union(*origins.values()) <= UNSEEN.keys()
 

@@ -7,6 +7,9 @@ r"""Enlarge pictures with a trained student. Colour, transparency, profile and c
     # the pictures of a folder, by the best student so far
     ail upscale ~/holidays --scale 3
 
+    # a film, with its sound: pip install 'ail-ray[video]'
+    ail upscale film.mp4
+
 No file is replaced: started again, the same command skips what is there. For files that a phone can run there is
 `ail export`. Exit codes: 0 when all pictures were enlarged, 1 when one failed, 2 when the command was refused and
 nothing was started.
@@ -30,7 +33,7 @@ class Options:
     """What to enlarge, and by which network."""
 
     images: Positional[tuple[str, ...]] = ()
-    """Image files, folders of images, or names of image sets."""
+    """Image files, folders of images, names of image sets, or files of films."""
     model: str = "champion"
     """`champion` (the best student so far, from MLflow's registry), `bicubic`, a teacher's name (`vdsr`, or one in
     $AIL_TEACHER_DIR), or the path of a .safetensors or .onnx file."""

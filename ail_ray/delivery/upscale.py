@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from upath import UPath
 
+from ail_ray.delivery import film
 from ail_ray.errors import ConfigError, one_line, printable
 from ail_ray.files import FileError, as_path, create, inside, is_local, unwritable
 from ail_ray.imaging import image_sets
@@ -58,6 +59,7 @@ class Job:
     format: Format
     pixels: int  # of the enlarged picture
     lost: str  # what of the picture is not read, in words; empty for most
+    is_film: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,9 @@ def prepare(
     sources, passed_over = _sources(inputs, folder, problems)
     for source in sources:
         try:
+            if source.suffix.lower() in film.SUFFIXES:
+                jobs.append(_film_job(source, film.read_film(source), scale, folder))
+                continue
             header = read_header(source)
         except ImageError as error:
             remedy = "; --megapixels reads more" if "megapixels" in str(error) else ""
@@ -157,6 +162,9 @@ def enlarge_files(
             advance(job.pixels)
             continue
         try:
+            if job.is_film:
+                say(_film_done(job, _enlarge_film(work.network, job, scale, advance), time.perf_counter() - start))
+                continue
             picture = read_picture(job.source)
             enlarged = upscale(work.network, picture.image, scale, chroma=chroma, advance=advance)
             written = create(job.target, encoded(replace(picture, image=enlarged), job.format))
@@ -262,6 +270,26 @@ def _job(source: UPath, header: Header, scale: int, folder: UPath, format: Forma
         raise ImageError(f"{source}: {height}×{width} pixels are too many for {kind}; choose png")
     target = inside(folder, f"{source.stem}-x{scale}{SUFFIX[kind]}")
     return Job(source=source, target=target, format=kind, pixels=height * width, lost=header.lost)
+
+
+def _film_job(source: UPath, header: film.Film, scale: int, folder: UPath) -> Job:
+    suffix = ".mp4" if source.suffix.lower() in (".mp4", ".m4v", ".mov") else ".mkv"
+    target = inside(folder, f"{source.stem}-x{scale}{suffix}")
+    pixels = header.height * header.width * scale**2 * header.frames
+    lost = f"without its {header.lost}" if header.lost else ""
+    return Job(source=source, target=target, format="png", pixels=pixels, lost=lost, is_film=True)
+
+
+def _enlarge_film(network: Network, job: Job, scale: int, advance: Callable[[int], None]) -> int:
+    def resolve(y: np.ndarray) -> np.ndarray:
+        return np.asarray(upscale(network, Image.fromarray(y), scale))
+
+    return film.enlarge_film(job.source, job.target, scale, resolve, advance)
+
+
+def _film_done(job: Job, frames: int, seconds: float) -> str:
+    done = f"{job.source}: {job.target} ({frames} frames, {seconds:.1f} s)"
+    return printable(done + (f"; {job.lost}" if job.lost else ""))
 
 
 def _apart(jobs: list[Job]) -> list[Job]:

@@ -17,6 +17,7 @@ from ail_ray.imaging.images import ImageError
 from ail_ray.imaging.survey import Picture, alike, copies, thumbnail
 
 SHOWN = 24  # of each kind
+ALIKE = "that look alike"
 
 
 class Row(NamedTuple):
@@ -51,14 +52,14 @@ def findings(sets: Mapping[str, Sequence[Picture]], held_back: Mapping[str, Sequ
         ("in a set that is held back, too", "Training leaves these out by itself, since students are measured on them.",
          leaked),
         ("there more than once", "The same file under several names counts as often as it is there.", same),
-        ("like another", "Pictures of other content that look alike. One in training and one among those that students "
+        (ALIKE, "Pictures of other content that look alike. One in training and one among those that students "
          "are measured on makes the numbers too good.", near),
         ("perhaps enlarged before", "They hold no finer detail than a smaller picture would: a student learns that "
          "there is none. --downsizes 0.5 makes them sharp again.", enlarged),
         ("heavily compressed", "A student learns the blocks and the ringing of JPEG, too.", compressed),
     ]  # fmt: skip
     return [
-        Finding(f"{counted(len(rows), 'pair' if name == 'like another' else 'picture')} {name}", meaning, tuple(rows))
+        Finding(f"{counted(len(rows), 'pair' if name == ALIKE else 'picture')} {name}", meaning, tuple(rows))
         for name, meaning, rows in kinds
         if rows
     ]

@@ -50,7 +50,7 @@ def test_what_was_planted_is_found_and_nothing_else(
     assert unreadable.startswith(f"{planted}/truncated.jpg: cannot be read as an image (image file is truncated")
     assert found == {
         "1 picture there more than once": f"{planted}/again.png = {planted}/coffee.png",
-        "3 pairs like another": f"{planted}/chelsea.png ~ {planted}/smaller cat.jpg",
+        "3 pairs that look alike": f"{planted}/chelsea.png ~ {planted}/smaller cat.jpg",
         "2 pictures perhaps enlarged before": f"{planted}/doubled.png: every pixel is there twice in each direction",
         "1 picture heavily compressed": f"{planted}/blocks.jpg: JPEG quality about 15",
     }
