@@ -134,6 +134,8 @@ def without_encoding(path: Path) -> list[int]:
     for call in (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         words = {keyword.arg: getattr(keyword.value, "value", None) for keyword in call.keywords}
+        if getattr(getattr(call.func, "value", None), "id", "") == "av":
+            continue  # its films are no text
         given = [*(each.value for each in call.args if isinstance(each, ast.Constant)), words.get("mode")]
         modes = [mode for mode in given if isinstance(mode, str)]
         binary = any("b" in mode for mode in modes if len(mode) <= 3)
