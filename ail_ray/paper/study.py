@@ -37,6 +37,7 @@ PAPER: Plain = {
     "rounds": 10, "epochs": 50, "crops": None, "crop": 41, "batch": 128, "optimizer": "sgd", "learning_rate": 0.1,
     "schedule": "step", "restart": "round", "weight_decay": 1e-4, "clip": 0.4, "shards": 16, "precision": "auto",
     "init": "he", "init_noise": 0.25, "beta": 0.0, "start": None, "lam": 0.15, "rule": "eq7",
+    "degrade": "", "copies": 1, "degrade_seed": 0, "train_lr": (), "validation_lr": (), "test_lr": (),
     "loss": "squared",
 }  # fmt: skip
 """The paper's budget with all its values, so that recorded runs are found whatever becomes of the presets."""

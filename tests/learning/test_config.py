@@ -148,12 +148,17 @@ def test_the_control_is_run_once_for_every_lam_and_teacher() -> None:
 
 
 def test_every_field_is_judged() -> None:
-    assert {field.name for field in fields(RunConfig)} == OTHER.keys() | WITHOUT_EFFECT.keys() | {
-        "network",
-        "beta",
-        "init_noise",
-        "arguments",
-    }
+    elsewhere = {"network", "beta", "init_noise", "arguments"}
+    data = {"degrade", "degrade_seed", "copies", "train_lr", "validation_lr", "test_lr"}
+    assert {field.name for field in fields(RunConfig)} == OTHER.keys() | WITHOUT_EFFECT.keys() | elsewhere | data
+
+
+def test_how_small_pictures_are_made_changes_the_digest() -> None:
+    drawn = RunConfig(degrade="noise=5")
+    others = [RunConfig(), replace(drawn, degrade="noise=6"), replace(drawn, copies=2), replace(drawn, degrade_seed=1)]
+    assert len({digest(each) for each in (drawn, *others)}) == 5
+    given = {"train_lr": ("small", "other"), "downsizes": (1.0,)}
+    assert digest(RunConfig(**given)) == digest(RunConfig(downsizes=(1.0,))), "the corpus tells"
 
 
 def test_the_digest_changes_with_all_that_changes_the_result() -> None:

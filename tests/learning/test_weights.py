@@ -69,7 +69,7 @@ def test_every_network_comes_back_and_can_be_trained(tmp_path: Path, network: Ne
         ({"width": "1000000000"}, "its width is 1000000000"),
         ({"width": "four"}, "invalid literal"),
         ({"depth": "1000000000"}, "depth must lie in 5..999"),
-        ({"scale": "9"}, "scale must be 2, 3 or 4"),
+        ({"scale": "9"}, "scale must be 1, 2, 3 or 4"),
         ({"width": "6"}, r"not a fsrcnn: layers\.0\.weight has shape \(5, 1, 5, 5\), expected \(6, 1, 5, 5\)"),
         ({"depth": "7"}, r"not a fsrcnn: layers\.4\.weight has shape"),
         ({"depth": "5"}, r"not a fsrcnn: layers\.3\.weight has shape"),
