@@ -177,6 +177,7 @@ def commands(person: Person) -> dict[str, tuple[list[str], int]]:
         "fetch_data": ["--list"],
         "train_teacher": shlex.split("--width 3 --scales 2 --train sample --epochs 1 --crops 32 --local --out teacher"),
         "teacher_inputs": [],
+        "data": ["sample"],
         "paper_tables": shlex.split("--tables 1 --scales 2 --local --collect"),
         "benchmark": ["--only", "update_vs_copy"],
     }

@@ -1,8 +1,8 @@
 """What students are compared with: bicubic interpolation and teachers, measured on a sweep's evaluation images.
 
-evaluation/<digest>-bicubic.json                   a row of bicubic interpolation on the images of evaluation/<digest>
-evaluation/<digest>-<teacher's digest>.json        one of a teacher
-evaluation/<digest>-<teacher's digest>.safetensors what the teacher makes of the first images, for the pictures of runs
+evaluation/<digest>-bicubic.json                 a row of bicubic interpolation on the images of evaluation/<digest>
+evaluation/<digest>-<teacher's digest>.json      one of a teacher
+pictures/<digest>-<teacher's digest>.safetensors what the teacher makes of the first images, for the pictures of runs
 """
 
 from collections.abc import Callable, Mapping
@@ -103,7 +103,7 @@ def write_reference(path: UPath, evaluation: EvaluationFile, teacher: Teacher | 
 
 def pictures_path(evaluation: UPath, digest: str) -> UPath:
     """The file of what a teacher makes of the first images of an evaluation file: (H, W) uint8 luma each."""
-    return evaluation.with_name(f"{evaluation.stem}-{digest}.safetensors")
+    return evaluation.parent.parent / "pictures" / f"{evaluation.stem}-{digest}.safetensors"
 
 
 def teacher_pictures(evaluation: UPath, digest: str) -> list[np.ndarray]:

@@ -35,7 +35,7 @@ def planned(tiny_files: TinyFiles, placement: Placement, max_workers: int | None
     values = {"width": (2, 3), "lam": (0.05,), "teacher": ("none", str(tiny_files.teacher)), **changes}
     sweep = SweepConfig.of(**{**tiny_files.protocol(), **values})
     inputs = {data_key(sweep.base): plan_data(sweep.base, UPath("/nowhere"))}
-    teachers = {"none": None, str(tiny_files.teacher): UPath(tiny_files.teacher)}
+    teachers: dict[str, Teacher | None] = {"none": None, str(tiny_files.teacher): OurWeights(UPath(tiny_files.teacher))}
     return plan_sweep(sweep, inputs, placement, teachers, max_workers=max_workers, local=False)
 
 
