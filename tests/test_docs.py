@@ -15,9 +15,11 @@ import click
 import pytest
 from PIL import Image
 from skimage import data
+from upath import UPath
 
 from ail_ray.learning import losses, rules
 from ail_ray.networks.code import resolve
+from ail_ray.runs.trial import Trial, trials_in
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("cluster/*.md")])
@@ -169,3 +171,27 @@ def test_the_code_in_the_docs_is_a_rule_and_a_loss(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(rule + loss)
     assert rules.problems_of(resolve(f"{tmp_path}/own.py:slower", "rule"), (), 0.01, 0.15) == []
     assert losses.problems_of(resolve(f"{tmp_path}/own.py:log_cosh", "loss"), ()) == []
+
+
+def test_the_table_of_losses_is_that_of_its_records() -> None:
+    page = (REPOSITORY / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    table = page.split("## A robust loss in place of a teacher")[1]
+    rows = re.findall(
+        r"^\| (he|identity) \| ([\d.]+) \| (.+?) \| ([\d ]+) \| ([\d.]+) \| ([\d.]+) \|$", table, re.MULTILINE
+    )
+    assert len(rows) >= 12
+    found: dict[tuple[str, str, str], list[Trial]] = {}
+    for trial in trials_in(UPath(REPOSITORY / "docs" / "results" / "losses")):
+        assert trial.manifest
+        c = trial.manifest.config
+        teacher = "" if c.rule == "uniform" else f" with `{c.teacher}`"
+        found.setdefault((c.init, f"{c.learning_rate:g}", f"{c.loss}, `{c.rule}`{teacher}"), []).append(trial)
+    assert {(start, rate, name) for start, rate, name, *_ in rows} == found.keys()
+    for start, rate, name, seeds, validation, test in rows:
+        trials = sorted(found[start, rate, name], key=lambda trial: trial.parameters["seed"])  # type: ignore[arg-type, return-value]
+        assert seeds == " ".join(str(trial.parameters["seed"]) for trial in trials)
+        for printed, row in (
+            (validation, [t.validation[0].psnr for t in trials]),
+            (test, [t.test[0].psnr for t in trials]),
+        ):
+            assert f"{sum(row) / len(row):.2f}" == printed
