@@ -88,7 +88,7 @@ def test_a_sweep_and_all_that_follows_work_in_an_empty_folder(installed: Path, t
     for words in (
         ["runs"], ["report"], ["upscale", "a.png", "--model", str(student)], ["export", "--model", str(student)],
         ["evaluate", "--model", str(student), "--sets", "sample-val"], ["fetch", "--list"],
-        ["teacher-inputs"],
+        ["teacher-inputs"], ["data", "sample"],
         ["paper", "--tables", "1", "--scales", "2", "--local", "--collect"],
     ):  # fmt: skip
         done = ail(installed, tmp_path, *words)
