@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from tiny_files import picture
+from torch import library
 from upath import UPath
 
 from ail_ray.errors import ConfigError
@@ -29,7 +30,7 @@ from ail_ray.runs.teacher_maps import write_map
 from ail_ray.tensors import as_tensor, read_tensors
 
 CPU = torch.device("cpu")
-DECLARED: list[torch.library.Library] = []
+DECLARED: list[library.Library] = []
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def spandrel() -> Any:
     except RuntimeError as error:
         if "torchvision::nms does not exist" not in str(error):
             raise
-    declared = torch.library.Library("torchvision", "DEF")
+    declared = library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         declared.define(f"{operator}(Tensor a) -> Tensor")
     DECLARED.append(declared)
