@@ -57,6 +57,11 @@ def is_local(path: UPath) -> bool:
     return isinstance(path, Path)
 
 
+def resolved(path: UPath) -> UPath:
+    """The path behind all links, by which two names of one folder are told to be one; an address stays what it is."""
+    return path.resolve() if is_local(path) else path
+
+
 def write_bytes(path: UPath, *pieces: Buffer) -> None:
     """Write a file so that a reader, or a restart, sees the whole of it or nothing.
 

@@ -19,7 +19,7 @@ from upath import UPath
 
 from ail_ray.delivery import film
 from ail_ray.errors import ConfigError, one_line, printable
-from ail_ray.files import FileError, as_path, create, inside, is_local, unwritable
+from ail_ray.files import FileError, as_path, create, inside, resolved, unwritable
 from ail_ray.imaging import image_sets
 from ail_ray.imaging.colour import (
     CUBIC,
@@ -35,7 +35,7 @@ from ail_ray.imaging.colour import (
     with_alpha_enlarged,
     without_hidden,
 )
-from ail_ray.imaging.images import PLUGGED_IN, ImageError, enlarge
+from ail_ray.imaging.images import PLUGGED_IN, ImageError, TooLargeError, enlarge
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.precision import Precision, placed
 from ail_ray.networks.architectures import SCALES, Network, device_of, unserved
@@ -114,7 +114,7 @@ def prepare(
                 continue
             header = read_header(source)
         except ImageError as error:
-            remedy = "; --megapixels reads more" if "megapixels" in str(error) else ""
+            remedy = "; --megapixels reads more" if isinstance(error, TooLargeError) else ""
             unreadable.append((source, ImageError(f"{error}{remedy}")))
             continue
         try:
@@ -256,7 +256,7 @@ def _sources(inputs: Sequence[str], folder: UPath, problems: list[str]) -> tuple
             problems.append(f"images: {error}")
         except Exception as error:  # whatever an object store's library raises, or that it is not installed
             problems.append(f"images: {name}: cannot be read ({one_line(error)})")
-        if _resolved(path) == _resolved(folder):
+        if resolved(path) == resolved(folder):
             problems.append(f"out: {folder} is read too, its results would be enlarged next time; name another folder")
     return list(sources), image_sets.passed_over(sets)
 
@@ -309,10 +309,6 @@ def _exists(path: UPath) -> bool:
         return path.exists()
     except OSError:  # a name that is too long, as writing it will say
         return False
-
-
-def _resolved(path: UPath) -> UPath:
-    return path.resolve() if is_local(path) else path
 
 
 def _parts(length: int, most: int) -> Iterator[Span]:

@@ -18,7 +18,7 @@ import skimage
 from upath import UPath
 
 from ail_ray.errors import ConfigError, counted, one_line
-from ail_ray.files import AnyPath, as_path, is_local
+from ail_ray.files import AnyPath, as_path, is_local, resolved
 from ail_ray.imaging.public_sets import CACHE, default_folder, fetch_command, registered
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".jfif", ".avif", ".jp2")
@@ -171,7 +171,7 @@ def _images(
     """
     contents = _contents(address)
     folder = as_path(address)
-    above = (*above, folder.resolve() if is_local(folder) else folder)
+    above = (*above, resolved(folder))
     for path in contents:
         if path.name.startswith("."):  # the shadow files that macOS leaves beside images
             continue
@@ -181,7 +181,7 @@ def _images(
             others[path.suffix.lower() or "without a suffix"] += 1
         elif not enter:
             others["folder"] += 1
-        elif not is_local(path) or path.resolve() not in above:
+        elif not is_local(path) or resolved(path) not in above:
             yield from _images(path, others, suffixes, enter=True, above=above)
 
 

@@ -34,6 +34,10 @@ class ImageError(ValueError):
     """A file that is not a usable image; the message names its path and what is wrong with it."""
 
 
+class TooLargeError(ImageError):
+    """An image of more pixels than `read_up_to` allows."""
+
+
 @contextmanager
 def opened(path: AnyPath, content: bytes | None = None) -> Iterator[Image.Image]:
     """Open a file as a Pillow image without decoding its pixels; whatever goes wrong becomes an `ImageError`.
@@ -55,9 +59,8 @@ def opened(path: AnyPath, content: bytes | None = None) -> Iterator[Image.Image]
     except Image.DecompressionBombError as error:
         size = next(iter(re.findall(r"\d+", str(error))), "0")
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ImageError(
-            f"{path}: has {int(size) / 1e6:.0f} megapixels, more than the {limit:.0f} that are read"
-        ) from None
+        said = f"has {int(size) / 1e6:.0f} megapixels, more than the {limit:.0f} that are read"
+        raise TooLargeError(f"{path}: {said}") from None
     # Pillow's decoders raise OSError, SyntaxError, struct.error, ...; object stores have errors of their own.
     except Exception as error:
         raise ImageError(f"{path}: cannot be read as an image ({error})") from error

@@ -1,6 +1,7 @@
 """Pairs of pictures that people bring: large and small ones in two folders, matched by their names."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -33,8 +34,8 @@ def matched(large: Sequence[UPath], small: Sequence[UPath]) -> tuple[dict[UPath,
         else:
             others = f": {' and '.join(each.name for each in found)}" if found else ""
             problems.append(f"{path}: {len(found) or 'no'} small pictures of its name{others}")
-    if twice := {path for path in pairs.values() if list(pairs.values()).count(path) > 1}:
-        problems += [f"{path}: is of the name of several large pictures" for path in sorted(twice)]
+    twice = [path for path, count in Counter(pairs.values()).items() if count > 1]
+    problems += [f"{path}: is of the name of several large pictures" for path in sorted(twice)]
     if not problems and (left := set(small) - set(pairs.values())):
         names = ", ".join(sorted(path.name for path in left)[:3])
         problems.append(f"{counted(len(left), 'small picture')} without a large one of their name: {names}")

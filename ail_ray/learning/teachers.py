@@ -127,7 +127,7 @@ class PublicWeights(Weights):
         def luma(sides: Sides) -> torch.Tensor:
             picture = sides.small_rgb / np.float32(255) if colour else sides.small[..., None]
             made = _called(str(self.path), enlarge, as_tensor(picture).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
-            return _as_luma(made.cpu().numpy() if colour else made[..., 0].cpu().numpy(), sides, str(self.path))
+            return _as_luma(made if colour else made[..., 0], sides, str(self.path))
 
         return luma
 

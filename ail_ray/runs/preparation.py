@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.files import as_path, digest_of, is_local, slug, write_bytes
+from ail_ray.files import as_path, digest_of, is_local, resolved, slug, write_bytes
 from ail_ray.imaging import image_sets, own_pairs
 from ail_ray.imaging.evaluation import write_evaluation
 from ail_ray.imaging.pairs import Corpus, Pair, evaluation_pairs, plan_corpus
@@ -187,14 +187,10 @@ def _twins(measured: Iterable[image_sets.ImageSet]) -> list[str]:
     found, problems = dict[str, image_sets.ImageSet](), list[str]()
     for images in measured:
         first = found.setdefault(slug(images.name), images)
-        if [*map(_resolved, first.paths)] != [*map(_resolved, images.paths)]:
+        if [*map(resolved, first.paths)] != [*map(resolved, images.paths)]:
             places = " and ".join(str(each.paths[0].parent) for each in (first, images))
             problems.append(f"{places}: results go by the name {slug(images.name)} for both; rename or link one folder")
     return list(dict.fromkeys(problems))
-
-
-def _resolved(path: UPath) -> UPath:
-    return path.resolve() if is_local(path) else path
 
 
 def _evaluation_file(

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from PIL import Image
 from upath import UPath
 
 from ail_ray.commands.chosen import chosen_model
-from ail_ray.commands.upscale import main as upscale
 from ail_ray.delivery.upscale import upscale as enlarged
 from ail_ray.errors import printable
 from ail_ray.files import digest_of
@@ -41,23 +42,6 @@ ELSEWHERE = ("disc-alpha.png", "grey12.tif")
 SAME_NAME = {"plain.avif": "plain-avif-x2.png", "plain.jp2": "plain-jp2-x2.png"}
 
 
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """`run(*words)`: enlarge bicubically into `out`; the exit code and the lines."""
-    monkeypatch.chdir(tmp_path)
-
-    def enlarge(*words: object) -> tuple[int, list[str]]:
-        capsys.readouterr()
-        try:
-            code = upscale([*map(str, words), "--model", "bicubic", "--out", "out"])
-        except SystemExit as refused:
-            code = int(refused.code or 0)
-        printed = capsys.readouterr()
-        return code, (printed.out + printed.err).splitlines()
-
-    return enlarge
-
-
 def viewed(path: Path) -> Image.Image:
     """The picture as a viewer shows it, in 8 bits, over white."""
     image = Image.open(path)
@@ -67,7 +51,7 @@ def viewed(path: Path) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def test_a_folder_of_them_is_enlarged_and_says_what_it_leaves_out(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_of_them_is_enlarged_and_says_what_it_leaves_out(run: Callable[..., Any], tmp_path: Path) -> None:
     code, lines = run(CASES)
     assert code == 1
     said = {line.split(": ")[0].rpartition("/")[2]: line.partition(": ")[2] for line in lines[:-1]}
@@ -99,7 +83,7 @@ def test_a_folder_of_them_is_enlarged_and_says_what_it_leaves_out(run, tmp_path:
             assert np.quantile(difference, 0.98) <= (40 if path.name in FEW_COLOURS else 4), path.name
 
 
-def test_a_transparent_edge_has_no_dark_rim(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_transparent_edge_has_no_dark_rim(run: Callable[..., Any], tmp_path: Path) -> None:
     assert run(CASES / "disc-alpha.png")[0] == 0
     ours = np.asarray(viewed(tmp_path / "out" / "disc-alpha-x2.png")).astype(int)
     source = Image.open(CASES / "disc-alpha.png")
@@ -133,7 +117,7 @@ def test_hidden_colours_change_nothing_that_is_seen(
         np.testing.assert_array_equal(each[..., 3], found[0][..., 3])
 
 
-def test_ten_and_twelve_bits_are_as_bright_as_sixteen(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_ten_and_twelve_bits_are_as_bright_as_sixteen(run: Callable[..., Any], tmp_path: Path) -> None:
     twelve, sixteen = read_image(CASES / "grey12.tif"), read_image(CASES / "grey16-ref.tif")
     assert np.abs(twelve.astype(int) - sixteen).max() <= 1
     run(CASES / "grey12.tif", CASES / "grey16-ref.tif")
@@ -171,7 +155,7 @@ def test_only_pictures_that_are_read_differently_make_another_corpus(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["clip::01.png", "s3:x.png", "a%20b?.png", "-dash.png", " spaced .png"])
-def test_a_name_is_a_name(run, tmp_path: Path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_name_is_a_name(run: Callable[..., Any], tmp_path: Path, name: str) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(CASES / "plain.png", tmp_path / "in" / name)
     code, lines = run("in")
@@ -181,7 +165,7 @@ def test_a_name_is_a_name(run, tmp_path: Path, name: str) -> None:  # type: igno
     assert (code, "skipped" in lines[0]) == (0, True) or name.startswith("-")
 
 
-def test_one_bad_name_costs_no_other(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_one_bad_name_costs_no_other(run: Callable[..., Any], tmp_path: Path) -> None:
     """A name that is no UTF-8, and one that is too long for its result."""
     (tmp_path / "in").mkdir()
     for name in (b"caf\xe9.png", b"n" * 250 + b".png", b"good.png"):
@@ -195,7 +179,7 @@ def test_one_bad_name_costs_no_other(run, tmp_path: Path) -> None:  # type: igno
     assert all(line == printable(line) for line in lines)
 
 
-def test_larger_pictures_are_read_if_that_is_asked_for(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_larger_pictures_are_read_if_that_is_asked_for(run: Callable[..., Any], tmp_path: Path) -> None:
     Image.new("L", (1200, 1000)).save(tmp_path / "large.png")
     code, lines = run("large.png", "--megapixels", 1)
     said = "has 1 megapixels, more than the 1 that are read; --megapixels reads more"
@@ -204,7 +188,7 @@ def test_larger_pictures_are_read_if_that_is_asked_for(run, tmp_path: Path) -> N
     assert run("large.png", "--megapixels", 0)[1] == ["error: megapixels must be positive, got 0"]
 
 
-def test_a_link_to_the_pictures_is_no_folder_for_results(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_link_to_the_pictures_is_no_folder_for_results(run: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(CASES / "plain.png", tmp_path / "in")
     (tmp_path / "out").symlink_to(tmp_path / "in")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ail_ray.commands.upscale import main
 from ail_ray.imaging.images import enlarge
 
 TIMES = [0, 1, 2, 5, 6, 9, 10, 14, 15, 20]  # of frames, in 25ths of a second: not at a constant rate
@@ -62,22 +61,6 @@ def sound(path: Path) -> str:
     with av.open(str(path)) as read:
         packets = b"".join(bytes(packet) for packet in read.demux(audio=0))
     return hashlib.sha256(packets).hexdigest()
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    monkeypatch.chdir(tmp_path)
-
-    def enlarge_films(*words: object) -> tuple[int, list[str]]:
-        capsys.readouterr()
-        try:
-            code = main([*map(str, words), "--model", "bicubic", "--out", "out"])
-        except SystemExit as refused:
-            code = int(refused.code or 0)
-        printed = capsys.readouterr()
-        return code, (printed.out + printed.err).splitlines()
-
-    return enlarge_films
 
 
 @pytest.mark.parametrize("scale", [2, 3])
