@@ -303,7 +303,9 @@ def _given_side(path: UPath | None, height: int, width: int, scales: Sequence[in
     found = image_size(path, content)
     if found != (height // scale, width // scale):
         expected = f"{width // scale}×{height // scale}, {scale} times smaller than {width}×{height}"
-        raise ImageError(f"{path}: is {found[1]}×{found[0]} pixels, expected {expected}")
+        rounded_up = found == (-(-height // scale), -(-width // scale))  # as many programs do, at another scale thereby
+        remedy = f"; crop the large one to multiples of {scale} before it is made smaller" if rounded_up else ""
+        raise ImageError(f"{path}: is {found[1]}×{found[0]} pixels, expected {expected}{remedy}")
     return str(path), content_digest(content)
 
 

@@ -116,6 +116,9 @@ def test_all_that_is_wrong_is_said_at_once(folders: dict[str, Path], tmp_path: P
         f"{folders['small']}/0x2.png: is 40×47 pixels, expected 42×47, 2 times smaller than 84×95",
         f"{folders['val-small']}/3x2.png: is 84×95 pixels, expected 42×47, 2 times smaller than 84×95",
     ]
+    Image.new("RGB", (42, 48)).save(folders["small"] / "0x2.png")
+    with pytest.raises(ConfigError, match=r"0x2\.png: is 42×48 .*; crop the large one to multiples of 2 before it is"):
+        plan_data(config(folders), UPath(tmp_path / "storage"))
     (folders["small"] / "2x2.png").unlink()
     with pytest.raises(ConfigError, match=r"train-lr: .*/large/2\.png: no small pictures of its name"):
         plan_data(config(folders), UPath(tmp_path / "storage"))
