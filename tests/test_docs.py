@@ -17,6 +17,7 @@ from PIL import Image
 from skimage import data
 from upath import UPath
 
+from ail_ray.imaging.recipes import Recipe
 from ail_ray.learning import losses, rules
 from ail_ray.networks.code import resolve
 from ail_ray.runs.trial import Trial, trials_in
@@ -47,9 +48,16 @@ ALL = [pytest.param(path, line, id=f"{path.name}: {line[:70]}") for path in DOCS
 def test_every_block_says_what_it_is() -> None:
     for path in DOCS:
         fences = re.findall(r"^```(.*)$", path.read_text(), flags=re.MULTILINE)
-        assert set(fences[0::2]) <= {"sh", "text", "python"}, path
+        assert set(fences[0::2]) <= {"sh", "text", "python", "yaml"}, path
         assert set(fences[1::2]) <= {""}, path
     assert len(ALL) > 40
+
+
+def test_what_is_written_in_yaml_is_a_recipe(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "REAL_PICTURES.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "recipe.yaml").write_text(block)
+    assert len(Recipe.of(str(tmp_path / "recipe.yaml")).steps) == 4
 
 
 def test_the_readme_has_a_line_for_every_file() -> None:

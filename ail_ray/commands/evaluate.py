@@ -34,8 +34,10 @@ class Evaluation:
     """Code of the model, `file.py:Name` or `package.module:Name`, if it is a network of your own."""
     sets: tuple[str, ...] = ("Set5", "Set14")
     """Sets to measure on: names of folders in $AIL_DATA_DIR, paths or addresses of folders, or `sample-val`."""
+    sets_lr: tuple[str, ...] = ()
+    """The small pictures of --sets, one folder for each, instead of such that are made here."""
     scales: tuple[int, ...] = (2,)
-    """Super-resolution factors to measure: 2, 3 or 4; with --degrade also 1."""
+    """Super-resolution factors to measure: 2, 3 or 4; with --degrade or --sets-lr also 1."""
     degrade: str = ""
     """How small pictures are made of large ones, if not by bicubic downsizing: a recipe, as a sweep takes it. At scale
     1 the model `bicubic` is the picture that it has spoilt."""
@@ -57,8 +59,8 @@ def main(arguments: list[str]) -> int:
         refuse(problems)
     with progress(1, sys.stderr) as (tell, advance):
         rows = benchmark(
-            e.model, e.sets, e.scales, precision=e.precision, device=e.device, recipe=e.degrade, seed=e.degrade_seed,
-            say=tell, load=partial(chosen_model, network=e.network), advance=advance,
+            e.model, e.sets, e.scales, small=e.sets_lr, precision=e.precision, device=e.device, recipe=e.degrade,
+            seed=e.degrade_seed, say=tell, load=partial(chosen_model, network=e.network), advance=advance,
         )  # fmt: skip
     deliver([{"model": e.model, **asdict(row)} for row in rows], e.json)
     return 0

@@ -35,7 +35,7 @@ GROUPS = {
 FEW = 10
 
 VALUES = {
-    "SET": "train validation test train_lr validation_lr test_lr sets calibration",
+    "SET": "train validation test train_lr validation_lr test_lr sets sets_lr calibration",
     "FACTOR": "scales scale downsizes error_factor",
     "STEPS": "degrade",
     "COPIES": "copies",

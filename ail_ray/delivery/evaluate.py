@@ -1,14 +1,15 @@
 """A network measured on image sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from upath import UPath
 
 from ail_ray.delivery.named import find_network
 from ail_ray.errors import ConfigError, counted
 from ail_ray.files import FileError
-from ail_ray.imaging import image_sets
+from ail_ray.imaging import image_sets, own_pairs
 from ail_ray.imaging.evaluation import EvaluationImages, read_luma
 from ail_ray.imaging.images import ImageError, each_read, modcrop
 from ail_ray.imaging.metrics import measurable
@@ -25,6 +26,7 @@ def benchmark(
     sets: Sequence[str],
     scales: Sequence[int],
     *,
+    small: Sequence[str] = (),
     precision: Precision,
     device: str,
     recipe: str = "",
@@ -37,6 +39,7 @@ def benchmark(
 
     Args:
         model: a word for a network, as `load` takes it.
+        small: for each set the folder of its low-resolution images, if they are not to be made here.
         recipe: how low-resolution images are made, drawn from `seed`; by bicubic interpolation if there is none.
         say: is called with each row as a line.
         load: a network by the word for it, for a scale; raises FileError or ConfigError.
@@ -45,8 +48,13 @@ def benchmark(
     Raises:
         ConfigError: with a line for the model, each set, each scale and each image that cannot be used.
     """
-    usable = SCALES if recipe else ENLARGING
+    usable = SCALES if recipe or small else ENLARGING
     problems = [f"scales must be {_either(usable)}, got {scale}" for scale in scales if scale not in usable]
+    if small:
+        problems += ["sets-lr goes without --degrade"] * bool(recipe)
+        problems += ["sets-lr goes with one scale"] * (len(scales) > 1)
+        if len(small) != len(sets):
+            problems.append(f"sets-lr must name a folder for each set of --sets, got {len(small)} for {len(sets)}")
     try:
         recipe = str(Recipe.of(recipe))
     except RecipeError as error:
@@ -77,13 +85,24 @@ def benchmark(
             problems.append(f"sets: {error}")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
+    given = dict[UPath, UPath]()
+    for images, folder in zip(found, small, strict=False):
+        try:
+            pairs, lines = own_pairs.beside(images.paths, folder, scales[0])
+            given |= pairs
+            for line in lines:
+                say(f"sets-lr: {line}")
+        except ValueError as error:
+            problems += [f"sets-lr: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ConfigError(problems)
     networks = {scale: placed(network, precision, target) for scale, network in networks.items()}
     share, rows = 1 / (len(networks) * sum(len(images.paths) for images in found)), []
     for images in found:
-        pictures = [] if recipe else _usable(images, max(scales))
+        pictures = [] if recipe or small else _usable(images, max(scales))
         for scale, network in networks.items():
-            if recipe:
-                measured = _degraded(images, scale, recipe, seed)
+            if recipe or small:
+                measured = _paired(images, scale, recipe, seed, given)
             else:
                 measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
             row = evaluate(network, measured, precision=precision, advance=lambda: advance(share))
@@ -96,10 +115,16 @@ def _either(scales: Sequence[int]) -> str:
     return ", ".join(map(str, scales[:-1])) + f" or {scales[-1]}"
 
 
-def _degraded(images: image_sets.ImageSet, scale: int, recipe: str, seed: int) -> EvaluationImages:
-    """The images of a set, the small ones made by a recipe; ConfigError with a line for each that cannot be used."""
+def _paired(
+    images: image_sets.ImageSet, scale: int, recipe: str, seed: int, small: Mapping[UPath, UPath]
+) -> EvaluationImages:
+    """The images of a set with small ones that a recipe makes, or that are given.
+
+    Raises:
+        ConfigError: with a line for each that cannot be used.
+    """
     try:
-        pairs = evaluation_pairs(images.paths, scale, recipe, seed)[0]
+        pairs = evaluation_pairs(images.paths, scale, recipe, seed, small)[0]
         sides, problems = each_read(lambda pair: (pair.sides().hr, pair.sides().small), pairs)
     except ValueError as error:
         problems = str(error).splitlines()

@@ -98,7 +98,7 @@ def read_image(path: AnyPath, digest: str | None = None) -> np.ndarray:
     Raises:
         ImageError: missing, changed since, empty, truncated, no image, beyond Pillow's limit, or of 32-bit pixels.
     """
-    with opened(path, None if digest is None else _unchanged(path, digest)) as image:
+    with opened(path, None if digest is None else unchanged(path, digest)) as image:
         ImageOps.exif_transpose(image, in_place=True)
         # Pillow would otherwise try to carry a transparent colour over, and warn when it cannot.
         image.info.pop("transparency", None)
@@ -246,7 +246,7 @@ def enlarge(lr: np.ndarray, scale: int) -> np.ndarray:
     return resize(lr, height * scale, width * scale)
 
 
-def _unchanged(path: AnyPath, digest: str) -> bytes:
+def unchanged(path: AnyPath, digest: str) -> bytes:
     """The bytes of a file that had this digest before; ImageError if it cannot be read, or has another now."""
     try:
         content = as_path(path).read_bytes()

@@ -8,12 +8,28 @@ import numpy as np
 from upath import UPath
 
 from ail_ray.errors import counted
+from ail_ray.imaging import image_sets
 from ail_ray.imaging.images import degrade, luma, modcrop, read_image
 
 SUFFIX = re.compile(r"[-_. ]*(?:x\d|\dx|lr|hr|bi|bd|gt|small|large|low|high|input|target|noisy|clean)$")
 """What people add to the names of one side or of both: `0801x2.png`, `baby_LR.png`."""
 LOOKED_AT = 8  # pairs of a set, in which a shift is looked for
 NOTICEABLE = 0.25  # of a pixel of the small picture
+
+
+def beside(large: Sequence[UPath], folder: str, scale: int) -> tuple[dict[UPath, UPath], list[str]]:
+    """For each large picture the small one in a folder.
+
+    Returns:
+        The pairs, and a line for each that is shifted, of those that were looked at.
+
+    Raises:
+        ValueError: the folder cannot be used, or with the lines of `matched`.
+    """
+    pairs, problems = matched(large, image_sets.find(folder).paths)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return pairs, shifts(pairs, scale)
 
 
 def matched(large: Sequence[UPath], small: Sequence[UPath]) -> tuple[dict[UPath, UPath], list[str]]:

@@ -1,7 +1,8 @@
 """Recipes by which pictures are made worse: blur, downsizing, noise and compression, in an order, each from a range.
 
-A recipe is written as `blur=0.2..1.5,noise=0..10,jpeg=40..95`. What is drawn from its ranges follows from a seed, the
-content of the picture and the number of the copy, so that it is the same on every machine and in every order.
+A recipe is written as `blur=0.2..1.5,noise=0..10,jpeg=40..95`, or in a YAML or JSON file as `blur: [0.2, 1.5]` and so
+on. What is drawn from its ranges follows from a seed, the content of the picture and the number of the copy, so that it
+is the same on every machine and in every order.
 """
 
 import io
@@ -10,11 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.ndimage
+import yaml
 from PIL import Image
 
+from ail_ray.errors import one_line
+from ail_ray.files import as_path
 from ail_ray.imaging.images import luma_of
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "area": Image.Resampling.BOX}
+FILES = (".yaml", ".yml", ".json")
 Planes = np.ndarray
 """(H, W, C) float32 on about [0, 1]: RGB, or one plane of a grey picture or of luma."""
 
@@ -78,12 +83,13 @@ class Recipe:
 
     @classmethod
     def of(cls, text: str) -> "Recipe":
-        """Read a recipe as it is written on the command line.
+        """Read a recipe as it is written on the command line, or the path of a .yaml, .yml or .json file that has one.
 
         Raises:
-            RecipeError: a step is not known, or its range is none.
+            RecipeError: the file cannot be read, a step is not known, or its range is none.
         """
         steps = []
+        text = _read(text) if text.lower().endswith(FILES) else text
         for part in filter(None, (part.strip() for part in text.split(","))):
             name, _, value = part.partition("=")
             if name == "luma" and not value:
@@ -131,6 +137,24 @@ def generator_of(seed: int, content: str, copy: int) -> np.random.Generator:
     """The random numbers of one copy of a picture, whose content has this SHA-256."""
     words = [int(content[i : i + 8], 16) for i in range(0, 32, 8)]
     return np.random.default_rng(np.random.SeedSequence([seed, copy, *words]))
+
+
+def _read(path: str) -> str:
+    """The recipe of a file as one writes it on the command line: a mapping of steps, or a list where one occurs twice.
+
+    A range is written as `[0.2, 1.5]` or `0.2..1.5`, and a step without one, such as `luma`, by its name alone.
+    """
+    try:
+        content = yaml.safe_load(as_path(path).read_text(encoding="utf-8"))  # JSON is YAML too
+    except Exception as error:  # whatever a file system, an object store's library or the parser raises
+        raise RecipeError(f"{path}: cannot be read ({one_line(error)})") from error
+    steps = list[tuple[object, object]]()
+    for part in content if isinstance(content, list) else [content]:
+        steps += part.items() if isinstance(part, dict) else [(part, None)]
+    if not steps or any(not isinstance(name, str) for name, _ in steps):
+        raise RecipeError(f"{path}: expected steps such as `blur: [0.2, 1.5]`, got {content!r:.80}")
+    written = [(name, "..".join(map(str, ends)) if isinstance(ends, list) else ends) for name, ends in steps]
+    return ",".join(str(name) if ends is None else f"{name}={ends}" for name, ends in written)
 
 
 def _range(name: str, value: str) -> tuple[float, float]:

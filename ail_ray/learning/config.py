@@ -60,7 +60,8 @@ class RunConfig:
     """How small pictures are made of large ones instead of by bicubic downsizing, such as
     `blur=0.2..1.5,noise=0..10,jpeg=40..95`: steps in their order, each drawn from its range. There are `blur` and
     `aniso` (sigma in pixels), `down` (`bicubic`, `bilinear` or `area`), `noise` and `poisson` (sigma in grey levels of
-    255), `jpeg` (quality), and `luma`, from which on there is no colour. Sets that are measured are degraded alike."""
+    255), `jpeg` (quality), and `luma`, from which on there is no colour. Or a .yaml or .json file that has them as
+    `blur: [0.2, 1.5]`. Sets that are measured are degraded alike."""
     copies: int = 1
     """With --degrade: how many times every training image is drawn."""
     degrade_seed: int = 0

@@ -17,9 +17,9 @@ import torch
 from upath import UPath
 
 from ail_ray.errors import ConfigError, counted, one_line
-from ail_ray.files import FileError, as_path, digest_of, write_bytes
+from ail_ray.files import FileError, as_path, digest_of, inside, write_bytes
 from ail_ray.imaging.image_sets import SUFFIXES
-from ail_ray.imaging.images import content_digest, each_read, image_size, luma_of, read_image
+from ail_ray.imaging.images import content_digest, each_read, image_size, luma_of, read_image, unchanged
 from ail_ray.imaging.pairs import Pair, Sides
 from ail_ray.learning.inference import super_resolve
 from ail_ray.learning.precision import Precision, placed
@@ -59,7 +59,7 @@ class Teacher(ABC):
         return []
 
     def copied(self, folder: UPath) -> "Teacher":
-        """The same teacher, whose weights, if it has any, are in a folder that every worker can read."""
+        """The same teacher, whose files, if it has any, are in a folder that every worker can read."""
         return self
 
 
@@ -150,6 +150,14 @@ class PictureFolder(Teacher):
     @cached_property
     def digest(self) -> str:  # type: ignore[override]
         return digest_of([[name, content] for name, (_, content) in sorted(self.files.items())])
+
+    def copied(self, folder: UPath) -> Teacher:
+        pictures = folder / "teacher"
+        there = {path.name for path in pictures.iterdir()} if pictures.exists() else set()
+        for path, content in self.files.values():
+            if path.name not in there:
+                write_bytes(inside(pictures, path.name), unchanged(path, content))
+        return PictureFolder(pictures)
 
     def lacks(self, pairs: Sequence[Pair]) -> list[str]:
         missing = [pair.name for pair in pairs if pair.name not in self.files]

@@ -149,12 +149,11 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     for role, found in sets.items():
         for images, folder in zip(found, getattr(config, f"{role}_lr"), strict=False):
             try:
-                pairs, lines = own_pairs.matched(images.paths, image_sets.find(folder).paths)
-                problems += [f"{role}-lr: {line}" for line in lines]
+                pairs, lines = own_pairs.beside(images.paths, folder, config.scales[0])
                 small |= pairs
-                said += [f"{role}-lr: {line}" for line in own_pairs.shifts(pairs, config.scales[0])]
+                said += [f"{role}-lr: {line}" for line in lines]
             except ValueError as error:
-                problems.append(f"{role}-lr: {error}")
+                problems += [f"{role}-lr: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError(problems)
     try:

@@ -13,15 +13,18 @@ from ail_ray.files import FileError
 from ail_ray.imaging.images import ImageError
 from ail_ray.imaging.pairs import Pair
 from ail_ray.learning.config import RunConfig
+from ail_ray.learning.importance import initial_importance
 from ail_ray.learning.inference import error_of
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.teachers import Luma, Teacher, TeacherError
+from ail_ray.networks.code import label
 from ail_ray.networks.notebooks import CodeError
 from ail_ray.runs.preparation import Data, Everywhere, Prepared, here, said, used
 from ail_ray.tensors import as_tensor, read_tensors, write_tensors
 
 Kind = Literal["errors", "outputs"]
 TENSOR: dict[Kind, str] = {"errors": "error", "outputs": "output"}
+HARDLY_ANY = 0.1  # importance of the median error
 UNUSABLE = (FileError, TeacherError, CodeError, ImageError)
 """What a teacher raises that cannot make what is asked of it, or whose pictures cannot be read."""
 
@@ -37,6 +40,19 @@ class TeacherMaps:
     def of(self, shard: str) -> np.ndarray:
         """The map of a shard by the name of its file: (pixels,) float16."""
         return read_tensors(self.folder / shard)[0][TENSOR[self.kind]]
+
+    def doubt(self, config: RunConfig, shard: str) -> str:
+        """A line if Eq. 8 makes nearly nothing of most of the errors in a shard, as of those of another degradation."""
+        if self.kind != "errors" or "mu0" not in config.reads:
+            return ""
+        middle = np.median(self.of(shard))
+        (start,) = initial_importance(middle[None], config.mu0, config.alpha0)
+        if start >= HARDLY_ANY:
+            return ""
+        return (
+            f"teacher {label(config.teacher)}: half of its errors are above {middle:.3f}, where --mu0 {config.mu0:g} "
+            f"starts the importance at {start:.2f} or less; --mu0 {middle:.2g} would start it near 0.5"
+        )
 
 
 def planned_maps(teacher: Teacher, config: RunConfig, data: Data, precision: Precision) -> TeacherMaps:
@@ -64,7 +80,10 @@ def teacher_maps(
     """
     maps = planned_maps(teacher, config, prepared.data, precision)
     used(maps.folder)
-    teacher = teacher.copied(maps.folder)
+    try:
+        teacher = teacher.copied(maps.folder)
+    except UNUSABLE as error:
+        raise ConfigError([f"teacher {one_line(error)}"]) from error
     missing = [
         (path, maps.kind, prepared.corpus.shard_pairs(s), teacher, precision, device, threads)
         for s, shard in enumerate(prepared.data.shard_paths)

@@ -274,19 +274,24 @@ class _Opened:
         self.over = False
 
     def build(self, precisions: dict[str, Precision]) -> Sweep:
-        """Compute the maps of the teachers, each once and only if they are not there."""
+        """Compute the maps of the teachers, each once and only if they are not there; say what is odd about them."""
         job, inputs = self.job, self.inputs
         how: dict[str, Any] = {"device": job.placement.device, "threads": job.placement.threads}
         how |= {"everywhere": self.executor.everywhere(job, heavy=True), "say": self.tell}
         data = {key: prepared.data for key, prepared in inputs.prepared.items()}
         maps: dict[tuple[object, ...], TeacherMaps] = {}
         held: dict[DataKey, dict[str, Teacher]] = {key: {} for key in data}
+        doubts = set[str]()
         for config in job.sweep.grid():
             key, teacher = data_key(config), inputs.teachers.get(config.teacher)
-            if teacher is None or "teacher" not in config.reads or _maps_key(config) in maps:
+            if teacher is None or "teacher" not in config.reads:
                 continue
-            made = teacher_maps(teacher, config, inputs.prepared[key], precisions[config.precision], **how)
-            maps[_maps_key(config)], held[key][config.teacher] = made, teacher.copied(made.folder)
+            if _maps_key(config) not in maps:
+                made = teacher_maps(teacher, config, inputs.prepared[key], precisions[config.precision], **how)
+                maps[_maps_key(config)], held[key][config.teacher] = made, teacher.copied(made.folder)
+            doubts.add(maps[_maps_key(config)].doubt(config, data[key].shard_paths[0].name))
+        for line in sorted(filter(None, doubts)):
+            self.tell(line)
         measured = {key: references(inputs.prepared[key], teachers, **how) for key, teachers in held.items()}
         for found in measured.values():
             for name, rows in found.items():

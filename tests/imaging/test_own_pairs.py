@@ -1,5 +1,6 @@
 """Pairs that people bring: matched by name, checked for size, looked at for a shift."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ from PIL import Image
 from tiny_files import picture
 from upath import UPath
 
+from ail_ray.commands.evaluate import main as evaluate
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.images import luma
+from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.own_pairs import matched, shift_of, shifts
 from ail_ray.imaging.pairs import GivenSides
 from ail_ray.imaging.shards import Shard
@@ -140,3 +143,37 @@ def test_a_shift_is_reported_before_anything_starts(folders: dict[str, Path], tm
     assert said.endswith("to the right of 1.png")
     assert said.count("lies") == 1, "the others lie on each other"
     assert shifts({UPath(folders["val"] / "3.png"): UPath(folders["val-small"] / "3x2.png")}, 2) == []
+
+
+def test_a_network_is_measured_on_them(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--sets", str(folders["val"]), "--sets-lr", str(folders["val-small"]), "--json", "-"]
+    assert evaluate(words) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    sides = plan_data(config(folders), UPath(folders["large"].parent)).validation[0].pairs[0].sides(np.float32)
+    enlarged = np.rint(255 * sides.bicubic).clip(0, 255).astype(np.uint8)
+    assert row["psnr"] == pytest.approx(psnr(sides.hr, enlarged, 2), abs=1e-3)
+    assert evaluate(["--sets", str(folders["val"]), "--json", "-"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)
+    assert abs(made["psnr"] - row["psnr"]) > 0.05, "another filter has made them"
+    noisy = folders["val"].parent / "noisy"
+    noisy.mkdir()
+    Image.fromarray(np.asarray(Image.open(folders["val"] / "3.png")) ^ 8).save(noisy / "3.png")
+    assert evaluate(["--sets", str(folders["val"]), "--sets-lr", str(noisy), "--scales", "1", "--json", "-"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    hr, spoilt = (luma(np.asarray(Image.open(folder / "3.png"))) for folder in (folders["val"], noisy))
+    assert row["psnr"] == pytest.approx(psnr(hr, spoilt, 0), abs=1e-3), "at scale 1 nothing is shaved off"
+
+
+def test_all_that_is_wrong_with_them_is_said_before_anything_is_measured(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = ["--sets", str(folders["val"]), str(folders["large"]), "--sets-lr", str(folders["val-small"])]
+    with pytest.raises(SystemExit, match="2"):
+        evaluate([*sets, "--scales", "2", "3", "--degrade", "noise=3"])
+    said = capsys.readouterr().err
+    for line in ("sets-lr goes without --degrade", "sets-lr goes with one scale", "each set of --sets, got 1 for 2"):
+        assert line in said
+    (folders["small"] / "1x2.png").unlink()
+    with pytest.raises(SystemExit, match="2"):
+        evaluate([*sets, str(folders["small"])])
+    assert "sets-lr: " + str(folders["large"] / "1.png") in capsys.readouterr().err.replace("\n", "")

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from PIL import Image
 from tiny_files import picture
 from upath import UPath
 
+from ail_ray.errors import ConfigError
 from ail_ray.imaging.evaluation import EvaluationImages, middle, write_evaluation
 from ail_ray.imaging.images import luma
 from ail_ray.imaging.metrics import psnr
 from ail_ray.imaging.pairs import DrawnSides, Pair, evaluation_pairs, plan_corpus
 from ail_ray.imaging.recipes import Recipe, RecipeError, generator_of
 from ail_ray.imaging.shards import write_shard
+from ail_ray.learning.config import RunConfig
 
 FULL = "blur=0.2..1.5,aniso=0.5..2,noise=0..10,poisson=0..10,jpeg=40..95"
 
@@ -160,6 +163,49 @@ def test_a_corpus_is_the_same_in_any_order_and_for_any_number_of_workers(folder:
         assert (tmp_path / f"here-{s}").read_bytes() == (tmp_path / f"there-{s}").read_bytes()
 
 
+def test_a_build_that_is_killed_goes_on_to_the_same_shards(folder: Path, tmp_path: Path) -> None:
+    """The process is killed in the middle of a shard; a second one, with the files in another order, ends the work."""
+    asked = corpus_of(folder, copies=3)
+    for s in range(2):
+        write_shard(UPath(tmp_path / "whole" / f"shard-{s}"), asked.shard_pairs(s))
+    script = (
+        "import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path;"
+        "from test_recipes import corpus_of, slowly; from ail_ray.imaging.shards import write_shard;"
+        "from upath import UPath; slowly(int(sys.argv[5])); corpus = corpus_of(Path(sys.argv[3]), copies=3, reverse=True);"
+        "[write_shard(UPath(sys.argv[4]) / f'shard-{s}', corpus.shard_pairs(s)) for s in range(2)]"
+    )
+    tests = Path(__file__).parent
+
+    def build(pause: int) -> "subprocess.Popen[str]":
+        words = [sys.executable, "-c", script, tests, tests.parent, folder, tmp_path / "killed", str(pause)]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+
+    with build(15) as process:  # of 24 pairs, 12 of which are in the first shard
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stands still\n"
+        process.kill()
+    assert {path.name for path in (tmp_path / "killed").iterdir()} >= {"shard-0"}
+    assert not (tmp_path / "killed" / "shard-1").exists()
+    with build(0) as process:
+        assert process.wait() == 0
+    for s in range(2):
+        assert (tmp_path / "killed" / f"shard-{s}").read_bytes() == (tmp_path / "whole" / f"shard-{s}").read_bytes()
+
+
+def slowly(pairs: int) -> None:
+    """In a process of its own: stand still after some pairs; never, if 0."""
+    sides, met = Pair.sides, list[str]()
+
+    def counted(pair: Pair, *rest: object) -> object:
+        met.append(pair.name)
+        if len(met) == pairs:
+            print("stands still", flush=True)
+            time.sleep(600)
+        return sides(pair, *rest)  # type: ignore[arg-type]
+
+    Pair.sides = counted  # type: ignore[assignment,method-assign]
+
+
 def test_evaluation_images_keep_both_sides(folder: Path, tmp_path: Path) -> None:
     images = [UPath(path) for path in sorted(folder.iterdir())]
     pairs, _ = evaluation_pairs(images, 2, "noise=10", 3)
@@ -176,3 +222,52 @@ def test_evaluation_images_keep_both_sides(folder: Path, tmp_path: Path) -> None
         np.testing.assert_array_equal(window.small[i], found.small[i][14:34, 10:30])
         np.testing.assert_array_equal(window.hr[i], middle(found.hr[i], 40, 2))
         np.testing.assert_array_equal(window.hr[i], found.hr[i][28:68, 20:60])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.yaml", "blur: [0.2, 1.5]\ndown: area\nnoise: 0..10\njpeg: 60\nluma:\n"),
+        ("a.YML", "- blur: 0.2..1.5\n- down: area\n- noise: [0, 10]\n- jpeg: 60\n- luma\n"),
+        ("a.json", '{"blur": [0.2, 1.5], "down": "area", "noise": [0, 10], "jpeg": 60, "luma": null}'),
+    ],
+)
+def test_a_recipe_may_be_in_a_file(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    found = Recipe.of(str(tmp_path / name))
+    assert str(found) == "blur=0.2..1.5,down=area,noise=0..10,jpeg=60..60,luma"
+    assert RunConfig(degrade=str(tmp_path / name)) == RunConfig(degrade=str(found)), "no run depends on the file"
+
+
+def test_a_list_has_a_step_twice(tmp_path: Path) -> None:
+    (tmp_path / "twice.json").write_text('[{"jpeg": [60, 95]}, {"blur": 1}, {"jpeg": [30, 60]}]')
+    assert str(Recipe.of(str(tmp_path / "twice.json"))) == "jpeg=60..95,blur=1..1,jpeg=30..60"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", r"expected steps such as `blur: \[0\.2, 1\.5\]`, got None"),
+        ("[]", r"expected steps such as .*, got \[\]"),
+        ("- 3", r"expected steps such as .*, got \[3\]"),
+        ("a: [", r"broken\.yaml: cannot be read \("),
+        ("!!python/object/apply:os.system ['touch executed']", r"broken\.yaml: cannot be read \("),
+        ("noise: [3]\nblur: [1, 2, 3]", r"blur needs a number or a range such as"),
+        ("noise: {low: 3}", r"noise needs a number or a range such as"),
+    ],
+)
+def test_what_is_no_recipe_in_a_file_is_refused(
+    tmp_path: Path, content: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.yaml").write_text(content)
+    with pytest.raises(RecipeError, match=message):
+        Recipe.of("broken.yaml")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_recipe_that_is_not_there_is_refused_with_all_else() -> None:
+    with pytest.raises(ConfigError) as refused:
+        RunConfig(degrade="absent.yaml", rounds=-1)
+    assert any(line.startswith("degrade: absent.yaml: cannot be read") for line in refused.value.problems)
+    assert len(refused.value.problems) == 2

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from torch import library
 from upath import UPath
 
 from ail_ray.errors import ConfigError
-from ail_ray.imaging.images import degrade, downsize, luma, modcrop
+from ail_ray.imaging.images import ImageError, degrade, downsize, luma, modcrop
 from ail_ray.imaging.pairs import Pair, Sides, plan_corpus
 from ail_ray.learning import public_weights
 from ail_ray.learning.public_weights import OVERLAP, in_tiles
@@ -228,6 +229,25 @@ def test_a_folder_says_what_it_lacks(pairs: list[Pair], tmp_path: Path) -> None:
     before = PictureFolder(UPath(folder)).digest
     Image.fromarray(np.ones((pairs[2].height, pairs[2].width), np.uint8)).save(folder / f"{pairs[2].name}.png")
     assert PictureFolder(UPath(folder)).digest != before, "it is known by its content"
+
+
+def test_a_folder_is_brought_to_where_every_worker_reads(pairs: list[Pair], tmp_path: Path) -> None:
+    made, storage = tmp_path / "made", UPath(tmp_path / "maps")
+    made.mkdir()
+    for pair in pairs:
+        Image.fromarray(np.full((pair.height, pair.width), 9, np.uint8)).save(made / f"{pair.name}.png")
+    folder = PictureFolder(UPath(made))
+    first = folder.copied(storage)
+    (storage / "teacher" / f"{pairs[0].name}.png").unlink()  # as if the command had been stopped
+    assert folder.copied(storage).digest == folder.digest == PictureFolder(storage / "teacher").digest
+    expected = maps_of(folder, pairs, tmp_path)
+    shutil.rmtree(made)
+    np.testing.assert_array_equal(maps_of(first, pairs, tmp_path), expected)
+    made.mkdir()
+    for pair in pairs:
+        Image.fromarray(np.full((pair.height, pair.width), 8, np.uint8)).save(made / f"{pair.name}.png")
+    with pytest.raises(ImageError, match=r"has changed since the command began; start it again"):
+        folder.copied(UPath(tmp_path / "others"))
 
 
 def test_pictures_that_were_saved_without_colour_are_those_in_colour(pairs: list[Pair], tmp_path: Path) -> None:
