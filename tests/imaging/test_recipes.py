@@ -171,7 +171,8 @@ def test_a_build_that_is_killed_goes_on_to_the_same_shards(folder: Path, tmp_pat
     script = (
         "import sys; sys.path[:0] = sys.argv[1:3]; from pathlib import Path;"
         "from test_recipes import corpus_of, slowly; from ail_ray.imaging.shards import write_shard;"
-        "from upath import UPath; slowly(int(sys.argv[5])); corpus = corpus_of(Path(sys.argv[3]), copies=3, reverse=True);"
+        "from upath import UPath; slowly(int(sys.argv[5]));"
+        "corpus = corpus_of(Path(sys.argv[3]), copies=3, reverse=True);"
         "[write_shard(UPath(sys.argv[4]) / f'shard-{s}', corpus.shard_pairs(s)) for s in range(2)]"
     )
     tests = Path(__file__).parent
