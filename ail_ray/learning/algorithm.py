@@ -102,7 +102,8 @@ def w_subproblem(run: Run, t: int) -> None:
     """
     for shard, pixels in run.bank.shards.items():
         if run.config.error_passes:
-            error = error_map(run.state.student, pixels, run.precision)
+            settled = run.importance.read(t - 1, shard) if run.config.settles else None
+            error = error_map(run.state.student, pixels, run.precision, settled)
         else:
             error = np.zeros(pixels.pixels, np.float16)
         run.importance.update(t, shard, error)

@@ -229,6 +229,11 @@ class RunConfig:
         return self.rounds if recipe_of(self.rule).needs_error else 0
 
     @property
+    def settles(self) -> bool:
+        """Whether a pixel whose importance is 1 keeps it, so that no error of it is needed."""
+        return recipe_of(self.rule).settles
+
+    @property
     def content(self) -> Plain:
         """All that makes the run what it is, except for images and weights, which are known by what is in them.
 

@@ -20,8 +20,16 @@ STRIP = 360_000  # pixels: the feature maps of a small student stay in the cache
 
 
 @torch.inference_mode()
-def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) -> torch.Tensor:
+def super_resolve(
+    model: Network,
+    inputs: torch.Tensor,
+    precision: Precision,
+    wanted: Callable[[slice], bool] = lambda rows: True,
+) -> torch.Tensor:
     """Run a model over one image, in strips if it is large: (H, W) luma on [0, 1] as it reads it, of any float type.
+
+    Args:
+        wanted: whether these rows of the result are needed; a strip that is not is 0, and costs nothing.
 
     Returns:
         (upsampling * H, upsampling * W) in the precision's type.
@@ -30,6 +38,9 @@ def super_resolve(model: Network, inputs: torch.Tensor, precision: Precision) ->
     u, radius, grid, strips = model.traits.upsampling, model.traits.reach, model.traits.multiple, list[torch.Tensor]()
     images = _on_grid(inputs.to(dtype_of(precision))[None, None], grid)
     for top, bottom in _strips(height, width, radius):
+        if not wanted(slice(top * u, bottom * u)):
+            strips.append(images.new_zeros((bottom - top) * u, width * u))
+            continue
         first = max(0, top - radius) // grid * grid
         last = min(images.shape[2], -(-(bottom + radius) // grid) * grid)
         with autocast(precision, images.device):
@@ -52,12 +63,22 @@ def _strips(height: int, width: int, depth: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def error_map(model: Network, shard: Shard, precision: Precision) -> np.ndarray:
-    """`|y - s|` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order."""
+def error_map(model: Network, shard: Shard, precision: Precision, importance: np.ndarray | None = None) -> np.ndarray:
+    """`|y - s|` on [0, 1] luma for every pixel of a shard: (pixels,) float16 in the shard's order.
+
+    Args:
+        importance: (pixels,) float16 of a rule that leaves 1 as it is; where whole strips have it, the errors are not
+            computed, and mean nothing.
+    """
     model.eval()
     errors = np.empty(shard.pixels, np.float16)
     for place, inputs, hr in shard.images():
-        errors[place] = error_of(hr, super_resolve(model, inputs, precision))
+        if importance is None:
+            sr = super_resolve(model, inputs, precision)
+        else:
+            below = (importance[place] < 1).reshape(hr.shape).any(axis=1)
+            sr = super_resolve(model, inputs, precision, lambda rows, below=below: bool(below[rows].any()))
+        errors[place] = error_of(hr, sr)
     return errors
 
 

@@ -108,6 +108,7 @@ class Recipe:
     needs_first: bool = False
     needs_error: bool = True
     whole: bool = False  # whether it gets all pixels of a shard at once, and not one chunk after the other
+    settles: bool = False  # whether it leaves an importance of 1 as it is, whatever the error
 
 
 def rule(
@@ -117,19 +118,25 @@ def rule(
     needs_first: bool = False,
     needs_error: bool = True,
     whole: bool = False,
+    settles: bool = False,
 ) -> Callable[[AnyRule], AnyRule]:
     """Declare what a rule needs, as `Recipe` has it; a function that declares nothing has a recipe's defaults."""
 
     def declare(function: AnyRule) -> AnyRule:
         function.recipe = Recipe(  # type: ignore[attr-defined]
-            reads=frozenset(reads), start=start, needs_first=needs_first, needs_error=needs_error, whole=whole
+            reads=frozenset(reads),
+            start=start,
+            needs_first=needs_first,
+            needs_error=needs_error,
+            whole=whole,
+            settles=settles,
         )
         return function
 
     return declare
 
 
-@rule()
+@rule(settles=True)
 def eq7(p: Subproblem) -> Array:
     """The paper's rule: `w = min(1, w' + lam * exp(-d))`."""
     return update_importance(p.importance, p.loss, p.lam)

@@ -8,31 +8,54 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from upath import UPath
 
 from ail_ray.learning.config import RunConfig
+from ail_ray.orchestration.leftovers import Found, forget
 from ail_ray.runs.importance_store import ImportanceStore
 from ail_ray.runs.teacher_maps import TeacherMaps
 
+Run = tuple[UPath, RunConfig, TeacherMaps | None]
+"""What an `ImportanceStore` is made of."""
 ON_THEIR_WAY = 2  # updates: one that is solved, one that is sent
+
+
+class StoreActor:
+    """The process that owns a worker's shards of whichever run its slot has; every call names that run.
+
+    One that was killed and started again is whole, since an `ImportanceStore` is a cache over snapshots.
+    """
+
+    def __init__(self) -> None:
+        self._directory: UPath | None = None
+        self._store: ImportanceStore
+        self._found = Found()
+
+    def update(self, run: Run, round: int, shard: int, error: np.ndarray) -> None:
+        """`ImportanceStore.update` of a run."""
+        if self._directory != run[0]:
+            self._found.restore()
+            forget()
+            self._directory, self._store = run[0], ImportanceStore(*run)
+        self._store.update(round, shard, error)
+
+
+def store_actor() -> Any:
+    """Start such a process on this node."""
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StoreActor)
+    return remote.options(scheduling_strategy=node).remote()
 
 
 class ActorStore:
     """The store as a Train worker sees it: an actor on the same node owns its shards and updates them beside it.
 
     Only errors are sent, through the shared memory of the node. Snapshots are mapped from storage, so that W is nowhere
-    in memory twice, and no node has to stay for objects on it. The actor ends with the worker, and the next worker has
-    an actor of its own.
+    in memory twice, and no node has to stay for objects on it.
     """
 
-    def __init__(self, directory: UPath, config: RunConfig, maps: TeacherMaps | None) -> None:
-        """Start the actor; the arguments are those of `ImportanceStore`."""
-        node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(ImportanceStore)
-        self.actor: Any = remote.options(scheduling_strategy=node).remote(directory, config, maps)
+    def __init__(self, actor: Any, directory: UPath, config: RunConfig, maps: TeacherMaps | None) -> None:
+        """The store of one run, by an actor that `store_actor` has made; the others are those of `ImportanceStore`."""
+        self.actor, self._run = actor, (directory, config, maps)
         self._snapshots = ImportanceStore(directory, config, maps)
         self._pending: dict[int, Any] = {}
-
-    def stop(self) -> None:
-        """End the actor; what it has acknowledged is on disk."""
-        ray.kill(self.actor)
 
     def initialise(self, shard: int, pixels: int) -> None:
         """Write `W_0` of a shard in this process, so that training need not wait for the actor to start."""
@@ -45,7 +68,7 @@ class ActorStore:
         """
         while len(self._pending) >= ON_THEIR_WAY:
             ray.get(self._pending.pop(next(iter(self._pending))))
-        self._pending[shard] = self.actor.update.remote(round, shard, error)
+        self._pending[shard] = self.actor.update.remote(self._run, round, shard, error)
 
     def read(self, round: int, shard: int) -> np.ndarray:
         """Read `W_round` of a shard, mapped from its snapshot."""

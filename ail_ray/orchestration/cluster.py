@@ -20,7 +20,7 @@ from ray._private.services import canonicalize_bootstrap_address_or_die
 from ail_ray.addresses import without_password
 from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.machine import cores, memory, whole_memory
-from ail_ray.orchestration import NO_CLUSTER
+from ail_ray.orchestration import NO_CLUSTER, slots
 from ail_ray.runs.placement import Placement
 from ail_ray.sweeps.sweep import no_gpu
 
@@ -37,17 +37,15 @@ def cluster() -> Iterator[None]:
 
     A Ray of our own listens on the loopback only (see __init__.py) and asks for its token, as Ray does by default.
     """
-    if ray.is_initialized():
-        yield
-        return
-    if own_ray():
-        start_own()
-    else:
-        _join()
+    before = ray.is_initialized()
+    if not before:
+        start_own() if own_ray() else _join()
     try:
         yield
     finally:
-        ray.shutdown()
+        slots.close()
+        if not before:
+            ray.shutdown()
 
 
 def own_ray() -> bool:

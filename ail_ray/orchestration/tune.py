@@ -1,5 +1,6 @@
 """Ray Tune over the runs of sweeps."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.train._internal.session import get_session
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import ASHAScheduler
 from upath import UPath
@@ -16,6 +18,7 @@ from ail_ray.files import FileError, read_json, write_json
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.orchestration.trials import reported, run_on_ray
 from ail_ray.runs.directory import RunDirectory
+from ail_ray.runs.records import RoundRecord
 from ail_ray.runs.run import RunError, TrialPlan, complete_with_onnx
 from ail_ray.sweeps.listeners import Monitor
 from ail_ray.sweeps.sweep import Sweep
@@ -73,8 +76,7 @@ def run_on_tune(
         param_space=space,
         tune_config=tune.TuneConfig(
             search_alg=searcher, scheduler=scheduler, num_samples=config.samples if searcher else 1,
-            max_concurrent_trials=at_once,
-            reuse_actors=not config.asha,  # a trial that is stopped in the middle still works when the next would begin
+            max_concurrent_trials=at_once, reuse_actors=True,  # and with an actor the slot that it holds
         ),
         run_config=tune.RunConfig(
             name=f"tune-{name}", storage_path=str(storage / "ray"), verbose=0,
@@ -114,14 +116,33 @@ class _Plans:
         return 0, self.sweeps[0].plan(self.sweeps[0].job.sweep.run(tuned))
 
 
+class StoppedByTuneError(BaseException):
+    """A scheduler has stopped this trial; its run has not failed."""
+
+
 def _trial(tuned: Given, plans: _Plans) -> None:
     """The function of one Tune trial: rounds that are committed already are only reported."""
     torch.set_num_threads(1)
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"  # for `_look` to see that it is stopped; by default two
     sweep, plan = plans.of(tuned)
     placement = plans.sweeps[sweep].job.placement
-    with suppress(RunError, FileError):  # again would fail again; it is recorded, and the sweep's callback reads it
+    with suppress(RunError, FileError, StoppedByTuneError):  # again would fail again; the sweep's callback reads why
         complete = partial(complete_with_onnx, network=plan.config.network)
-        run_on_ray(plan, placement, lambda record: tune.report(reported(record, plan.directory)), complete)
+        run_on_ray(plan, placement, partial(_report, directory=plan.directory), complete, _look)
+
+
+def _report(record: RoundRecord, directory: UPath) -> None:
+    try:
+        tune.report(reported(record, directory))
+    except SystemExit:  # so it tells that the trial is stopped
+        raise StoppedByTuneError from None
+
+
+def _look() -> None:
+    """Leave the trial if Tune wants its actor for another one."""
+    session = get_session()
+    if session is not None and session.stop_event.is_set():
+        raise StoppedByTuneError
 
 
 class _Callback(tune.Callback):

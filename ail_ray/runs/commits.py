@@ -20,13 +20,16 @@ class RunJournal:
         *,
         draw: Callable[[int], dict[str, bytes]],
         report: Callable[[Measured], None],
+        each_epoch: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             draw: makes this worker's pictures of a round, as PNG by file name.
             report: is called on every worker with what was measured of every committed round.
+            each_epoch: is called on every worker after every committed epoch.
         """
-        self.directory, self.group, self.draw, self.report = directory, group, draw, report
+        self.directory, self.group, self.draw = directory, group, draw
+        self.report, self.each_epoch = report, each_epoch
 
     def resume(self, state: TrainState) -> tuple[int, int]:
         """Load the last commit, if any."""
@@ -51,6 +54,7 @@ class RunJournal:
         """Rank 0 writes."""
         if self.group.rank == 0:
             self.directory.commit_epoch(log, state.tensors())
+        self.each_epoch()
 
     def commit_round(self, measured: Measured, seconds: dict[str, float], state: TrainState) -> None:
         """Everybody draws, rank 0 commits, nobody goes on before."""

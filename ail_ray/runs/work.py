@@ -43,9 +43,15 @@ def work(
     importance: Importance,
     group: Group,
     device: torch.device,
-    report: Callable[[Measured], None],
+    report: Callable[[Measured], None] = lambda measured: None,
+    each_epoch: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do Algorithm 1 on the shards `s` with `s mod size == rank`."""
+    """Do Algorithm 1 on the shards `s` with `s mod size == rank`.
+
+    Args:
+        report: is called with what was measured of every committed round.
+        each_epoch: is called after every committed epoch; what it raises ends the work.
+    """
     a, config = assignment, assignment.config
     torch.set_num_threads(a.threads)
     student = placed(load_model(a.start, config.network) if a.start else config.drawn(), a.precision, device)
@@ -66,7 +72,8 @@ def work(
         state, mine, importance, total_shards=len(paths), precision=a.precision,
         evaluation=[*validation, *test] if group.rank == 0 else [], taught=taught,
     )  # fmt: skip
-    journal = RunJournal(RunDirectory(a.directory, a.holder), group, draw=gallery.draw, report=report)
+    directory = RunDirectory(a.directory, a.holder)
+    journal = RunJournal(directory, group, draw=gallery.draw, report=report, each_epoch=each_epoch)
     adaptive_importance_learning(
         Run(
             config=config, state=state, crops=a.data.crops_per_epoch(config), precision=a.precision, group=group,

@@ -15,11 +15,12 @@ from tiny_run import TINY, MemoryImportance, MemoryJournal, StoppedError, fresh_
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.shards import Shard
-from ail_ray.learning import algorithm
+from ail_ray.learning import algorithm, inference
 from ail_ray.learning.algorithm import Run, adaptive_importance_learning
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate
+from ail_ray.learning.precision import autocast
 from ail_ray.learning.theta import TrainState, silent_layers, train_epoch
 from ail_ray.networks.architectures import Network
 from ail_ray.networks.code import resolve
@@ -47,7 +48,8 @@ def test_w_of_a_round_follows_the_commit_of_the_round_before(shards: dict[int, S
     journal, _ = finished(shards)
     expected: list[tuple[object, ...]] = []
     for t in range(3):
-        expected += [("update", t, s) for s in (0, 1)] if t else []
+        for s in (0, 1) if t else ():
+            expected += [("read", t - 1, s), ("update", t, s)]  # it needs no errors where W is 1
         expected += [("read", t, 0), ("read", t, 1), ("epoch", t, 0), ("epoch", t, 1)]
         expected += [("read", t, 0), ("read", t, 1), ("round", t)]  # of the histogram
     assert journal.calls == expected
@@ -74,6 +76,40 @@ def test_importance_rises_from_round_to_round(shards: dict[int, Shard]) -> None:
     exact = [np.concatenate([importance.held[t, s] for s in shards]).astype(float).mean() for t in range(5)]
     np.testing.assert_allclose(means, exact, atol=5e-4)
     assert [record.round for record in journal.records] == [0, 1, 2, 3, 4]
+
+
+def test_errors_that_eq7_cannot_heed_are_not_computed_and_change_no_bit(
+    shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, passes = tiny(rounds=4, lam=0.5, error_unit="squared", error_factor=1e-3), list[int]()
+
+    def counted(*arguments: Any) -> Any:
+        passes.append(0)
+        return autocast(*arguments)
+
+    monkeypatch.setattr(inference, "autocast", counted)
+    monkeypatch.setattr(inference, "STRIP", 200)
+    journal, importance = finished(shards, config)
+    fewer = len(passes)
+    assert all((importance.held[3, s] == 1).all() for s in shards), "in the end all is settled"
+    monkeypatch.setattr(RunConfig, "settles", False)
+    passes.clear()
+    plain_journal, plain = finished(shards, config)
+    assert_same_bits(journal.arrays, plain_journal.arrays)
+    for key, w in plain.held.items():
+        np.testing.assert_array_equal(importance.held[key], w)
+    assert fewer < 0.8 * len(passes)
+
+
+def test_a_strip_with_one_pixel_below_1_is_computed(shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch) -> None:
+    student, shard = fresh_state(TINY).student, shards[0]
+    monkeypatch.setattr(inference, "STRIP", 200)
+    whole, importance = error_map(student, shard, "fp32"), np.ones(shard.pixels, np.float16)
+    assert not np.array_equal(error_map(student, shard, "fp32", importance), whole)
+    place = int(shard.offsets[1]) + 3
+    importance[place] = np.nextafter(np.float16(1), np.float16(0))
+    assert error_map(student, shard, "fp32", importance)[place] == whole[place]
+    np.testing.assert_array_equal(error_map(student, shard, "fp32", np.zeros_like(importance)), whole)
 
 
 def test_the_weights_really_weigh(shards: dict[int, Shard]) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -608,8 +609,8 @@ def test_a_job_that_lost_its_run_leaves_it_as_it_is(
         half_written.touch()
         return "its workers failed"
 
-    monkeypatch.setattr(trials, "_trainer", lambda *_: None)
-    monkeypatch.setattr(trials, "_fit", lose)
+    slot = SimpleNamespace(follow=lose)
+    monkeypatch.setattr(trials.slots, "give", lambda *_: (slot, 0))
     with pytest.raises(LeaseLostError):
         trials.run_on_ray(plan, Placement(), lambda record: None)
     assert half_written.exists()

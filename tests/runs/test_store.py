@@ -15,7 +15,7 @@ from upath import UPath
 from ail_ray.files import FileError
 from ail_ray.learning.config import RunConfig
 from ail_ray.networks.code import resolve
-from ail_ray.orchestration.actors import ActorStore
+from ail_ray.orchestration.actors import ActorStore, StoreActor, store_actor
 from ail_ray.runs.importance_store import ImportanceStore, StoreError
 from ail_ray.runs.teacher_maps import TeacherMaps
 from ail_ray.tensors import read_tensors, write_tensors
@@ -187,13 +187,13 @@ def test_snapshots_carry_round_and_shard_and_a_damaged_one_is_noticed(folder: UP
 def started(path: UPath, workers: int) -> list[ActorStore]:
     """As many stores as a run with so many workers has, with actors that say in which process they live."""
 
-    class Watched(ImportanceStore):
+    class Watched(StoreActor):
         def pid(self) -> int:
             return os.getpid()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ail_ray.orchestration.actors.ImportanceStore", Watched)
-        stores = [ActorStore(path, config(), None) for _ in range(workers)]
+        patch.setattr("ail_ray.orchestration.actors.StoreActor", Watched)
+        stores = [ActorStore(store_actor(), path, config(), None) for _ in range(workers)]
     for s, pixels in enumerate(PIXELS):
         stores[s % workers].initialise(s, pixels)
     return stores
@@ -226,7 +226,7 @@ def test_actors_agree_with_each_other_and_with_a_plain_store(tmp_path: Path, loc
         assert len({os.getpid(), *processes(stores)}) == count + 1
         assert snapshots(path) == snapshots(UPath(tmp_path / "plain"))
         for store in stores:
-            store.stop()
+            ray.kill(store.actor)
 
 
 def test_what_a_worker_reads_is_mapped_and_read_only(folder: UPath, local_ray: None) -> None:
@@ -235,7 +235,7 @@ def test_what_a_worker_reads_is_mapped_and_read_only(folder: UPath, local_ray: N
     assert not read.flags.owndata
     mapped = Path("/proc/self/maps").read_text()
     assert str(folder / "importance" / "round-000" / "shard-0003.safetensors") in mapped
-    store.stop()
+    ray.kill(store.actor)
 
 
 def test_a_killed_actor_comes_back_and_goes_on_to_the_same_bytes(tmp_path: Path, local_ray: None) -> None:
@@ -255,4 +255,4 @@ def test_a_killed_actor_comes_back_and_goes_on_to_the_same_bytes(tmp_path: Path,
     assert new[1] != old[1]
     assert snapshots(killed) == snapshots(undisturbed)
     for store in (*stores, *victims):
-        store.stop()
+        ray.kill(store.actor)
