@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -203,3 +204,16 @@ def test_the_table_of_losses_is_that_of_its_records() -> None:
             (test, [t.test[0].psnr for t in trials]),
         ):
             assert f"{sum(row) / len(row):.2f}" == printed
+    pairs = re.findall(r"^\| (he|identity), ([\d.]+) \| (.+?) \| (.+? ± .+?) \| (.+? ± .+?) \|$", table, re.MULTILINE)
+    whole = [key for key, trials in found.items() if len(trials) == 3 and key[2] != "squared, `uniform`"]
+    named = {f"{loss}, `uniform`": loss for loss in ("absolute", "huber")}
+    assert {pair[:3] for pair in pairs} == {(*key[:2], named.get(key[2], key[2][9:])) for key in whole}
+    for key in whole:
+        (printed,) = (pair[3:] for pair in pairs if pair[:3] == (*key[:2], named.get(key[2], key[2][9:])))
+        ours, control = (
+            sorted(found[each], key=lambda trial: trial.seed) for each in (key, (*key[:2], "squared, `uniform`"))
+        )
+        for said, kind in zip(printed, ("validation", "test"), strict=True):
+            gains = [getattr(a, kind)[0].psnr - getattr(b, kind)[0].psnr for a, b in zip(ours, control, strict=True)]
+            mean, half = statistics.mean(gains), 4.3027 * statistics.stdev(gains) / 3**0.5
+            assert [float(word) for word in said.split(" ± ")] == pytest.approx([mean, half], abs=0.0051)
