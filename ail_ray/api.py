@@ -97,6 +97,7 @@ def sweep(
     workers: int | str = 1,
     threads: int = 1,
     gpu: bool = False,
+    gpus_per_worker: float = 1.0,
     max_workers: int | None = None,
     local: bool = False,
     say: Callable[[str], None] = print,
@@ -111,6 +112,7 @@ def sweep(
         out: folder for `summary.json`; `storage`, by default the same, has the runs.
         preset: `demo`, `mini` or `paper`, which `config` overrides.
         workers: train workers of every trial, or a range such as `"1..4"`; each has `threads` CPU threads.
+        gpus_per_worker: how much of a GPU a worker takes with `gpu`; trials of one worker may share one.
         max_workers: train workers that the cluster can grow to, all trials together.
         config: fields of `RunConfig` and `SweepConfig`; any of the former may have several values: `lam=[0.1, 0.15]`.
 
@@ -118,7 +120,7 @@ def sweep(
         ConfigError: with a line for everything that is wrong; nothing has been started then.
     """
     asked = preset_of(preset).where(**config)
-    placement = Placement(workers=workers, threads=threads, gpu=gpu)
+    placement = Placement(workers=workers, threads=threads, gpu=gpu, gpus_per_worker=gpus_per_worker)
     job = SweepJob(
         sweep=asked, placement=placement, out=str(out), storage=storage, max_workers=max_workers, local=local
     )

@@ -9,11 +9,13 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from upath import UPath
@@ -55,6 +57,44 @@ def inside(folder: UPath, name: str) -> UPath:
 def is_local(path: UPath) -> bool:
     """Whether the path lies on a mounted file system (a local disk or NFS)."""
     return isinstance(path, Path)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What lies in a folder."""
+
+    path: UPath
+    kind: Literal["file", "folder", "other"]
+    stamp: str  # size and time of change, or what an object store has instead of the latter
+    changed: float  # seconds since 1970; 0 where that is not known
+
+
+def entries(folder: UPath) -> list[Entry]:
+    """What lies in a folder, sorted by name; of an object store one request tells of a thousand files.
+
+    Raises:
+        whatever a file system or an object store's library raises.
+    """
+    found = list[Entry]()
+    if not is_local(folder):
+        for info in folder.fs.ls(folder.path, detail=True):
+            name = info["name"].rstrip("/").rpartition("/")[2]
+            if info["name"].strip("/") == folder.path.strip("/"):  # what marks the folder itself
+                continue
+            version = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("updated") or ""
+            kind: Literal["file", "folder"] = "folder" if info["type"] == "directory" else "file"
+            found.append(Entry(folder / name, kind, f"{info.get('size')} {version}", 0.0))
+    for path in folder.iterdir() if is_local(folder) else ():
+        try:
+            there = os.stat(str(path))
+        except OSError:  # a link to nothing
+            found.append(Entry(path, "other", "", 0.0))
+            continue
+        plain = {stat.S_IFREG: "file", stat.S_IFDIR: "folder"}
+        kind_there = plain.get(stat.S_IFMT(there.st_mode), "other")
+        stamp = f"{there.st_size} {there.st_mtime_ns} {there.st_ctime_ns} {there.st_ino}"
+        found.append(Entry(path, kind_there, stamp, max(there.st_mtime, there.st_ctime)))  # type: ignore[arg-type]
+    return sorted(found, key=lambda entry: entry.path.name)
 
 
 def resolved(path: UPath) -> UPath:

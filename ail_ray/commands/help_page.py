@@ -28,7 +28,7 @@ GROUPS = {
     "training": "rounds epochs crops crop batch loss optimizer learning_rate schedule restart weight_decay clip "
     "precision",
     "search": "seed search samples asha",
-    "where it runs": "workers threads gpu max_workers local",
+    "where it runs": "workers threads gpu gpus_per_worker max_workers local",
     "results": "out storage to plan price collect",
 }
 """The fields of each group, for jobs with more than `FEW` flags."""
@@ -47,7 +47,7 @@ VALUES = {
     "DEVICE": "device",
     "ADDRESS": "base",
     "IMAGE": "images",
-    "SHARE": "rho init_noise",
+    "SHARE": "rho init_noise gpus_per_worker",
     "RULE": "rule",
     "LOSS": "loss",
     "RATE": "learning_rate",

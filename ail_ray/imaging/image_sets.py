@@ -18,7 +18,7 @@ import skimage
 from upath import UPath
 
 from ail_ray.errors import ConfigError, counted, one_line
-from ail_ray.files import AnyPath, as_path, is_local, resolved
+from ail_ray.files import AnyPath, Entry, as_path, entries, is_local, resolved
 from ail_ray.imaging.public_sets import CACHE, default_folder, fetch_command, registered
 
 SUFFIXES = (".png", ".bmp", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".jfif", ".avif", ".jp2")
@@ -119,13 +119,17 @@ def _named_folders(data_dir: AnyPath | None) -> tuple[dict[str, UPath], str]:
     given = data_dir or os.environ.get("AIL_DATA_DIR") or None
     known: dict[str, UPath] = {}
     if not data_dir and as_path(CACHE).is_dir():
-        known = {path.name: path for path in _contents(CACHE) if path.is_dir()}
+        known = _folders(CACHE)
     if not given:
         return known, "AIL_DATA_DIR is not set"
     try:
-        return known | {path.name: path for path in _contents(given) if path.is_dir()}, f"looked in {given}"
+        return known | _folders(given), f"looked in {given}"
     except DatasetError as error:
         return known, str(error)
+
+
+def _folders(address: AnyPath) -> dict[str, UPath]:
+    return {entry.path.name: entry.path for entry in _contents(address) if entry.kind == "folder"}
 
 
 def _folder(address: AnyPath, suffixes: tuple[str, ...] = SUFFIXES, *, enter: bool = False) -> ImageSet:
@@ -172,12 +176,13 @@ def _images(
     contents = _contents(address)
     folder = as_path(address)
     above = (*above, resolved(folder))
-    for path in contents:
+    for entry in contents:
+        path = entry.path
         if path.name.startswith("."):  # the shadow files that macOS leaves beside images
             continue
-        if path.suffix.lower() in suffixes and path.is_file():
+        if path.suffix.lower() in suffixes and entry.kind == "file":
             yield path
-        elif not path.is_dir():
+        elif entry.kind != "folder":
             others[path.suffix.lower() or "without a suffix"] += 1
         elif not enter:
             others["folder"] += 1
@@ -186,16 +191,16 @@ def _images(
 
 
 def _exactly(name: str, folder: UPath, files: tuple[str, ...], remedy: str = "") -> tuple[UPath, ...]:
-    if missing := sorted(set(files) - {path.name for path in _contents(folder)}):
+    if missing := sorted(set(files) - {entry.path.name for entry in _contents(folder)}):
         raise DatasetError(f"image set {name}: {folder} lacks {', '.join(missing)}{remedy}")
     return tuple(folder / file for file in files)
 
 
-def _contents(address: AnyPath) -> list[UPath]:
+def _contents(address: AnyPath) -> list[Entry]:
     try:
         folder = as_path(address)
         if folder.is_dir():
-            return sorted(folder.iterdir(), key=lambda path: path.name)
+            return entries(folder)
         reason = "is a file, not a folder" if folder.exists() else "no such folder"
     except ConfigError as error:  # which names the address as it may be shown
         raise DatasetError(str(error)) from None

@@ -7,7 +7,7 @@ how they are prepared.
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -17,19 +17,17 @@ from upath import UPath
 
 from ail_ray.errors import counted
 from ail_ray.files import digest_of, slug
+from ail_ray.imaging.catalogue import Look, Seen, look_at_each
 from ail_ray.imaging.images import (
     ImageError,
-    content_digest,
     degrade,
     downsize,
     each_read,
     enlarge,
-    image_size,
     luma,
     luma_of,
     modcrop,
     read_image,
-    reading,
 )
 from ail_ray.imaging.metrics import measurable
 from ail_ray.imaging.recipes import Recipe, generator_of
@@ -205,6 +203,7 @@ def plan_corpus(
     seed: int = 0,
     copies: int = 1,
     small: Mapping[UPath, UPath] = MappingProxyType({}),
+    look: Look = look_at_each,
 ) -> Corpus:
     """Find the pairs of some images and deal them out to shards; reads files but decodes no pixels.
 
@@ -216,35 +215,35 @@ def plan_corpus(
         shards: number of shards; never depends on the number of workers.
         recipe: how low-resolution sides are made, in `copies` that are drawn from `seed`.
         small: the low-resolution sides of images that have one of their own.
+        look: reads image files, or knows them already.
 
     Raises:
         ImageError: images cannot be read, a line for each.
         ValueError: no pair is left, or there are fewer pairs than shards.
     """
-    excluded = {content_digest(path.read_bytes()) for path in exclude}
+    seen = look([*images, *exclude, *(small[path] for path in images if path in small)])
+    excluded = {known.content for path in exclude if isinstance(known := seen[path], Seen)}
     pairs, skipped, left_out, unreadable, marks = [], 0, 0, list[str](), dict[str, str]()
     for path in images:
-        content = path.read_bytes()
-        digest = content_digest(content)
-        if digest in excluded:
-            left_out += 1
-            continue
         try:
-            full_height, full_width = image_size(path, content)
-            marks[digest] = reading(path, content)
-            side, side_content = _given_side(small.get(path), full_height, full_width, scales)
+            known = _known(seen, path)
+            if known.content in excluded:
+                left_out += 1
+                continue
+            marks[known.content] = known.mark
+            side, side_content = _given_side(seen, small.get(path), known, scales)
         except ImageError as error:
             unreadable.append(str(error))
             continue
         for factor in downsizes:
             for scale in scales:
-                height, width = (side - side % scale for side in _downsized(full_height, full_width, factor))
+                height, width = (side - side % scale for side in _downsized(known.height, known.width, factor))
                 if min(height, width) < crop:
                     skipped += 1
                     continue
                 pairs += [
                     Pair(
-                        content=digest, downsize=factor, scale=scale, height=height, width=width, path=str(path),
+                        content=known.content, downsize=factor, scale=scale, height=height, width=width, path=str(path),
                         recipe=recipe, seed=seed, copy=copy, small=side, small_content=side_content,
                     )
                     for copy in range(copies if recipe else 1)
@@ -270,49 +269,56 @@ def evaluation_pairs(
     recipe: str = "",
     seed: int = 0,
     small: Mapping[UPath, UPath] = MappingProxyType({}),
+    look: Look = look_at_each,
 ) -> tuple[list[Pair], list[str]]:
     """The pairs that students are measured on at a scale, in the order of the images, and what they are known by.
 
     Raises:
         ValueError: with a line for each image that cannot be read, or is too small.
     """
-    looked, problems = each_read(_looked_at, images)
+    seen = look([*images, *(small[path] for path in images if path in small)])
+    looked, problems = each_read(partial(_known, seen), images)
     if problems:
         raise ValueError("\n".join(problems))
-    tiny = [path for path, (_, size, _) in zip(images, looked, strict=True) if not measurable(*size, scale)]
+    tiny = [path for path, known in zip(images, looked, strict=True)
+            if not measurable(known.height, known.width, scale)]  # fmt: skip
     if tiny:
         raise ValueError("\n".join(f"{path}: too small to measure at scale {scale}" for path in tiny))
     sides, problems = each_read(
-        lambda each: _given_side(small.get(each[0]), *each[1][1], (scale,)), zip(images, looked, strict=True)
+        lambda each: _given_side(seen, small.get(each[0]), each[1], (scale,)), zip(images, looked, strict=True)
     )
     if problems:
         raise ValueError("\n".join(problems))
     pairs = [
-        Pair(content=digest, downsize=1.0, scale=scale, height=height - height % scale, width=width - width % scale,
-             path=str(path), recipe=recipe, seed=seed, small=side, small_content=content)
-        for path, (digest, (height, width), _), (side, content) in zip(images, looked, sides, strict=True)
+        Pair(content=known.content, downsize=1.0, scale=scale, height=known.height - known.height % scale,
+             width=known.width - known.width % scale, path=str(path), recipe=recipe, seed=seed, small=side,
+             small_content=content)
+        for path, known, (side, content) in zip(images, looked, sides, strict=True)
     ]  # fmt: skip
-    return pairs, [digest + mark for digest, _, mark in looked] + [content for side, content in sides if side]
+    return pairs, [known.content + known.mark for known in looked] + [content for side, content in sides if side]
 
 
-def _given_side(path: UPath | None, height: int, width: int, scales: Sequence[int]) -> tuple[str, str]:
+def _known(seen: Mapping[UPath, Seen | ImageError], path: UPath) -> Seen:
+    if isinstance(known := seen[path], ImageError):
+        raise known
+    return known
+
+
+def _given_side(
+    seen: Mapping[UPath, Seen | ImageError], path: UPath | None, large: Seen, scales: Sequence[int]
+) -> tuple[str, str]:
     """Path and digest of a low-resolution side, both empty if there is none; ImageError if it has another size."""
     if path is None:
         return "", ""
-    content, (scale,) = path.read_bytes(), scales
-    found = image_size(path, content)
-    if found != (height // scale, width // scale):
-        expected = f"{width // scale}×{height // scale}, {scale} times smaller than {width}×{height}"
-        rounded_up = found == (-(-height // scale), -(-width // scale))  # as many programs do, at another scale thereby
+    found, (scale,) = _known(seen, path), scales
+    height, width = large.height // scale, large.width // scale
+    if (found.height, found.width) != (height, width):
+        expected = f"{width}×{height}, {scale} times smaller than {large.width}×{large.height}"
+        # as many programs do, at another scale thereby
+        rounded_up = (found.height, found.width) == (-(-large.height // scale), -(-large.width // scale))
         remedy = f"; crop the large one to multiples of {scale} before it is made smaller" if rounded_up else ""
-        raise ImageError(f"{path}: is {found[1]}×{found[0]} pixels, expected {expected}{remedy}")
-    return str(path), content_digest(content)
-
-
-def _looked_at(path: UPath) -> tuple[str, tuple[int, int], str]:
-    """The digest of an image file, its height and width, and what marks it."""
-    content = path.read_bytes()
-    return content_digest(content), image_size(path, content), reading(path, content)
+        raise ImageError(f"{path}: is {found.width}×{found.height} pixels, expected {expected}{remedy}")
+    return str(path), found.content
 
 
 def _downsized(height: int, width: int, factor: float) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Running a network over whole images: for the error maps of a shard, for benchmarks, and for single images."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -76,10 +77,13 @@ def error_map(model: Network, shard: Shard, precision: Precision, importance: np
         if importance is None:
             sr = super_resolve(model, inputs, precision)
         else:
-            below = (importance[place] < 1).reshape(hr.shape).any(axis=1)
-            sr = super_resolve(model, inputs, precision, lambda rows, below=below: bool(below[rows].any()))
+            sr = super_resolve(model, inputs, precision, partial(_unsettled, importance[place].reshape(hr.shape)))
         errors[place] = error_of(hr, sr)
     return errors
+
+
+def _unsettled(importance: np.ndarray, rows: slice) -> bool:
+    return bool((importance[rows] < 1).any())
 
 
 def error_of(hr: torch.Tensor, sr: torch.Tensor) -> np.ndarray:

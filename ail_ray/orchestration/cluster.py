@@ -209,7 +209,7 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
             raise ConfigError([f"a trial was begun with {counted(p.fewest, 'worker')}, max-workers is {max_workers}"])
         return max(1, max_workers // p.most)
     there = ray.cluster_resources()
-    workers = min(int(there.get(kind, 0) // need) for kind, need in p.worker_resources().items())
+    workers = min(int(there.get(kind, 0) / need + 1e-9) for kind, need in p.worker_resources().items())
     if workers < p.fewest:
         needs = " and ".join(f"{need * p.fewest:g} {kind}" for kind, need in p.worker_resources().items())
         has = " and ".join(f"{there.get(kind, 0):g} {kind}" for kind in p.worker_resources())

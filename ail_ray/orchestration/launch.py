@@ -38,7 +38,7 @@ class OnRay:
 
     def everywhere(self, job: SweepJob, *, heavy: bool) -> Everywhere:
         p = job.placement
-        return OnCluster(p.threads if heavy else 1, int(heavy and p.gpu), job.max_workers)
+        return OnCluster(p.threads if heavy else 1, p.worker_resources().get("GPU", 0) if heavy else 0, job.max_workers)
 
     def run(self, sweeps: Sequence[Sweep], monitors: Sequence[Monitor], *, name: str, ended: Ended) -> None:
         job = sweeps[0].job

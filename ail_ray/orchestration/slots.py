@@ -32,9 +32,10 @@ from ail_ray.orchestration.leftovers import Found, forget
 from ail_ray.orchestration.process_group import OwnAddress
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import LeaseLostError
-from ail_ray.runs.placement import NODE_TIMEOUT, Placement
+from ail_ray.runs.placement import Placement
 from ail_ray.runs.work import Assignment, work
 
+START_TIMEOUT = 7 * 24 * 3600  # seconds: nodes may have to boot, and other jobs may have to end
 ELASTIC_START_TIMEOUT = 60  # seconds: it takes what is there, and a node that was there may just have gone
 RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic slot
 LOOK = 1.0  # seconds between looks for rounds that were committed
@@ -142,7 +143,7 @@ def _trainer(placement: Placement, storage: UPath, inbox: Any) -> TorchTrainer:
     # A process less for each slot: that a node will go changes nothing here, and that it went is seen anyway.
     os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     fixed = placement.fewest == placement.most
-    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(NODE_TIMEOUT if fixed else ELASTIC_START_TIMEOUT)
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(START_TIMEOUT if fixed else ELASTIC_START_TIMEOUT)
     return TorchTrainer(
         serve,
         train_loop_config={"inbox": inbox},

@@ -14,7 +14,7 @@ from upath import UPath
 from ail_ray.errors import ConfigError
 from ail_ray.files import is_local, write_bytes
 from ail_ray.orchestration.cluster import T
-from ail_ray.runs.placement import NODE_TIMEOUT, Placement
+from ail_ray.runs.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,26 @@ class OnCluster:
 
 
 SOON = 15.0  # seconds: a node that is there has answered by then
+AGAIN = 600.0  # seconds between lines of somebody who waits
 
 
 def first_answer(
     function: Callable[..., T], arguments: tuple[Any, ...], placement: Placement, say: Callable[[str], None]
 ) -> T:
-    """Call a function on a node that a worker could be on; a cluster that grows may have to bring that node first.
+    """Call a function on a node that a worker could be on, as soon as there is room on one.
 
-    Raises:
-        ConfigError: no such node came within half an hour, which is how long a trial would wait too.
+    A cluster that grows may have to bring that node first, and on one that is busy other jobs may have to end; either
+    is waited for, and said.
     """
     needs = placement.worker_resources()
     task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0))(function).remote(*arguments)
-    wanted = " and ".join(f"{need:g} {kind}" for kind, need in needs.items())
-    if not ray.wait([task], timeout=SOON)[0]:
-        say(f"waiting for a node with {wanted} free")
-    try:
-        answer: T = ray.get(task, timeout=NODE_TIMEOUT)
-    except ray.exceptions.GetTimeoutError:
-        waited = f"no node with {wanted} free in {NODE_TIMEOUT / 60:.0f} minutes"
-        raise ConfigError([f"{waited}: does any have as many, and can the cluster grow?"]) from None
+    wanted, patience = " and ".join(f"{need:g} {kind}" for kind, need in needs.items()), SOON
+    while not ray.wait([task], timeout=patience)[0]:
+        there, free = ray.cluster_resources(), ray.available_resources()
+        held = ", ".join(f"{free.get(kind, 0):g} of {there.get(kind, 0):g} {kind} free" for kind in needs)
+        say(f"waiting for a node with {wanted} free: the cluster has {held}")
+        patience = AGAIN
+    answer: T = ray.get(task)
     return answer
 
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 
 from ail_ray.runs.records import Manifest
 
-NODE_TIMEOUT = 1800  # seconds that workers wait for their nodes: a GPU node may have to boot first
-
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -17,6 +15,8 @@ class Placement:
     """CPU threads of every worker. Workers x threads x concurrent trials should be the number of cores."""
     gpu: bool = False
     """Give every worker a GPU."""
+    gpus_per_worker: float = 1.0
+    """With --gpu: how much of a GPU a worker takes. Trials of one worker may share one: 0.25 for four of them."""
 
     @property
     def fewest(self) -> int:
@@ -45,4 +45,4 @@ class Placement:
 
     def worker_resources(self) -> dict[str, float]:
         """What Ray must find free for a worker."""
-        return {"CPU": self.threads, **({"GPU": 1} if self.gpu else {})}
+        return {"CPU": self.threads, **({"GPU": self.gpus_per_worker} if self.gpu else {})}

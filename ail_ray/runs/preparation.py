@@ -1,5 +1,6 @@
 """What trials share: shards, evaluation images, weights and teachers' errors, each built once and found by digest.
 
+images/<digest>.json                                 what is known of the image files of a folder
 corpora/<digest>/shard-0000.safetensors              training pairs
 evaluation/<digest>.safetensors                      one set at one scale
 weights/<digest>.safetensors                         what students start from
@@ -22,6 +23,7 @@ from upath import UPath
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, digest_of, is_local, resolved, slug, write_bytes
 from ail_ray.imaging import image_sets, own_pairs
+from ail_ray.imaging.catalogue import Catalogue, Look
 from ail_ray.imaging.evaluation import write_evaluation
 from ail_ray.imaging.pairs import Corpus, Pair, evaluation_pairs, plan_corpus
 from ail_ray.imaging.shards import write_shard
@@ -31,6 +33,7 @@ from ail_ray.networks.code import Code
 from ail_ray.runs.records import Weights
 
 T = TypeVar("T")
+CATALOGUE = "images"
 Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 """Calls a function with each of several argument lists, here or as tasks on a cluster; yields each result."""
 
@@ -105,6 +108,8 @@ class Prepared:
     test: tuple[EvaluationFile, ...]
     passed_over: str = ""
     """A line about what is in the folders of the images and is no image."""
+    catalogue: Catalogue | None = None
+    """What was learned of the images, to be kept for the next time."""
 
     @cached_property
     def data(self) -> Data:
@@ -156,12 +161,13 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
                 problems += [f"{role}-lr: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError(problems)
+    known = Catalogue(storage / CATALOGUE)
     try:
         corpus = plan_corpus(
             [path for found in sets["train"] for path in found.paths],
             downsizes=config.downsizes, scales=config.scales, crop=config.crop, shards=config.shards,
             exclude=[path for role in ("validation", "test") for found in sets[role] for path in found.paths],
-            recipe=config.degrade, seed=config.degrade_seed, copies=config.copies, small=small,
+            recipe=config.degrade, seed=config.degrade_seed, copies=config.copies, small=small, look=known.look,
         )  # fmt: skip
     except (ValueError, OSError) as error:
         problems += str(error).splitlines()
@@ -169,7 +175,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     for role, files in evaluation.items():
         for images, scale in itertools.product(sets[role], config.scales):
             try:
-                files.append(_evaluation_file(images, scale, storage, config.degrade, config.degrade_seed, small))
+                files.append(_evaluation_file(images, scale, storage, config, small, known.look))
             except (ValueError, OSError) as error:
                 problems += str(error).splitlines()
     if problems:
@@ -178,6 +184,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     return Prepared(
         storage=storage, corpus=corpus, validation=tuple(evaluation["validation"]), test=tuple(evaluation["test"]),
         passed_over="; ".join(filter(None, [image_sets.passed_over(every), image_sets.newly_read(every), *said])),
+        catalogue=known,
     )  # fmt: skip
 
 
@@ -193,9 +200,10 @@ def _twins(measured: Iterable[image_sets.ImageSet]) -> list[str]:
 
 
 def _evaluation_file(
-    images: image_sets.ImageSet, scale: int, storage: UPath, recipe: str, seed: int, small: Mapping[UPath, UPath]
+    images: image_sets.ImageSet, scale: int, storage: UPath, config: RunConfig, small: Mapping[UPath, UPath], look: Look
 ) -> EvaluationFile:
-    pairs, digests = evaluation_pairs(images.paths, scale, recipe, seed, small)
+    recipe, seed = config.degrade, config.degrade_seed
+    pairs, digests = evaluation_pairs(images.paths, scale, recipe, seed, small, look)
     drawn = [[recipe, seed]] if recipe else []
     file = storage / "evaluation" / f"{digest_of([images.name, scale, digests, *drawn])}.safetensors"
     return EvaluationFile(file, images, scale, tuple(pairs))
@@ -207,6 +215,8 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
     Raises:
         ConfigError: with a line for every image whose header could be read, and whose pixels cannot.
     """
+    if prepared.catalogue:
+        prepared.catalogue.save()
     paths = prepared.data.shard_paths
     used(paths[0].parent)
     shards = [(path, prepared.corpus.shard_pairs(s)) for s, path in enumerate(paths) if not path.exists()]
@@ -216,6 +226,8 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
     ]
     unreadable += said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
     if problems := sorted({line for lines in unreadable for line in lines}):  # tasks end in any order
+        if prepared.catalogue:
+            prepared.catalogue.forget()  # a file was not what it was when it was looked at
         raise ConfigError(problems)
 
 

@@ -98,7 +98,11 @@ def plan_sweep(
     fast: Precision = "bf16" if assumed else fastest(device)
     torch.set_num_threads(placement.threads)
     workers = placement.most
-    room = torch.cuda.device_count() if device.type == "cuda" else cores() // placement.threads
+    room = (
+        int(torch.cuda.device_count() / placement.gpus_per_worker)
+        if device.type == "cuda"
+        else cores() // placement.threads
+    )
     configs = proposals(sweep)
     at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
     here = max(workers, min(room, at_once * workers))  # on a machine like this one
@@ -151,7 +155,7 @@ def plan_sweep(
         store_memory=ACTOR + 3 * 2 * max(pixels for prepared in of.values() for pixels in prepared.shard_pixels),
     )  # fmt: skip
     if not assumed:
-        _refuse_what_does_not_fit(plan, device, here if max_workers is None else 1)
+        _refuse_what_does_not_fit(plan, device, here if max_workers is None else 1, placement.gpus_per_worker)
     return plan
 
 
@@ -178,7 +182,7 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
             ("speed", f"{student}: {per_second:.0f} crops/s, {errors:.2f} M pixels/s of errors; {speed.origin}")
         )
     seconds = [trial.seconds for trial in plan.trials]
-    hours = plan.worker_hours
+    hours = plan.worker_hours * (placement.gpus_per_worker if placement.gpu else 1)
     bank, most = _bank(c) * plan.pixels / plan.workers, max(trial.memory for trial in plan.trials)
     rows += [
         ("time", f"{_time(min(seconds))} to {_time(max(seconds))} a trial, {_time(plan.seconds)} in all; "
@@ -217,8 +221,8 @@ def _bank(config: RunConfig) -> float:
     return 3 + 2 / config.upsampling**2 + (2 if config.beta > 0 else 0)
 
 
-def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) -> None:
-    """Raise ConfigError if a node like this one has too little memory for so many workers."""
+def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int, share: float) -> None:
+    """Raise ConfigError if a node like this one has too little memory for so many workers with a share of a GPU."""
     worker = max(trial.memory for trial in plan.trials)
     there = memory()
     needed = workers * (worker + plan.store_memory)
@@ -235,10 +239,10 @@ def _refuse_what_does_not_fit(plan: Plan, device: torch.device, workers: int) ->
             torch.cuda.get_device_properties(device).total_memory,
         )
         needed = bank + torch.cuda.max_memory_allocated(device)
-        if needed > has:
+        if needed > share * has:
             problems.append(
-                f"a worker needs {needed / 2**30:.1f} GiB of GPU memory, this GPU has {has / 2**30:.1f}: more workers "
-                f"share the corpus, a smaller --batch takes less"
+                f"a worker needs {needed / 2**30:.1f} GiB of GPU memory, its part of this GPU has "
+                f"{share * has / 2**30:.1f}: more workers share the corpus, a smaller --batch takes less"
             )
     if problems:
         raise ConfigError(problems)

@@ -64,6 +64,11 @@ class SweepJob:
             problems.append(f"workers must not exceed the {fewest_shards} shards, got {p.workers}")
         if self.max_workers is not None and self.max_workers < fewest:
             problems.append(f"max-workers is {self.max_workers}, but one trial needs {fewest}")
+        if not 0 < p.gpus_per_worker <= 1:
+            problems.append(f"gpus-per-worker must lie in (0, 1], got {p.gpus_per_worker:g}")
+        elif p.gpus_per_worker < 1:
+            problems += [] if p.gpu else ["gpus-per-worker goes with --gpu"]
+            problems += ["gpus-per-worker: workers of one run cannot share a GPU (NCCL)"] if most > 1 else []
         if self.price is not None and not 0 < self.price < math.inf:
             problems.append(f"price must be positive, got {self.price}")
         if self.local and (most > 1 or self.sweep.asha or self.sweep.search == "optuna"):

@@ -18,7 +18,6 @@ import heads
 import pytest
 import ray
 import torch
-from ray.exceptions import GetTimeoutError
 from ray.tune.tune import _setup_signal_catching
 from tiny_files import TinyFiles, as_options
 
@@ -171,8 +170,8 @@ def test_a_run_goes_on_with_what_it_began_with() -> None:
 class Slow:
     """Ray's tasks, of which `wait` ends the first."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, answers: bool = True) -> None:
-        self.running, self.most, self.answers = 0, 0, answers
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.running, self.most = 0, 0
         monkeypatch.setattr(ray, "remote", lambda **options: lambda function: self)
         monkeypatch.setattr(ray, "wait", self.wait)
         monkeypatch.setattr(ray, "get", self.get)
@@ -183,14 +182,10 @@ class Slow:
         return value
 
     def wait(self, tasks: list[int], timeout: float | None = None) -> tuple[list[int], list[int]]:
-        if not self.answers:
-            return [], tasks
         self.running -= 1
         return tasks[:1], tasks[1:]
 
     def get(self, task: int, timeout: float | None = None) -> int:
-        if not self.answers:
-            raise GetTimeoutError
         return task
 
 
@@ -203,12 +198,43 @@ def test_preparation_asks_for_no_more_nodes_than_it_may(
     assert tasks.most == seen
 
 
-def test_a_node_that_never_comes_is_waited_for_aloud_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    Slow(monkeypatch, answers=False)
+def test_a_node_that_is_busy_or_not_there_yet_is_waited_for_aloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, asked = Slow(monkeypatch), list[float | None]()
+
+    def wait(tasks: list[int], timeout: float | None = None) -> tuple[list[int], list[int]]:
+        asked.append(timeout)
+        return ([], tasks) if len(asked) < 3 else slow.wait(tasks)
+
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 32.0})
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 3.0})
     said = list[str]()
-    with pytest.raises(ConfigError, match="no node with 16 CPU and 1 GPU free in 30 minutes"):
-        first_answer(print, (0,), Placement(threads=16, gpu=True), said.append)
-    assert said == ["waiting for a node with 16 CPU and 1 GPU free"]
+    assert first_answer(print, (7,), Placement(threads=16, gpu=True, gpus_per_worker=0.5), said.append) == 7
+    line = "waiting for a node with 16 CPU and 0.5 GPU free: the cluster has 3 of 32 CPU free, 0 of 0 GPU free"
+    assert said == [line, line]
+    assert asked == [15, 600, 600], "at once, and then every ten minutes"
+
+
+@pytest.mark.parametrize(
+    ("placement", "message"),
+    [
+        (Placement(gpu=True, gpus_per_worker=0), r"gpus-per-worker must lie in \(0, 1\], got 0"),
+        (Placement(gpu=True, gpus_per_worker=2), r"gpus-per-worker must lie in \(0, 1\], got 2"),
+        (Placement(gpus_per_worker=0.25), r"gpus-per-worker goes with --gpu"),
+        (Placement(gpu=True, workers=2, gpus_per_worker=0.5), r"workers of one run cannot share a GPU \(NCCL\)"),
+    ],
+)
+def test_a_share_of_a_gpu_that_cannot_be_is_refused(placement: Placement, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SweepJob(placement=placement)
+
+
+def test_trials_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
+    job = SweepJob(placement=Placement(gpu=True, gpus_per_worker=0.25))
+    assert job.placement.worker_resources() == {"CPU": 1, "GPU": 0.25}
+    assert concurrency(job.placement, None) == 4
+    assert concurrency(Placement(gpu=True), None) == 1
 
 
 @pytest.fixture

@@ -1,0 +1,126 @@
+"""What is known of image files without reading them again: a table by name, size and time of change.
+
+The contents and sizes of all images name a corpus, and reading a million files for them takes hours on an object store.
+A listing says of a thousand files at once which have changed since; only those are read.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+
+from upath import UPath
+
+from ail_ray.errors import one_line
+from ail_ray.files import FileError, digest_of, entries, is_local, read_record, write_record
+from ail_ray.imaging.images import ImageError, content_digest, image_size, reading
+from ail_ray.machine import cores
+
+AT_ONCE = 32  # requests to an object store
+FRESH = 2.0  # seconds: a file that has just been written may change again without another time of change
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image file as its header tells."""
+
+    content: str  # SHA-256 of the file
+    height: int  # of the upright image, pixels
+    width: int
+    mark: str = ""  # for one that is read in another way than it once was, as `reading` has it
+
+
+Look = Callable[[Iterable[UPath]], Mapping[UPath, "Seen | ImageError"]]
+"""Looks at image files; what cannot be read has its error instead."""
+
+
+def look_at(path: UPath) -> Seen | ImageError:
+    """Read one image file."""
+    try:
+        content = path.read_bytes()
+        return Seen(content_digest(content), *image_size(path, content), reading(path, content))
+    except ImageError as error:
+        return error
+    except Exception as error:  # whatever a file system or an object store's library raises
+        return ImageError(f"{path}: cannot be read ({one_line(error)})")
+
+
+def look_at_each(paths: Iterable[UPath]) -> dict[UPath, Seen | ImageError]:
+    """Read image files, many at once."""
+    asked = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(cores() if all(map(is_local, asked)) else AT_ONCE) as threads:
+        return dict(zip(asked, threads.map(look_at, asked), strict=True))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file of a folder when it was read."""
+
+    stamp: str  # size and time of change, or what an object store has instead
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was read of one folder, by the names of the files."""
+
+    folder: str
+    rows: dict[str, Row]
+
+
+class Catalogue:
+    """Tables of the folders that were looked at, on a storage path."""
+
+    def __init__(self, place: UPath) -> None:
+        self.place, self._unsaved = place, dict[UPath, Table]()
+
+    def look(self, paths: Iterable[UPath]) -> dict[UPath, Seen | ImageError]:
+        """Look at image files, and read only those that are new or have changed."""
+        by_folder = dict[UPath, list[UPath]]()
+        for path in dict.fromkeys(paths):
+            by_folder.setdefault(path.parent, []).append(path)
+        found = dict[UPath, Seen | ImageError]()
+        for folder, files in by_folder.items():
+            found |= self._look(folder, files)
+        return found
+
+    def save(self) -> None:
+        """Write the tables that have changed."""
+        for path, table in self._unsaved.items():
+            write_record(path, table)
+        self._unsaved.clear()
+
+    def forget(self) -> None:
+        """Drop all tables, where a file was not what its table said."""
+        for table in self.place.glob("*.json"):
+            table.unlink(missing_ok=True)
+
+    def _look(self, folder: UPath, files: list[UPath]) -> dict[UPath, Seen | ImageError]:
+        table, now = self._table(folder), time.time()
+        known = self._known(table, folder)
+        stamps = dict[str, str]()
+        with suppress(Exception):  # a folder that cannot be listed: its files are read
+            stamps = {entry.path.name: entry.stamp for entry in entries(folder) if entry.changed < now - FRESH}
+        same = {path: row.seen for path in files
+                if (row := known.get(path.name)) is not None and row.stamp == stamps.get(path.name)}  # fmt: skip
+        read = look_at_each(path for path in files if path not in same)
+        new = {path.name: Row(stamps[path.name], seen) for path, seen in read.items()
+               if isinstance(seen, Seen) and path.name in stamps}  # fmt: skip
+        if new:
+            self._unsaved[table] = Table(str(folder), known | new)
+        return {path: same.get(path) or read[path] for path in files}
+
+    def _table(self, folder: UPath) -> UPath:
+        return self.place / f"{digest_of(str(folder))}.json"
+
+    def _known(self, table: UPath, folder: UPath) -> dict[str, Row]:
+        if table in self._unsaved:
+            return self._unsaved[table].rows
+        if not table.exists():
+            return {}
+        try:
+            content = read_record(table, Table)
+        except FileError:  # damaged: as good as none
+            return {}
+        return content.rows if content.folder == str(folder) else {}
