@@ -30,6 +30,7 @@ from ail_ray.learning.config import Plain, RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.precision import Precision, fastest, placed
 from ail_ray.learning.presets import mini
+from ail_ray.learning.teachers import find_teacher
 from ail_ray.learning.theta import TrainState, train_epoch
 from ail_ray.machine import PACKAGE, cores
 from ail_ray.orchestration.cluster import cluster
@@ -38,9 +39,10 @@ from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import build_data, plan_data
 from ail_ray.runs.run import TrialPlan, run_local
+from ail_ray.runs.teacher_maps import teacher_maps
 from ail_ray.sweeps.sweep_file import Summary
 
-WORKING = ("RayTrainWorker", "ImportanceStore", "raylet")  # processes that hold pixels, the last in shared memory
+WORKING = ("RayTrainWorker", "StoreActor", "raylet")  # processes that hold pixels, the last in shared memory
 
 
 def run_config(**changes: Any) -> RunConfig:
@@ -172,7 +174,7 @@ def bytes_per_pixel(
     return {"ratio": each, "unit": "bytes", "update_adds": (most[1] - most[0]) / span - each, "pixels": pixels[1]}
 
 
-def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[str] = ()) -> Figure:
+def sweep_overhead(*, trials: int = 40, seconds: float = 30.0, more: Sequence[str] = ()) -> Figure:
     """The time of a sweep from command to end, against the training time of its trials, as many at once."""
     rounds, at_once = 2, cores()
     crops = crops_in(seconds) // rounds
@@ -189,6 +191,31 @@ def sweep_overhead(*, trials: int = 8, seconds: float = 125.0, more: Sequence[st
         trained = [_training_seconds(trial.path) for trial in summary.trials]
     at_best = sum(trained) / min(at_once, trials)
     return {"ratio": taken / at_best, "unit": "times", "seconds": taken, "shortest_trial": min(trained)}
+
+
+def importance_tax(*, rounds: int = 10) -> Figure:
+    """A round of AIL against one of its control: what the error passes and updates of Eq. 7 add to training.
+
+    The run is `mini`, an epoch of half as many crops as would cover the pixels, on the bundled photographs with the
+    bundled teacher, in this process; the mean over its rounds after round 0. The control trains as this run does.
+    """
+    with _storage() as storage:
+        teacher = find_teacher("vdsr", (2,))
+        assert teacher is not None
+        config = mini().run(rule="eq7", teacher="vdsr", train=("sample",), validation=("sample-val",), test=(),
+                            rounds=rounds)  # fmt: skip
+        prepared, precision = plan_data(config, storage), fastest(CPU)
+        config = replace(config, crops=math.ceil(prepared.corpus.pixels / config.crop**2 / 2))
+        build_data(prepared, say=lambda line: None)
+        how: dict[str, Any] = {"device": "cpu", "threads": 1, "say": lambda line: None}
+        maps = teacher_maps(teacher, config, prepared, precision, **how)
+        plan = TrialPlan(config=config, data=prepared.data, maps=maps, precision=precision)
+        records = [*run_local(plan, 1, CPU, lambda measured: None).follow()][1:]
+    added = [record.seconds["importance"] / record.seconds["theta"] for record in records]
+    return {
+        "ratio": 1 + statistics.mean(added), "unit": "times", "lowest": 1 + min(added), "highest": 1 + max(added),
+        "first_half": 1 + statistics.mean(added[: len(added) // 2]),
+    }  # fmt: skip
 
 
 def first_round(*, words: Sequence[str] = (), patience: float = 600.0) -> Figure:

@@ -34,7 +34,7 @@ class Options:
 
     only: tuple[str, ...] | None = None
     """Names of the figures to measure, by default of all: update_vs_copy, inference, step_vs_reference, epoch_vs_bare,
-    commit, two_workers, bytes_per_pixel, first_round, ray_vs_local and sweep_overhead."""
+    commit, two_workers, bytes_per_pixel, first_round, ray_vs_local, sweep_overhead and importance_tax."""
     race: float | None = None
     """Instead of the figures: train one student our way and one the released way for so many minutes each, in turns, on
     281 of the 291 images, and draw ./race.png."""

@@ -65,7 +65,7 @@ def main() -> int:
         job = head.result("job")
         assert job["status"] == "SUCCEEDED", job["logs"]
     wrong = 0
-    for kind, expected in (("RayTrainWorker", plan.trials[0].memory), ("ImportanceStore", plan.store_memory)):
+    for kind, expected in (("RayTrainWorker", plan.trials[0].memory), ("StoreActor", plan.store_memory)):
         found = [size for name, size in most.items() if kind in name]
         off = max(found) / expected - 1
         wrong += abs(off) > 0.2 or len(found) < HOSTS
@@ -77,7 +77,7 @@ def main() -> int:
 def note(pid: int, most: dict[str, int]) -> None:
     """Remember the most that a process of ours has held so far, by kind and number."""
     name = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
-    if "RayTrainWorker" in name or "ImportanceStore" in name:
+    if "RayTrainWorker" in name or "StoreActor" in name:
         status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         most[f"{name} {pid}"] = int(status["VmHWM"].split()[0]) * 1024
 

@@ -111,9 +111,7 @@ def config(folder: Path) -> RunConfig:
     return RunConfig(train=(str(folder),), validation=(), test=(), downsizes=(1.0,), crop=16, shards=1, rule="uniform")
 
 
-def test_a_second_start_reads_no_image_and_names_the_same_corpus(
-    folder: Path, tmp_path: Path, read: list[str]
-) -> None:
+def test_a_second_start_reads_no_image_and_names_the_same_corpus(folder: Path, tmp_path: Path, read: list[str]) -> None:
     (folder / "broken.png").unlink()
     storage = UPath(tmp_path / "storage")
     first = plan_data(config(folder), storage)

@@ -40,7 +40,7 @@ INJECTOR = Path(__file__).parent / "injector"
 PATIENCE = 400  # seconds, for one command
 ROUNDS = 3
 HALTS = {  # point and the call of it, counted in each process, at which the first to come there is killed
-    "θ": 14, "error pass": 2, "report": 2, "checkpoint": 4, "before an update": 5, "in an update": 4,
+    "θ": 14, "error pass": 2, "between epochs": 2, "checkpoint": 4, "before an update": 5, "in an update": 4,
     "after an update": 4,
 }  # fmt: skip
 

@@ -125,7 +125,14 @@ def role(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
     except OSError:
         return ""
-    ours = ("ray::RayTrainWorker", "ray::ImportanceStore", "ray::ImplicitFunc", "ray::_trial", "ray::TrainController")
+    ours = (
+        "ray::RayTrainWorker",
+        "ray::StoreActor",
+        "ray::Inbox",
+        "ray::ImplicitFunc",
+        "ray::_trial",
+        "ray::TrainController",
+    )
     if any(word in words for word in ours) or ("ail_sweep.py" in words and "ray" not in Path(words.split()[0]).name):
         return words
     return ""
@@ -133,7 +140,7 @@ def role(pid: int) -> str:
 
 def remaining(head: heads.Head) -> list[str]:
     """Actors and placement groups that outlived the job."""
-    ours = ("RayTrainWorker", "ImportanceStore", "TrainController")
+    ours = ("RayTrainWorker", "StoreActor", "Inbox", "TrainController")
     deadline = time.monotonic() + 60
     while True:
         actors, groups = (

@@ -18,7 +18,7 @@ import time
 POINTS = {
     "θ": ("ail_ray.learning.theta", "weighted_loss", "before", None),
     "error pass": ("ail_ray.learning.algorithm", "error_map", "before", None),
-    "report": ("ail_ray.orchestration.slots", "heed", "before", None),
+    "between epochs": ("ail_ray.orchestration.slots", "heed", "before", None),
     "checkpoint": ("ail_ray.files", "os.replace", "before", lambda old, new: "/state/" in new),
     "before an update": ("ail_ray.runs.importance_store", "ImportanceStore.update", "before", None),
     "in an update": ("ail_ray.runs.importance_store", "next_importance", "before", None),
