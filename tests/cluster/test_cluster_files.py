@@ -171,6 +171,7 @@ def test_a_cloud_cluster_grows_from_nothing_on_spot_machines_first(name: str) ->
     assert "spot" not in other
     assert "preemptible" not in other
     assert config["idle_timeout_minutes"] <= 10
+    assert types["gpu-spot"]["priority"] > types["gpu-on-demand"]["priority"], "by rule and not by luck"
 
 
 @pytest.mark.parametrize("name", KUBERNETES)
