@@ -65,7 +65,7 @@ class Entry:
 
     path: UPath
     kind: Literal["file", "folder", "other"]
-    stamp: str  # size and time of change, or what an object store has instead of the latter
+    stamp: str  # size and time of change, or what an object store has instead; empty if it tells neither
     changed: float  # seconds since 1970; 0 where that is not known
 
 
@@ -81,9 +81,10 @@ def entries(folder: UPath) -> list[Entry]:
             name = info["name"].rstrip("/").rpartition("/")[2]
             if info["name"].strip("/") == folder.path.strip("/"):  # what marks the folder itself
                 continue
-            version = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("updated") or ""
+            version = next(filter(None, map(info.get, ("ETag", "etag", "LastModified", "updated", "mtime"))), "")
             kind: Literal["file", "folder"] = "folder" if info["type"] == "directory" else "file"
-            found.append(Entry(folder / name, kind, f"{info.get('size')} {version}", 0.0))
+            stamp = f"{info.get('size')} {version}" if version else ""
+            found.append(Entry(folder / name, kind, stamp, float(info.get("mtime") or 0)))
     for path in folder.iterdir() if is_local(folder) else ():
         try:
             there = os.stat(str(path))

@@ -85,11 +85,11 @@ def benchmark(
             problems.append(f"sets: {error}")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    given = dict[UPath, UPath]()
+    given: list[dict[UPath, UPath]] = [{} for _ in found] if not small else []
     for images, folder in zip(found, small, strict=False):
         try:
             pairs, lines = own_pairs.beside(images.paths, folder, scales[0])
-            given |= pairs
+            given.append(pairs)
             for line in lines:
                 say(f"sets-lr: {line}")
         except ValueError as error:
@@ -98,11 +98,11 @@ def benchmark(
         raise ConfigError(problems)
     networks = {scale: placed(network, precision, target) for scale, network in networks.items()}
     share, rows = 1 / (len(networks) * sum(len(images.paths) for images in found)), []
-    for images in found:
+    for images, beside in zip(found, given, strict=True):
         pictures = [] if recipe or small else _usable(images, max(scales))
         for scale, network in networks.items():
             if recipe or small:
-                measured = _paired(images, scale, recipe, seed, given)
+                measured = _paired(images, scale, recipe, seed, beside)
             else:
                 measured = EvaluationImages(images.name, scale, [modcrop(picture, scale) for picture in pictures])
             row = evaluate(network, measured, precision=precision, advance=lambda: advance(share))

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from upath import UPath
 
 from ail_ray.errors import one_line
-from ail_ray.files import FileError, digest_of, entries, is_local, read_record, write_record
+from ail_ray.files import Entry, FileError, digest_of, entries, is_local, read_record, write_record
 from ail_ray.imaging.images import ImageError, content_digest, image_size, reading
 from ail_ray.machine import cores
 
 AT_ONCE = 32  # requests to an object store
+VERSION = 1  # raise it whenever `image_size` or `reading` tells something else of a file
 FRESH = 2.0  # seconds: a file that has just been written may change again without another time of change
 
 
@@ -66,6 +67,7 @@ class Table:
     """What was read of one folder, by the names of the files."""
 
     folder: str
+    version: int
     rows: dict[str, Row]
 
 
@@ -99,16 +101,18 @@ class Catalogue:
     def _look(self, folder: UPath, files: list[UPath]) -> dict[UPath, Seen | ImageError]:
         table, now = self._table(folder), time.time()
         known = self._known(table, folder)
-        stamps = dict[str, str]()
+        there = list[Entry]()
         with suppress(Exception):  # a folder that cannot be listed: its files are read
-            stamps = {entry.path.name: entry.stamp for entry in entries(folder) if entry.changed < now - FRESH}
+            there = [entry for entry in entries(folder) if _is_text(entry.path.name)]
+        stamps = {entry.path.name: entry.stamp for entry in there if entry.stamp and entry.changed < now - FRESH}
         same = {path: row.seen for path in files
                 if (row := known.get(path.name)) is not None and row.stamp == stamps.get(path.name)}  # fmt: skip
         read = look_at_each(path for path in files if path not in same)
         new = {path.name: Row(stamps[path.name], seen) for path, seen in read.items()
                if isinstance(seen, Seen) and path.name in stamps}  # fmt: skip
         if new:
-            self._unsaved[table] = Table(str(folder), known | new)
+            left = {entry.path.name: known[entry.path.name] for entry in there if entry.path.name in known}
+            self._unsaved[table] = Table(str(folder), VERSION, left | new)
         return {path: same.get(path) or read[path] for path in files}
 
     def _table(self, folder: UPath) -> UPath:
@@ -123,4 +127,12 @@ class Catalogue:
             content = read_record(table, Table)
         except FileError:  # damaged: as good as none
             return {}
-        return content.rows if content.folder == str(folder) else {}
+        return content.rows if (content.folder, content.version) == (str(folder), VERSION) else {}
+
+
+def _is_text(name: str) -> bool:
+    """Whether a table can hold a name; a file system may have others."""
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False

@@ -8,6 +8,7 @@ is the same on every machine and in every order.
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
@@ -145,7 +146,7 @@ def _read(path: str) -> str:
     A range is written as `[0.2, 1.5]` or `0.2..1.5`, and a step without one, such as `luma`, by its name alone.
     """
     try:
-        content = yaml.safe_load(as_path(path).read_text(encoding="utf-8"))  # JSON is YAML too
+        content = yaml.load(as_path(path).read_text(encoding="utf-8"), _OnceEach)  # JSON is YAML too
     except Exception as error:  # whatever a file system, an object store's library or the parser raises
         raise RecipeError(f"{path}: cannot be read ({one_line(error)})") from error
     steps = list[tuple[object, object]]()
@@ -154,7 +155,17 @@ def _read(path: str) -> str:
     if not steps or any(not isinstance(name, str) for name, _ in steps):
         raise RecipeError(f"{path}: expected steps such as `blur: [0.2, 1.5]`, got {content!r:.80}")
     written = [(name, "..".join(map(str, ends)) if isinstance(ends, list) else ends) for name, ends in steps]
-    return ",".join(str(name) if ends is None else f"{name}={ends}" for name, ends in written)
+    return ",".join(str(name) if ends is None or ends is True else f"{name}={ends}" for name, ends in written)
+
+
+class _OnceEach(yaml.SafeLoader):
+    """Reads plain data, and refuses a name that a mapping has twice instead of taking the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.constructor.ConstructorError(problem=f"{twice[0]} twice: write a list of steps then")
+        return super().construct_mapping(node, deep)
 
 
 def _range(name: str, value: str) -> tuple[float, float]:

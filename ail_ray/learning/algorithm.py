@@ -5,13 +5,14 @@ The same lines run in one process and on every worker of a cluster; who holds wh
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from ail_ray.files import FileError
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.learning.config import RunConfig
@@ -102,7 +103,10 @@ def w_subproblem(run: Run, t: int) -> None:
     """
     for shard, pixels in run.bank.shards.items():
         if run.config.error_passes:
-            settled = run.importance.read(t - 1, shard) if run.config.settles else None
+            settled = None
+            if run.config.settles:
+                with suppress(FileError):  # pruned or damaged, in a run that is taken up where W_t is there already
+                    settled = run.importance.read(t - 1, shard)
             error = error_map(run.state.student, pixels, run.precision, settled)
         else:
             error = np.zeros(pixels.pixels, np.float16)

@@ -37,17 +37,19 @@ def super_resolve(
     """
     height, width = inputs.shape
     u, radius, grid, strips = model.traits.upsampling, model.traits.reach, model.traits.multiple, list[torch.Tensor]()
+    kind = dtype_of(precision)  # or as the network returns it
     images = _on_grid(inputs.to(dtype_of(precision))[None, None], grid)
     for top, bottom in _strips(height, width, radius):
         if not wanted(slice(top * u, bottom * u)):
-            strips.append(images.new_zeros((bottom - top) * u, width * u))
+            strips.append(torch.zeros((bottom - top) * u, width * u, device=images.device))
             continue
         first = max(0, top - radius) // grid * grid
         last = min(images.shape[2], -(-(bottom + radius) // grid) * grid)
         with autocast(precision, images.device):
             strip = model(images[..., first:last, :])[0, 0]
         strips.append(strip[(top - first) * u : (bottom - first) * u, : width * u])
-    return strips[0] if len(strips) == 1 else torch.cat(strips)
+        kind = strip.dtype
+    return strips[0] if len(strips) == 1 else torch.cat([strip.to(kind) for strip in strips])
 
 
 def _on_grid(images: torch.Tensor, grid: int) -> torch.Tensor:
@@ -83,7 +85,7 @@ def error_map(model: Network, shard: Shard, precision: Precision, importance: np
 
 
 def _unsettled(importance: np.ndarray, rows: slice) -> bool:
-    return bool((importance[rows] < 1).any())
+    return bool((importance[rows] != 1).any())
 
 
 def error_of(hr: torch.Tensor, sr: torch.Tensor) -> np.ndarray:

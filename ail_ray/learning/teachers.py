@@ -8,7 +8,7 @@ has made already, or code of one's own.
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -137,10 +137,13 @@ class PictureFolder(Teacher):
     """Pictures that a model has made already of what `ail teacher-inputs` has written, under the same names."""
 
     folder: UPath
+    known: dict[str, tuple[UPath, str]] | None = field(default=None, compare=False)
 
     @cached_property
     def files(self) -> dict[str, tuple[UPath, str]]:
         """The pictures by their names, each with the SHA-256 of its file; FileError if one cannot be read."""
+        if self.known is not None:
+            return self.known
         try:
             found = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
             return {path.stem: (path, content_digest(path.read_bytes())) for path in found}
@@ -157,7 +160,7 @@ class PictureFolder(Teacher):
         for path, content in self.files.values():
             if path.name not in there:
                 write_bytes(inside(pictures, path.name), unchanged(path, content))
-        return PictureFolder(pictures)
+        return PictureFolder(pictures, {key: (inside(pictures, p.name), d) for key, (p, d) in self.files.items()})
 
     def lacks(self, pairs: Sequence[Pair]) -> list[str]:
         missing = [pair.name for pair in pairs if pair.name not in self.files]
@@ -260,11 +263,8 @@ def _as_luma(made: Any, sides: Sides, who: str) -> torch.Tensor:
 def find_weights(word: str, *, others: Sequence[str]) -> UPath:
     """The file that a word names: that of a bundled teacher, of one in $AIL_TEACHER_DIR, or any path.
 
-    Args:
-        others: words that name no file; the refusal lists them with the teachers there are.
-
     Raises:
-        FileError: there is no teacher of that name, or its folder cannot be listed.
+        FileError: there is no teacher of that name (the line has `others` too, which need no file), or no access.
     """
     path = bundled().get(word, as_path(word))
     if path.suffix or "/" in word:

@@ -43,9 +43,11 @@ def cluster() -> Iterator[None]:
     try:
         yield
     finally:
-        slots.close()
-        if not before:
-            ray.shutdown()
+        try:
+            slots.close()
+        finally:
+            if not before:
+                ray.shutdown()
 
 
 def own_ray() -> bool:
@@ -209,7 +211,7 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
             raise ConfigError([f"a trial was begun with {counted(p.fewest, 'worker')}, max-workers is {max_workers}"])
         return max(1, max_workers // p.most)
     there = ray.cluster_resources()
-    workers = min(int(there.get(kind, 0) / need + 1e-9) for kind, need in p.worker_resources().items())
+    workers = min(_room(there.get(kind, 0), need) for kind, need in p.worker_resources().items())
     if workers < p.fewest:
         needs = " and ".join(f"{need * p.fewest:g} {kind}" for kind, need in p.worker_resources().items())
         has = " and ".join(f"{there.get(kind, 0):g} {kind}" for kind in p.worker_resources())
@@ -218,3 +220,8 @@ def concurrency(placement: Placement, max_workers: int | None) -> int:
              f"say how far with --max-workers"]
         )  # fmt: skip
     return max(1, workers // p.most)
+
+
+def _room(there: float, need: float) -> int:
+    """How many workers find what they need; a part of a GPU lies on one of them."""
+    return int(there) * int(1 / need + 1e-9) if 0 < need < 1 else int(there // need)

@@ -6,6 +6,7 @@ slot holds nothing of a run that is over; one without work ends by itself, and o
 
 import os
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -38,6 +39,7 @@ from ail_ray.runs.work import Assignment, work
 START_TIMEOUT = 7 * 24 * 3600  # seconds: nodes may have to boot, and other jobs may have to end
 ELASTIC_START_TIMEOUT = 60  # seconds: it takes what is there, and a node that was there may just have gone
 RESIZE_INTERVAL = 30.0  # seconds between looks for more workers, in an elastic slot
+PATIENCE = 60.0  # seconds, for workers that are asked to end; they do so after an epoch
 LOOK = 1.0  # seconds between looks for rounds that were committed
 
 
@@ -91,11 +93,11 @@ class Slot:
         return one_line(error) if error else None
 
     def close(self) -> None:
-        """Let the workers end, and wait until they have."""
-        with suppress(ray.exceptions.RayActorError):
-            ray.get(self._inbox.close.remote())
-        with suppress(TrainingFailedError):
-            self._fitting.result()
+        """Let the workers end, and wait a while until they have."""
+        with suppress(ray.exceptions.RayError):
+            ray.get(self._inbox.close.remote(), timeout=PATIENCE)
+        with suppress(Exception):  # whatever ended them is told by `follow`, or is nobody's any more
+            self._fitting.result(PATIENCE)  # a group that still waits for its nodes does not hear of it
         ray.kill(self._inbox)
 
 
@@ -105,7 +107,8 @@ _slot: Slot | None = None  # of this process
 def give(assignment: Assignment, placement: Placement, storage: UPath) -> tuple[Slot, int]:
     """Hand a run to the slot of this process: the one that is there, if it has this shape, else a new one."""
     global _slot
-    if _slot is not None and _slot.shape == (placement, str(storage)):
+    fixed = placement.fewest == placement.most  # the next run may find other workers free
+    if _slot is not None and fixed and _slot.shape == (placement, str(storage)):
         number = _slot.give(assignment)
         if number is not None:
             return _slot, number
@@ -206,7 +209,8 @@ def _attempt(
         return "nobody waits for it any more"
     except NonFiniteLossError as error:  # on every worker at once; the same numbers would fail again
         if group.rank == 0:
-            directory.fail(str(error))
+            with suppress(LeaseLostError, FileError):
+                directory.fail(str(error))
         return str(error)
     except (Exception, SystemExit) as error:
         if isinstance(error, CodeError | RuleError):  # somebody's own code: again would fail again
@@ -214,5 +218,6 @@ def _attempt(
                 directory.fail(str(getattr(error, "cause", error)))
         if group.size > 1:
             raise
+        traceback.print_exc()  # into the worker's log
         return f"{type(error).__name__}: {one_line(error)}"
     return ""

@@ -68,8 +68,6 @@ def run_on_ray(
             assignment = plan.assignment(manifest, directory.holder)
             slot, number = slots.give(assignment, placement, plan.data.storage)
             reason = slot.follow(number, tell)
-            if placement.fewest < placement.most:
-                slots.close()  # the next run may find other workers free
             directory.manifests.check()
             mended = directory.mend(plan.data.shards)
             attempts = attempts + 1 if directory.place == before and not mended else 0

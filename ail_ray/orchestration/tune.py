@@ -1,8 +1,8 @@
 """Ray Tune over the runs of sweeps."""
 
 import os
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -126,9 +126,13 @@ def _trial(tuned: Given, plans: _Plans) -> None:
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"  # for `_look` to see that it is stopped; by default two
     sweep, plan = plans.of(tuned)
     placement = plans.sweeps[sweep].job.placement
-    with suppress(RunError, FileError, StoppedByTuneError):  # again would fail again; the sweep's callback reads why
-        complete = partial(complete_with_onnx, network=plan.config.network)
+    complete = partial(complete_with_onnx, network=plan.config.network)
+    try:
         run_on_ray(plan, placement, partial(_report, directory=plan.directory), complete, _look)
+    except StoppedByTuneError:
+        sys.exit(0)  # not a return: Ray would wait in its own last report for ever, and for Tune's next trial with it
+    except (RunError, FileError):  # again would fail again; the sweep's callback reads why
+        pass
 
 
 def _report(record: RoundRecord, directory: UPath) -> None:

@@ -111,6 +111,11 @@ class Prepared:
     catalogue: Catalogue | None = None
     """What was learned of the images, to be kept for the next time."""
 
+    def mistrust(self) -> None:
+        """Drop what is known of images, since one was not what it was when it was looked at."""
+        if self.catalogue:
+            self.catalogue.forget()
+
     @cached_property
     def data(self) -> Data:
         """What the trials read of it."""
@@ -150,12 +155,14 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
             except image_sets.DatasetError as error:
                 problems.append(f"{role}: {error}")
     problems += _twins([*sets["validation"], *sets["test"]])
-    small, said = dict[UPath, UPath](), list[str]()
+    small, said = {role: dict[UPath, UPath]() for role in sets}, list[str]()
     for role, found in sets.items():
         for images, folder in zip(found, getattr(config, f"{role}_lr"), strict=False):
             try:
                 pairs, lines = own_pairs.beside(images.paths, folder, config.scales[0])
-                small |= pairs
+                twice = [path for path, given in pairs.items() if small[role].get(path, given) != given]
+                problems += [f"{role}-lr: {path}: has two small pictures, in two folders" for path in twice]
+                small[role] |= pairs
                 said += [f"{role}-lr: {line}" for line in lines]
             except ValueError as error:
                 problems += [f"{role}-lr: {line}" for line in str(error).splitlines()]
@@ -167,7 +174,8 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
             [path for found in sets["train"] for path in found.paths],
             downsizes=config.downsizes, scales=config.scales, crop=config.crop, shards=config.shards,
             exclude=[path for role in ("validation", "test") for found in sets[role] for path in found.paths],
-            recipe=config.degrade, seed=config.degrade_seed, copies=config.copies, small=small, look=known.look,
+            recipe=config.degrade, seed=config.degrade_seed, copies=config.copies, small=small["train"],
+            look=known.look,
         )  # fmt: skip
     except (ValueError, OSError) as error:
         problems += str(error).splitlines()
@@ -175,7 +183,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
     for role, files in evaluation.items():
         for images, scale in itertools.product(sets[role], config.scales):
             try:
-                files.append(_evaluation_file(images, scale, storage, config, small, known.look))
+                files.append(_evaluation_file(images, scale, storage, config, small[role], known.look))
             except (ValueError, OSError) as error:
                 problems += str(error).splitlines()
     if problems:
@@ -226,8 +234,7 @@ def build_data(prepared: Prepared, everywhere: Everywhere = here, say: Callable[
     ]
     unreadable += said(everywhere(write_evaluation, evaluation), "evaluation sets", len(evaluation), say)
     if problems := sorted({line for lines in unreadable for line in lines}):  # tasks end in any order
-        if prepared.catalogue:
-            prepared.catalogue.forget()  # a file was not what it was when it was looked at
+        prepared.mistrust()
         raise ConfigError(problems)
 
 

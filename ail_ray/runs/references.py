@@ -58,6 +58,7 @@ def references(
     ]
     failed = said(everywhere(write_reference, missing), "evaluations of bicubic and teachers", len(missing), say)
     if problems := sorted(filter(None, set(failed))):
+        prepared.mistrust()
         raise ConfigError([f"teacher {problem}" for problem in problems])
 
     def rows(evaluations: tuple[EvaluationFile, ...], teacher: Teacher | None) -> tuple[Row, ...]:

@@ -1,5 +1,6 @@
 """A teacher's errors or outputs at every pixel of the corpus, computed once and found by digest."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,12 +42,18 @@ class TeacherMaps:
         """The map of a shard by the name of its file: (pixels,) float16."""
         return read_tensors(self.folder / shard)[0][TENSOR[self.kind]]
 
-    def doubt(self, config: RunConfig, shard: str) -> str:
-        """A line if Eq. 8 makes nearly nothing of most of the errors in a shard, as of those of another degradation."""
-        if self.kind != "errors" or "mu0" not in config.reads:
+    def median(self, shard: str) -> float:
+        """The median of a shard's map; infinite if it cannot be read, which is for whoever needs it to say."""
+        try:
+            return float(np.median(self.of(shard)))
+        except FileError:
+            return math.inf
+
+    def doubt(self, config: RunConfig, middle: float) -> str:
+        """A line if Eq. 8 makes nearly nothing of most errors, whose median this is, as of another degradation's."""
+        if self.kind != "errors" or "mu0" not in config.reads or middle == math.inf:
             return ""
-        middle = np.median(self.of(shard))
-        (start,) = initial_importance(middle[None], config.mu0, config.alpha0)
+        (start,) = initial_importance(np.array([middle]), config.mu0, config.alpha0)
         if start >= HARDLY_ANY:
             return ""
         return (
@@ -91,6 +98,7 @@ def teacher_maps(
     ]
     failed = said(everywhere(write_map, missing), f"shards of teacher {maps.kind}", len(missing), say)
     if problems := sorted(filter(None, set(failed))):
+        prepared.mistrust()
         raise ConfigError([f"teacher {problem}" for problem in problems])
     return maps
 

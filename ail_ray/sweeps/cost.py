@@ -99,7 +99,7 @@ def plan_sweep(
     torch.set_num_threads(placement.threads)
     workers = placement.most
     room = (
-        int(torch.cuda.device_count() / placement.gpus_per_worker)
+        torch.cuda.device_count() * int(1 / placement.gpus_per_worker + 1e-9)
         if device.type == "cuda"
         else cores() // placement.threads
     )

@@ -281,7 +281,7 @@ class _Opened:
         data = {key: prepared.data for key, prepared in inputs.prepared.items()}
         maps: dict[tuple[object, ...], TeacherMaps] = {}
         held: dict[DataKey, dict[str, Teacher]] = {key: {} for key in data}
-        doubts = set[str]()
+        doubts, medians = set[str](), dict[TeacherMaps, float]()
         for config in job.sweep.grid():
             key, teacher = data_key(config), inputs.teachers.get(config.teacher)
             if teacher is None or "teacher" not in config.reads:
@@ -289,7 +289,9 @@ class _Opened:
             if _maps_key(config) not in maps:
                 made = teacher_maps(teacher, config, inputs.prepared[key], precisions[config.precision], **how)
                 maps[_maps_key(config)], held[key][config.teacher] = made, teacher.copied(made.folder)
-            doubts.add(maps[_maps_key(config)].doubt(config, data[key].shard_paths[0].name))
+                medians[made] = made.median(data[key].shard_paths[0].name)
+            made = maps[_maps_key(config)]
+            doubts.add(made.doubt(config, medians[made]))
         for line in sorted(filter(None, doubts)):
             self.tell(line)
         measured = {key: references(inputs.prepared[key], teachers, **how) for key, teachers in held.items()}

@@ -1,5 +1,6 @@
 """What is known of image files: read once, and again only where something has changed."""
 
+import io
 import os
 import time
 from collections.abc import Callable
@@ -105,6 +106,47 @@ def test_a_damaged_table_is_made_again(
     again = looked(tmp_path / "tables", folder)
     assert len(read) == 10
     assert again["0.png"] == first["0.png"]
+
+
+def test_a_place_that_tells_no_time_of_change_is_read_each_time(tmp_path: Path, read: list[str]) -> None:
+    folder, place = UPath("memory://pictures"), UPath(tmp_path / "tables")
+    (folder / "0.png").write_bytes(saved(0))
+    for _ in range(2):
+        known = Catalogue(place)
+        assert isinstance(known.look([folder / "0.png"])[folder / "0.png"], Seen)
+        known.save()
+    assert read == ["0.png", "0.png"]
+
+
+def test_a_local_address_tells_when_a_file_has_changed(folder: Path, tmp_path: Path, read: list[str]) -> None:
+    picture_ = UPath(f"file://{folder}") / "a.bmp"
+    for i in (1, 2, 2):
+        if i != len(read):
+            Image.fromarray(picture(i, 40, 40)).save(folder / "a.bmp")
+        known = Catalogue(UPath(tmp_path / "tables"))
+        assert known.look([picture_])[picture_] == look_at(UPath(folder / "a.bmp"))
+        known.save()
+    assert read == ["a.bmp", "a.bmp"]
+
+
+def test_other_versions_and_odd_names(folder: Path, tmp_path: Path, read: list[str]) -> None:
+    Image.fromarray(picture(1, 40, 40)).save(folder / "clip::01.png")
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(saved(1))
+    looked(tmp_path / "tables", folder)
+    read.clear()
+    looked(tmp_path / "tables", folder)
+    assert sorted(read) == sorted([os.fsdecode(b"caf\xe9.png"), "broken.png"]), "whose name no table can hold"
+    (table,) = (tmp_path / "tables").iterdir()
+    table.write_text(table.read_text().replace('"version": 1', '"version": 0').replace('"version":1', '"version":0'))
+    read.clear()
+    looked(tmp_path / "tables", folder)
+    assert len(read) == 7, "what an older version knew is read anew"
+
+
+def saved(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(seed, 40, 40)).save(buffer, "png")
+    return buffer.getvalue()
 
 
 def config(folder: Path) -> RunConfig:

@@ -164,6 +164,19 @@ def test_a_network_is_measured_on_them(folders: dict[str, Path], capsys: pytest.
     assert row["psnr"] == pytest.approx(psnr(hr, spoilt, 0), abs=1e-3), "at scale 1 nothing is shaved off"
 
 
+def test_a_set_is_measured_on_each_of_its_folders(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    other = folders["val"].parent / "other"
+    other.mkdir()
+    Image.open(folders["val-small"] / "3x2.png").transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(other / "3.png")
+    pair = [str(folders["val"])] * 2
+    assert evaluate(["--sets", *pair, "--sets-lr", str(folders["val-small"]), str(other), "--json", "-"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["psnr"] > second["psnr"] + 5
+    both = {"validation": tuple(pair), "validation_lr": (str(folders["val-small"]), str(other))}
+    with pytest.raises(ConfigError, match=r"validation-lr: .*/val/3\.png: has two small pictures, in two folders"):
+        plan_data(config(folders, **both), UPath(folders["val"].parent / "storage"))
+
+
 def test_all_that_is_wrong_with_them_is_said_before_anything_is_measured(
     folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -230,6 +230,7 @@ def test_evaluation_images_keep_both_sides(folder: Path, tmp_path: Path) -> None
     [
         ("a.yaml", "blur: [0.2, 1.5]\ndown: area\nnoise: 0..10\njpeg: 60\nluma:\n"),
         ("a.YML", "- blur: 0.2..1.5\n- down: area\n- noise: [0, 10]\n- jpeg: 60\n- luma\n"),
+        ("b.yaml", "blur: [0.2, 1.5]\ndown: area\nnoise: 0..10\njpeg: 60\nluma: true\n"),
         ("a.json", '{"blur": [0.2, 1.5], "down": "area", "noise": [0, 10], "jpeg": 60, "luma": null}'),
     ],
 )
@@ -254,6 +255,7 @@ def test_a_list_has_a_step_twice(tmp_path: Path) -> None:
         ("a: [", r"broken\.yaml: cannot be read \("),
         ("!!python/object/apply:os.system ['touch executed']", r"broken\.yaml: cannot be read \("),
         ("noise: [3]\nblur: [1, 2, 3]", r"blur needs a number or a range such as"),
+        ("blur: 1\nnoise: 5\nblur: 2", r"blur twice: write a list of steps then"),
         ("noise: {low: 3}", r"noise needs a number or a range such as"),
     ],
 )

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import TINY, MemoryImportance, MemoryJournal, StoppedError, fresh_state, tiny, tiny_run
 
+from ail_ray.files import FileError
 from ail_ray.imaging.bank import Bank
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.shards import Shard
 from ail_ray.learning import algorithm, inference
-from ail_ray.learning.algorithm import Run, adaptive_importance_learning
+from ail_ray.learning.algorithm import Run, adaptive_importance_learning, w_subproblem
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate
@@ -101,14 +102,33 @@ def test_errors_that_eq7_cannot_heed_are_not_computed_and_change_no_bit(
     assert fewer < 0.8 * len(passes)
 
 
+def test_what_is_not_there_any_more_is_not_needed(shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may be taken up where `W_t` is there already, and the one before is pruned."""
+    run = tiny_run(shards, TINY)
+    for s, shard in shards.items():
+        run.importance.initialise(s, shard.pixels)
+
+    def gone(round: int, shard: int) -> np.ndarray:
+        raise FileError(f"round {round} of shard {shard}: no such file")
+
+    monkeypatch.setattr(run.importance, "read", gone)
+    w_subproblem(run, 1)
+    for s, shard in shards.items():
+        np.testing.assert_array_equal(
+            run.importance.errors[1, s],  # type: ignore[attr-defined]
+            error_map(run.state.student, shard, "fp32"),
+        )
+
+
 def test_a_strip_with_one_pixel_below_1_is_computed(shards: dict[int, Shard], monkeypatch: pytest.MonkeyPatch) -> None:
     student, shard = fresh_state(TINY).student, shards[0]
     monkeypatch.setattr(inference, "STRIP", 200)
     whole, importance = error_map(student, shard, "fp32"), np.ones(shard.pixels, np.float16)
     assert not np.array_equal(error_map(student, shard, "fp32", importance), whole)
     place = int(shard.offsets[1]) + 3
-    importance[place] = np.nextafter(np.float16(1), np.float16(0))
-    assert error_map(student, shard, "fp32", importance)[place] == whole[place]
+    for other in (np.nextafter(np.float16(1), np.float16(0)), np.float16(2), np.float16(np.nan)):
+        importance[place] = other
+        assert error_map(student, shard, "fp32", importance)[place] == whole[place]
     np.testing.assert_array_equal(error_map(student, shard, "fp32", np.zeros_like(importance)), whole)
 
 

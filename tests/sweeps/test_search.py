@@ -309,12 +309,12 @@ def test_random_search_draws_from_ranges_and_choices(tmp_path: Path) -> None:
 
 
 def test_asha_stops_a_trial_and_frees_what_it_held(bench: Bench) -> None:
-    """One after the other, the good one first: with SGD a tiny λ hardly moves the student."""
+    """One after the other, the good one first: with SGD a tiny λ hardly moves the student. All by the same workers."""
     table = ray.util.placement_group_table
     before = set(table())
     summary = run_sweep(
         bench.job(
-            out="asha", asha=True, max_workers=1, lam=(0.9, 1e-4), teacher=("none",), width=(3,), rounds=12,
+            out="asha", asha=True, max_workers=1, lam=(0.9, 1e-4, 2e-4, 0.8), teacher=("none",), width=(3,), rounds=12,
             optimizer="sgd", learning_rate=0.01,
         )
     )  # fmt: skip
@@ -322,6 +322,10 @@ def test_asha_stops_a_trial_and_frees_what_it_held(bench: Bench) -> None:
     assert statuses[0.9] == ("finished", 12)
     assert statuses[1e-4][0] == "stopped"
     assert 1 <= statuses[1e-4][1] < 12
+    assert statuses[2e-4][0] == "stopped", "the one after a stopped one begins, and is stopped itself"
+    assert 1 <= statuses[2e-4][1] < 12
+    assert statuses[0.8][0] in ("finished", "stopped")
+    assert statuses[0.8][1] >= 1
     stopped = next(t for t in summary.trials if t.status == "stopped")
     assert Path(stopped.weights).name == f"round-{stopped.rounds:03d}.safetensors"
     deadline = time.monotonic() + 60
