@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 import os
 import re
 import shlex
@@ -217,3 +218,68 @@ def test_the_table_of_losses_is_that_of_its_records() -> None:
             gains = [getattr(a, kind)[0].psnr - getattr(b, kind)[0].psnr for a, b in zip(ours, control, strict=True)]
             mean, half = statistics.mean(gains), 4.3027 * statistics.stdev(gains) / 3**0.5
             assert [float(word) for word in said.split(" ± ")] == pytest.approx([mean, half], abs=0.0051)
+
+
+def test_the_filters_are_measured_on_noise_of_this_sigma(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "docs" / "examples"))
+    Image.fromarray(data.camera()[200:296, 200:296]).save(tmp_path / "camera.png")
+    importlib.import_module("filters").main(25, [str(tmp_path)])
+    found = {line.split(": ")[1]: float(line.split(": ")[2][:-3]) for line in capsys.readouterr().out.splitlines()}
+    assert found["noisy"] == pytest.approx(20.17, abs=0.3)
+    assert found["median 3×3"] > found["noisy"] + 2
+    assert max(value for name, value in found.items() if name.startswith("non-local")) > found["noisy"] + 4
+
+
+def test_the_tables_of_restoration_are_those_of_their_records() -> None:
+    page = (REPOSITORY / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    text = page.split("## Pictures that are worse than small")[1]
+    folder, found = REPOSITORY / "docs" / "results" / "restoration", dict[str, list[Trial]]()
+    for trial in trials_in(UPath(folder)):
+        assert trial.manifest
+        assert trial.status in ("finished", "stopped")
+        c = trial.manifest.config
+        assert trial.rounds == c.rounds
+        found.setdefault(f"{c.degrade} {c.width} {c.rule}", []).append(trial)
+    noise, recipe = "luma,noise=25..25", "blur=0.2..1.5,noise=0..10,jpeg=60..95"
+    rows = {
+        "VDSR-f32, 297,000 crops, 49 minutes of two cores": found.pop(f"{noise} 32 uniform"),
+        "VDSR-f13, 72,000 crops, `uniform`": found.pop(f"{noise} None uniform"),
+        "VDSR-f13, 72,000 crops, `eq7` with that VDSR-f32": found.pop(f"{noise} None eq7"),
+        "the recipe": found.pop(f"{recipe} None uniform"),
+    }
+    compressed = found.pop("luma,jpeg=20..20 None uniform")
+    assert not found
+
+    def mean(trials: list[Trial], name: str) -> float:
+        return statistics.mean(row.psnr for trial in trials for row in trial.all if row.set == name)
+
+    def spoilt(trials: list[Trial], name: str) -> float:
+        (psnr,) = {row.psnr for row in trials[0].references["bicubic"].all if row.set == name}
+        return psnr
+
+    def line(name: str, seeds: str, values: list[float]) -> str:
+        return f"| {name} | {seeds} | {' | '.join(f'{value:.2f}' for value in values)} |"
+
+    for name, trials in rows.items():
+        sets = ["BSDS200-val", "Set5", "Set14"] if name == "the recipe" else ["BSDS200-val", "Set14"]
+        seeds = " ".join(sorted(str(trial.seed) for trial in trials))
+        assert line(name, seeds, [mean(trials, each) for each in sets]) in text
+    noisy = [spoilt(rows["VDSR-f13, 72,000 crops, `uniform`"], n) for n in ("BSDS200-val", "Set14")]
+    assert line("the noisy picture", "", noisy).replace("  ", " ") in text
+    others = json.loads((folder / "bicubic-under-recipe.json").read_text())
+    for n, gain in zip(("BSDS200-val", "Set5", "Set14"), re.findall(r"[+-][\d.]+ ± [\d.]+", text)[2:5], strict=True):
+        before = {row["seed"]: row["psnr"] for row in others if row["set"] == n}
+        assert f"{statistics.mean(before.values()):.2f}" in text
+        gains = [row.psnr - before[t.seed] for t in rows["the recipe"] for row in t.all if row.set == n]
+        half = 4.3027 * statistics.stdev(gains) / 3**0.5
+        assert [float(word) for word in gain.split(" ± ")] == pytest.approx([statistics.mean(gains), half], abs=0.0051)
+    for n in ("BSDS200-val", "Set14"):
+        assert f"{spoilt(compressed, n):.2f}" in text
+        assert f"{mean(compressed, n):.2f}" in text
+    eq7, control = (sorted(rows[name], key=lambda t: t.seed) for name in (list(rows)[2], list(rows)[1]))
+    for n, gain in zip(("BSDS200-val", "Set14"), re.findall(r"[+-][\d.]+ ± [\d.]+", text)[:2], strict=True):
+        gains = [mean([x], n) - mean([y], n) for x, y in zip(eq7, control, strict=True)]
+        half = 4.3027 * statistics.stdev(gains) / 3**0.5
+        assert [float(word) for word in gain.split(" ± ")] == pytest.approx([statistics.mean(gains), half], abs=0.0051)
