@@ -227,7 +227,7 @@ def test_the_filters_are_measured_on_noise_of_this_sigma(
     Image.fromarray(data.camera()[200:296, 200:296]).save(tmp_path / "camera.png")
     importlib.import_module("filters").main(25, [str(tmp_path)])
     found = {line.split(": ")[1]: float(line.split(": ")[2][:-3]) for line in capsys.readouterr().out.splitlines()}
-    assert found["noisy"] == pytest.approx(20.17, abs=0.3)
+    assert 20 < found["noisy"] < 22, "of 8 bits, so that some noise is clipped"
     assert found["median 3×3"] > found["noisy"] + 2
     assert max(value for name, value in found.items() if name.startswith("non-local")) > found["noisy"] + 4
 
