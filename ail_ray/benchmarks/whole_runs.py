@@ -214,7 +214,7 @@ def importance_tax(*, rounds: int = 10) -> Figure:
     added = [record.seconds["importance"] / record.seconds["theta"] for record in records]
     return {
         "ratio": 1 + statistics.mean(added), "unit": "times", "lowest": 1 + min(added), "highest": 1 + max(added),
-        "first_half": 1 + statistics.mean(added[: len(added) // 2]),
+        "first_half": 1 + statistics.mean(added[: -(-len(added) // 2)]),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from upath import UPath
 
 from ail_ray.errors import one_line
-from ail_ray.files import Entry, FileError, digest_of, entries, is_local, read_record, write_record
+from ail_ray.files import Entry, digest_of, entries, is_local, read_record, write_record
 from ail_ray.imaging.images import ImageError, content_digest, image_size, reading
 from ail_ray.machine import cores
 
@@ -72,10 +72,10 @@ class Table:
 
 
 class Catalogue:
-    """Tables of the folders that were looked at, on a storage path."""
+    """Tables of the folders that were looked at, in `images/` on a storage path."""
 
-    def __init__(self, place: UPath) -> None:
-        self.place, self._unsaved = place, dict[UPath, Table]()
+    def __init__(self, storage: UPath) -> None:
+        self.storage, self._unsaved = storage, dict[UPath, Table]()
 
     def look(self, paths: Iterable[UPath]) -> dict[UPath, Seen | ImageError]:
         """Look at image files, and read only those that are new or have changed."""
@@ -89,18 +89,17 @@ class Catalogue:
 
     def save(self) -> None:
         """Write the tables that have changed."""
-        for path, table in self._unsaved.items():
-            write_record(path, table)
+        for folder, table in self._unsaved.items():
+            write_record(self._path(folder), table)
         self._unsaved.clear()
 
     def forget(self) -> None:
         """Drop all tables, where a file was not what its table said."""
-        for table in self.place.glob("*.json"):
+        for table in (self.storage / "images").glob("*.json"):
             table.unlink(missing_ok=True)
 
     def _look(self, folder: UPath, files: list[UPath]) -> dict[UPath, Seen | ImageError]:
-        table, now = self._table(folder), time.time()
-        known = self._known(table, folder)
+        known, now = self._known(folder), time.time()
         there = list[Entry]()
         with suppress(Exception):  # a folder that cannot be listed: its files are read
             there = [entry for entry in entries(folder) if _is_text(entry.path.name)]
@@ -112,20 +111,18 @@ class Catalogue:
                if isinstance(seen, Seen) and path.name in stamps}  # fmt: skip
         if new:
             left = {entry.path.name: known[entry.path.name] for entry in there if entry.path.name in known}
-            self._unsaved[table] = Table(str(folder), VERSION, left | new)
+            self._unsaved[folder] = Table(str(folder), VERSION, left | new)
         return {path: same.get(path) or read[path] for path in files}
 
-    def _table(self, folder: UPath) -> UPath:
-        return self.place / f"{digest_of(str(folder))}.json"
+    def _path(self, folder: UPath) -> UPath:
+        return self.storage / "images" / f"{digest_of(str(folder))}.json"
 
-    def _known(self, table: UPath, folder: UPath) -> dict[str, Row]:
-        if table in self._unsaved:
-            return self._unsaved[table].rows
-        if not table.exists():
-            return {}
+    def _known(self, folder: UPath) -> dict[str, Row]:
+        if folder in self._unsaved:
+            return self._unsaved[folder].rows
         try:
-            content = read_record(table, Table)
-        except FileError:  # damaged: as good as none
+            content = read_record(self._path(folder), Table)
+        except Exception:  # there is none, it is damaged, or the storage cannot be read, which others will say
             return {}
         return content.rows if (content.folder, content.version) == (str(folder), VERSION) else {}
 

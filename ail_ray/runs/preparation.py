@@ -33,7 +33,6 @@ from ail_ray.networks.code import Code
 from ail_ray.runs.records import Weights
 
 T = TypeVar("T")
-CATALOGUE = "images"
 Everywhere = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 """Calls a function with each of several argument lists, here or as tasks on a cluster; yields each result."""
 
@@ -168,7 +167,7 @@ def plan_data(config: RunConfig, storage: UPath) -> Prepared:
                 problems += [f"{role}-lr: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError(problems)
-    known = Catalogue(storage / CATALOGUE)
+    known = Catalogue(storage)
     try:
         corpus = plan_corpus(
             [path for found in sets["train"] for path in found.paths],

@@ -24,7 +24,14 @@ from ail_ray.benchmarks.race import race
 from ail_ray.benchmarks.released import released_importance, released_step
 from ail_ray.benchmarks.self_check import features
 from ail_ray.benchmarks.timing import in_turns, ratio
-from ail_ray.benchmarks.whole_runs import bytes_per_pixel, first_round, ray_vs_local, sweep_overhead, two_workers
+from ail_ray.benchmarks.whole_runs import (
+    bytes_per_pixel,
+    first_round,
+    importance_tax,
+    ray_vs_local,
+    sweep_overhead,
+    two_workers,
+)
 from ail_ray.commands.benchmark import main
 from ail_ray.imaging.bank import Crops
 from ail_ray.learning.config import RunConfig
@@ -252,9 +259,9 @@ def test_a_figure_that_fails_costs_no_other(
     assert "FAILED   OSError: no space left" in printed.err
 
 
-def test_all_ten_are_there_and_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_are_there_and_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(targets.BENCHMARKS) == {
-        *QUICK, "two_workers", "ray_vs_local", "bytes_per_pixel", "sweep_overhead", "first_round",
+        *QUICK, "two_workers", "ray_vs_local", "bytes_per_pixel", "sweep_overhead", "first_round", "importance_tax",
     }  # fmt: skip
     with pytest.raises(SystemExit) as left:
         main(["--only", "speed", "--race", "0"])
@@ -288,3 +295,8 @@ def test_a_race_gives_both_curves(tmp_path: Path) -> None:
     assert result["bicubic"] > 20
     assert picture.stat().st_size > 10_000
     assert sum("round" in line for line in said) == 6
+
+
+def test_the_tax_of_importance_is_what_its_rounds_add() -> None:
+    figure = importance_tax(rounds=1)
+    assert 1 < figure["lowest"] == figure["ratio"] == figure["highest"] < 10

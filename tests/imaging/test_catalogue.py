@@ -101,7 +101,7 @@ def test_a_damaged_table_is_made_again(
     folder: Path, tmp_path: Path, read: list[str], damage: Callable[[Path], object]
 ) -> None:
     first = looked(tmp_path / "tables", folder)
-    (table,) = (tmp_path / "tables").iterdir()
+    (table,) = (tmp_path / "tables" / "images").iterdir()
     damage(table)
     again = looked(tmp_path / "tables", folder)
     assert len(read) == 10
@@ -136,7 +136,7 @@ def test_other_versions_and_odd_names(folder: Path, tmp_path: Path, read: list[s
     read.clear()
     looked(tmp_path / "tables", folder)
     assert sorted(read) == sorted([os.fsdecode(b"caf\xe9.png"), "broken.png"]), "whose name no table can hold"
-    (table,) = (tmp_path / "tables").iterdir()
+    (table,) = (tmp_path / "tables" / "images").iterdir()
     table.write_text(table.read_text().replace('"version": 1', '"version": 0').replace('"version":1', '"version":0'))
     read.clear()
     looked(tmp_path / "tables", folder)
