@@ -59,12 +59,15 @@ def is_local(path: UPath) -> bool:
     return isinstance(path, Path)
 
 
+Kind = Literal["file", "folder", "other"]
+
+
 @dataclass(frozen=True)
 class Entry:
     """What lies in a folder."""
 
     path: UPath
-    kind: Literal["file", "folder", "other"]
+    kind: Kind
     stamp: str  # size and time of change, or what an object store has instead; empty if it tells neither
     changed: float  # seconds since 1970; 0 where that is not known
 
@@ -75,27 +78,30 @@ def entries(folder: UPath) -> list[Entry]:
     Raises:
         whatever a file system or an object store's library raises.
     """
-    found = list[Entry]()
-    if not is_local(folder):
-        for info in folder.fs.ls(folder.path, detail=True):
-            name = info["name"].rstrip("/").rpartition("/")[2]
-            if info["name"].strip("/") == folder.path.strip("/"):  # what marks the folder itself
-                continue
-            version = next(filter(None, map(info.get, ("ETag", "etag", "LastModified", "updated", "mtime"))), "")
-            kind: Literal["file", "folder"] = "folder" if info["type"] == "directory" else "file"
-            stamp = f"{info.get('size')} {version}" if version else ""
-            found.append(Entry(folder / name, kind, stamp, float(info.get("mtime") or 0)))
-    for path in folder.iterdir() if is_local(folder) else ():
-        try:
-            there = os.stat(str(path))
-        except OSError:  # a link to nothing
-            found.append(Entry(path, "other", "", 0.0))
-            continue
-        plain = {stat.S_IFREG: "file", stat.S_IFDIR: "folder"}
-        kind_there = plain.get(stat.S_IFMT(there.st_mode), "other")
-        stamp = f"{there.st_size} {there.st_mtime_ns} {there.st_ctime_ns} {there.st_ino}"
-        found.append(Entry(path, kind_there, stamp, max(there.st_mtime, there.st_ctime)))  # type: ignore[arg-type]
+    found = map(_entry, folder.iterdir()) if is_local(folder) else _objects(folder)
     return sorted(found, key=lambda entry: entry.path.name)
+
+
+def _entry(path: UPath) -> Entry:
+    try:
+        there = os.stat(str(path))
+    except OSError:  # a link to nothing
+        return Entry(path, "other", "", 0.0)
+    stamp = f"{there.st_size} {there.st_mtime_ns} {there.st_ctime_ns} {there.st_ino}"
+    kind: Kind = "file" if stat.S_ISREG(there.st_mode) else "folder" if stat.S_ISDIR(there.st_mode) else "other"
+    return Entry(path, kind, stamp, max(there.st_mtime, there.st_ctime))
+
+
+def _objects(folder: UPath) -> Iterator[Entry]:
+    for info in folder.fs.ls(folder.path, detail=True):
+        name, changed = info["name"].strip("/"), info.get("mtime")  # a number, or a text as Google's store has it
+        if name == folder.path.strip("/"):  # what marks the folder itself
+            continue
+        version = next(filter(None, map(info.get, ("ETag", "etag", "LastModified", "updated", "mtime"))), "")
+        yield Entry(
+            folder / name.rpartition("/")[2], "folder" if info["type"] == "directory" else "file",
+            f"{info.get('size')} {version}" if version else "", changed if isinstance(changed, float) else 0.0,
+        )  # fmt: skip
 
 
 def resolved(path: UPath) -> UPath:

@@ -13,6 +13,7 @@ from tiny_files import picture
 from upath import UPath
 
 from ail_ray.errors import ConfigError
+from ail_ray.files import entries
 from ail_ray.imaging import catalogue
 from ail_ray.imaging.catalogue import Catalogue, Seen, look_at
 from ail_ray.imaging.images import ImageError
@@ -116,6 +117,38 @@ def test_a_place_that_tells_no_time_of_change_is_read_each_time(tmp_path: Path, 
         assert isinstance(known.look([folder / "0.png"])[folder / "0.png"], Seen)
         known.save()
     assert read == ["0.png", "0.png"]
+
+
+def test_the_listing_of_each_store_is_understood() -> None:
+    """Keys as s3fs, gcsfs and fsspec's own have them; the folder itself is marked by an object of its name."""
+
+    class Folder:
+        path = "bucket/pictures"
+
+        def __init__(self, **tells: object) -> None:
+            self.fs = self
+            self.tells = tells
+
+        def ls(self, path: str, detail: bool) -> list[dict[str, object]]:
+            found = [
+                ("bucket/pictures/", "file"),
+                ("bucket/pictures/b.png", "file"),
+                ("bucket/pictures/a", "directory"),
+            ]
+            return [{"name": name, "type": kind, "size": 7, **self.tells} for name, kind in found]
+
+        def __truediv__(self, name: str) -> UPath:
+            return UPath("memory://bucket/pictures") / name
+
+    for tells, stamp, changed in (
+        ({"ETag": '"0f"', "LastModified": "2026-11-30"}, '7 "0f"', 0.0),
+        ({"etag": "CK=", "updated": "2026-11-30T22:00:00Z", "mtime": "2026-11-30T22:00:00Z"}, "7 CK=", 0.0),
+        ({"mtime": 1.5}, "7 1.5", 1.5),
+        ({"created": "2026-11-30"}, "", 0.0),
+    ):
+        found = entries(Folder(**tells))  # type: ignore[arg-type]
+        assert [(entry.path.name, entry.kind) for entry in found] == [("a", "folder"), ("b.png", "file")]
+        assert {(entry.stamp, entry.changed) for entry in found} == {(stamp, changed)}
 
 
 def test_a_local_address_tells_when_a_file_has_changed(folder: Path, tmp_path: Path, read: list[str]) -> None:
