@@ -33,6 +33,7 @@ def run_on_ray(
     report: Callable[[RoundRecord], None],
     complete: Callable[[RunDirectory], object] = RunDirectory.finalise,
     look: Callable[[], None] = lambda: None,
+    retried: Callable[[], None] = lambda: None,
 ) -> RunDirectory:
     """Run on the cluster that this process is connected to, from where the run directory stands.
 
@@ -43,6 +44,7 @@ def run_on_ray(
             since whoever hears of it may end this process.
         complete: writes the result when all rounds are there.
         look: is called about once a second; what it raises lets the run be.
+        retried: is called when workers were lost and others take their place.
 
     Raises:
         RunError: it failed several times at the same place, or the loss is no longer finite.
@@ -73,6 +75,8 @@ def run_on_ray(
             attempts = attempts + 1 if directory.place == before and not mended else 0
             if (failure := directory.failure()) or attempts == ATTEMPTS:
                 raise RunError(failure or reason or "its workers ended without a word")
+            if directory.last_round < plan.config.rounds:
+                retried()
         complete(directory)
     tell()
     report(directory.record(plan.config.rounds))

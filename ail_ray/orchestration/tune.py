@@ -16,6 +16,7 @@ from upath import UPath
 
 from ail_ray.files import FileError, read_json, write_json
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.orchestration.metrics import Meter
 from ail_ray.orchestration.trials import reported, run_on_ray
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.records import RoundRecord
@@ -52,7 +53,7 @@ def run_on_tune(
     if len(sweeps) > 1 and any(s.job.sweep.asha or s.job.sweep.search == "optuna" for s in sweeps):
         raise ValueError("a sweep by Optuna or with ASHA wants Tune for itself")
     recorded = storage / "sweeps" / f"{name}.json"
-    plans = _Plans(tuple(sweeps))
+    plans = _Plans(tuple(sweeps), name)
     space: Given = {"trial": tune.grid_search(plans.numbers)}
     searcher = None
     if config.search == "optuna":
@@ -96,8 +97,8 @@ def _repeated(recorded: UPath, sweep: SweepConfig) -> list[Given] | None:
 class _Plans:
     """The trials of several sweeps, by what Tune gives each of them; it is sent to every trial."""
 
-    def __init__(self, sweeps: tuple[Sweep, ...]) -> None:
-        self.sweeps = sweeps
+    def __init__(self, sweeps: tuple[Sweep, ...], name: str) -> None:
+        self.sweeps, self.name = sweeps, name
         self.made = [
             [] if sweep.job.sweep.search == "optuna" else [sweep.plan(config) for config in proposals(sweep.job.sweep)]
             for sweep in sweeps
@@ -127,12 +128,20 @@ def _trial(tuned: Given, plans: _Plans) -> None:
     sweep, plan = plans.of(tuned)
     placement = plans.sweeps[sweep].job.placement
     complete = partial(complete_with_onnx, network=plan.config.network)
+    meter = Meter(plans.name, plan)
+
+    def report(record: RoundRecord) -> None:
+        meter.heard(record)
+        _report(record, plan.directory)
+
     try:
-        run_on_ray(plan, placement, partial(_report, directory=plan.directory), complete, _look)
+        run_on_ray(plan, placement, report, complete, _look, meter.retried)
     except StoppedByTuneError:
         sys.exit(0)  # not a return: Ray would wait in its own last report for ever, and for Tune's next trial with it
     except (RunError, FileError):  # again would fail again; the sweep's callback reads why
         pass
+    finally:
+        meter.ended()
 
 
 def _report(record: RoundRecord, directory: UPath) -> None:
@@ -174,6 +183,9 @@ class _Callback(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:
         monitor, plan = self._of(trial)
         monitor.heard(plan)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        Meter(self.plans.name, self._of(trial)[1]).retried()  # its own process was lost
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._end(trial, RunDirectory(self._of(trial)[1].directory).failure())
