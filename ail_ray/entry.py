@@ -6,12 +6,16 @@ This file imports nothing slow, so that from the first moment on Ctrl-C ends a c
 import atexit
 import contextlib
 import errno
+import json
 import os
 import select
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
@@ -34,19 +38,56 @@ def called(command: str, *words: str) -> str:
     return shlex.join([*begin, *words])
 
 
-def say(line: str, file: IO[str] | None = None) -> None:
+def say(line: str, file: IO[str] | None = None, *, level: str = "INFO") -> None:
     """Print a line at once, since a job's log is read while it runs; on standard output by default.
+
+    Args:
+        level: how grave it is, for logs in JSON: INFO, WARNING or ERROR.
 
     Raises:
         Interrupted: nobody reads on, which ends the job as a signal would and is no failure of what it was doing.
     """
+    put(_as_json(line, level) if logs_json() else "\n".join(map(printable, line.split("\n"))), file)
+
+
+def put(text: str, file: IO[str] | None = None) -> None:
+    """Print what a program may read, as it is; otherwise like `say`."""
     try:
-        text = "\n".join(map(printable, line.split("\n")))
         print(f"{text}\n", end="", file=file, flush=True)  # in one piece: threads may speak at once
     except OSError as error:
         if number := _number(error):
             raise Interrupted(number) from None
         raise
+
+
+LOG = "AIL_LOG"
+LOGS = ("text", "json")
+_fields: ContextVar[dict[str, str]] = ContextVar("fields")
+
+
+@contextlib.contextmanager
+def about(**fields: str) -> Iterator[None]:
+    """Let what is said within this block bear more in logs in JSON, such as the id of a run, or a graver level."""
+    token = _fields.set(_fields.get({}) | fields)
+    try:
+        yield
+    finally:
+        _fields.reset(token)
+
+
+def logs_json() -> bool:
+    """Whether AIL_LOG asks for a log of one JSON object a line."""
+    return os.environ.get(LOG) == "json"
+
+
+def _as_json(line: str, level: str) -> str:
+    """A line under the names that Ray's own logs in JSON have, so that whoever collects both needs one rule."""
+    now = time.time_ns()
+    clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now // 10**9))
+    return json.dumps({
+        "asctime": f"{clock},{now // 10**6 % 1000:03d}", "levelname": level, "message": line, "timestamp_ns": now,
+        **_fields.get({}),
+    })  # fmt: skip
 
 
 class _Stop:
@@ -90,7 +131,7 @@ def run(load: Callable[[], Callable[[list[str]], int]], *, again: str = STARTS_A
     terminal raise KeyboardInterrupt in the function. What it then has to record it records; afterwards the cursor is
     back, one line says how to go on, and the exit code is 130, 143 or 129. Whoever sends a second signal does not wait
     for that. Where the reader of a pipe has gone, the command ends without a word, with 141 as a shell would say. A
-    character that standard output cannot show is replaced.
+    character that standard output cannot show is replaced. What AIL_LOG must not be is refused with exit code 2.
 
     Args:
         load: imports what the command needs, which may take seconds, and returns its main function.
@@ -101,6 +142,9 @@ def run(load: Callable[[], Callable[[list[str]], int]], *, again: str = STARTS_A
         if getattr(sys, name) is None:  # closed by whoever started the job
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
         getattr(sys, name).reconfigure(errors="replace")
+    if (log := os.environ.get(LOG) or LOGS[0]) not in LOGS:
+        print(f"error: {LOG} must be {' or '.join(LOGS)}, got {printable(log)}", file=sys.stderr)
+        sys.exit(2)
     code: int | str | None
     try:
         try:
@@ -113,10 +157,12 @@ def run(load: Callable[[], Callable[[list[str]], int]], *, again: str = STARTS_A
         sys.stdout.flush()
     except BaseException as error:
         number = _stop.number or (error.number if isinstance(error, Interrupted) else _number(error))
-        if not number:
+        if not number and not logs_json():
             raise
-        code = 128 + number
-        if number in STOPS:
+        code = 128 + number if number else 1
+        if not number:
+            say(traceback.format_exc(), sys.stderr, level="ERROR")
+        elif number in STOPS:
             _last_word(f"stopped; {again}")
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
@@ -161,6 +207,8 @@ def _abandoned(stream: IO[str]) -> bool:
 
 def _last_word(line: str) -> None:
     """Show the cursor and print a line of its own: a terminal has just shown `^C`, perhaps below a table."""
+    if logs_json():
+        line = _as_json(line, "WARNING")
     with contextlib.suppress(OSError):
         if os.isatty(1) and _moves_cursor():
             os.write(1, SHOW_CURSOR)

@@ -59,5 +59,5 @@ def _list(word: str) -> int:
         return 0
     close = difflib.get_close_matches(word, COMMANDS, n=1)
     remedy = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
-    print(f"error: {word}: no such command; {remedy}", file=sys.stderr)
+    say(f"error: {word}: no such command; {remedy}", sys.stderr, level="ERROR")
     return 2

@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
         problems = check(o.sets, o.to) if o.check else fetch(o.sets, o.to, base=o.base, say=say)
     except OSError as error:
         refuse([f"to: cannot be read ({error})"])
-    print("".join(f"{problem}\n" for problem in problems), end="", file=sys.stderr)
+    for problem in problems:
+        say(problem, sys.stderr, level="ERROR")
     again = f"Files that are not there: {len(problems)}; again: {fetch_command(o.sets, o.to, o.base)}"
     say(again if problems else "All files are whole.")
     return int(bool(problems))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ail_ray.commands.help_page import flag_of, help_page
-from ail_ray.entry import say
+from ail_ray.entry import logs_json, put, say
 from ail_ray.errors import ConfigError, printable
 from ail_ray.files import as_path, unwritable_file, write_json
 
@@ -96,7 +96,7 @@ def names_in(arguments: Sequence[str]) -> list[str]:
 def deliver(result: Any, path: str | None) -> None:
     """Write plain data as JSON to a file, to standard output if the path is `-`, or nowhere if there is no path."""
     if path == "-":
-        say(json.dumps(result, indent=1))
+        put(json.dumps(result, indent=1))
     elif path:
         write_json(as_path(path), result)
 
@@ -118,11 +118,12 @@ def progress(
         file: where both go, by default standard output.
     """
     file = file or sys.stdout
-    with Progress(console=Console(file=file, emoji=False), disable=not file.isatty(), transient=True) as bar:
+    draws = file.isatty() and not logs_json()
+    with Progress(console=Console(file=file, emoji=False), disable=not draws, transient=True) as bar:
         task = bar.add_task("", total=total)
         yield (
             (lambda line: bar.console.print(line, markup=False, highlight=False, soft_wrap=True))
-            if file.isatty()
+            if draws
             else (lambda line: say(line, file)),
             lambda done: bar.advance(task, done),
         )
@@ -140,7 +141,7 @@ def refusals() -> Iterator[None]:
 def refuse(problems: Sequence[str]) -> NoReturn:
     """Print a line for each problem on standard error and exit with 2."""
     for problem in problems:
-        print(f"error: {printable(problem)}", file=sys.stderr)
+        say(f"error: {printable(problem)}", sys.stderr, level="ERROR")
     raise SystemExit(2)
 
 

@@ -119,7 +119,8 @@ def _from_outside(
         raise WeightsError(f"{path}: {error}") from None
     weights, other = {}, "" if network == said else f" (its code has changed since: {digest})"
     if other:
-        say(printable(f"{path}: made by {said}, used with {network}: its code has changed since"), sys.stderr)
+        changed = printable(f"{path}: made by {said}, used with {network}: its code has changed since")
+        say(changed, sys.stderr, level="WARNING")
     for name, expected in model.state_dict().items():
         if name not in tensors or tensors[name].shape != tuple(expected.shape):
             found = f"has {tensors[name].shape}" if name in tensors else "lacks it"

@@ -18,6 +18,7 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import canonicalize_bootstrap_address_or_die
 
 from ail_ray.addresses import without_password
+from ail_ray.entry import logs_json
 from ail_ray.errors import ConfigError, counted, one_line
 from ail_ray.machine import cores, memory, whole_memory
 from ail_ray.orchestration import NO_CLUSTER, slots
@@ -157,6 +158,8 @@ def _init(**options: Any) -> None:
     process before it has recorded anything.
     """
     handler = signal.getsignal(signal.SIGTERM)
+    if logs_json():  # workers too
+        options["logging_config"] = ray.LoggingConfig(encoding="JSON", log_level="WARNING")
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
     finally:

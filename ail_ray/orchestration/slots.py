@@ -4,9 +4,9 @@ The process of a trial holds the lease of its run, hands an assignment to its sl
 slot holds nothing of a run that is over; one without work ends by itself, and one that has died is replaced.
 """
 
+import logging
 import os
 import threading
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -218,6 +218,7 @@ def _attempt(
                 directory.fail(str(getattr(error, "cause", error)))
         if group.size > 1:
             raise
-        traceback.print_exc()  # into the worker's log
+        # Into the worker's log; Ray writes it as JSON where that is asked for.
+        logging.getLogger(__name__).exception("the run failed", extra={"run": assignment.directory.name})
         return f"{type(error).__name__}: {one_line(error)}"
     return ""

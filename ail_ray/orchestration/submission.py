@@ -23,6 +23,7 @@ from ail_ray.errors import one_line
 LIMIT = min(GCS_STORAGE_MAX_SIZE, DASHBOARD_CLIENT_MAX_SIZE)  # bytes
 FORWARDED = (
     "AIL_DATA_DIR", "AIL_TEACHER_DIR", "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD",
+    "AIL_LOG",
 )  # fmt: skip
 """Settings that a job reads on the cluster; each goes along as it is set here."""
 

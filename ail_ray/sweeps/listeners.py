@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from ail_ray.entry import about
 from ail_ray.errors import printable
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.records import Rows, mean_psnr
@@ -118,9 +119,9 @@ class Monitor:
         self.ledger.began(
             Begun(name=trial.name, directory=trial.directory, parameters=trial.parameters, rounds=trial.asked)
         )
-        self.say(printable(f"[{trial.name}] {how}{going_on} ({run})"))
+        self._say(trial, f"{how}{going_on} ({run})")
         if holder := Lease(plan.directory).worker():
-            self.say(f"[{trial.name}] waits for {holder}, which works on the same run")
+            self._say(trial, f"waits for {holder}, which works on the same run")
 
     def heard(self, plan: TrialPlan) -> None:
         """A trial has committed a round: print it, and record it."""
@@ -136,10 +137,11 @@ class Monitor:
         trial = self._look(run)
         if failure:
             self.ledger.failed(trial.directory, failure)
-            self.say(printable(f"[{trial.name}] failed: {failure}"))
+            with about(levelname="ERROR"):
+                self._say(trial, f"failed: {failure}")
         self._tell(trial, rounds=False)
         if not failure and trial.below_bicubic:
-            self.say(f"[{trial.name}] ends at or below bicubic interpolation: this student is of no use")
+            self._say(trial, "ends at or below bicubic interpolation: this student is of no use")
         self._send(trial)
 
     def abandon(self) -> None:
@@ -176,8 +178,12 @@ class Monitor:
         last, incidents = self._told[trial.run]
         new = trial.manifest.incidents[incidents:] if trial.manifest else ()
         for line in (*new, *(map(str, trial.records[last + 1 :]) if rounds else ())):
-            self.say(printable(f"[{trial.name}] {line}"))
+            self._say(trial, line)
         self._told[trial.run] = max(last, trial.rounds) if rounds else last, incidents + len(new)
+
+    def _say(self, trial: Trial, line: str) -> None:
+        with about(run=trial.run):
+            self.say(printable(f"[{trial.name}] {line}"))
 
     def _send(self, trial: Trial) -> None:
         """Send what the record lacks of a trial."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from upath import UPath
 
+from ail_ray.entry import logs_json
 from ail_ray.errors import counted
 from ail_ray.files import is_local
 from ail_ray.runs.trial import Trial, read_trial
@@ -34,7 +35,7 @@ def shown(monitors: Sequence[Monitor], *, asked: int, storage: UPath) -> Iterato
     """
     # Without colours under NO_COLOR; a long line is left to the terminal, from which a path can then be copied whole.
     console = Console(soft_wrap=True, highlight=False)
-    if not sys.stdout.isatty() or console.is_dumb_terminal:
+    if not sys.stdout.isatty() or console.is_dumb_terminal or logs_json():
         yield
         return
     looks = 0.5 if is_local(storage) else 0.05  # a second: an object store bills them

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ail_ray.entry import heed_stop
+from ail_ray.entry import about, heed_stop
 from ail_ray.errors import ConfigError, Interrupted, counted
 from ail_ray.files import digest_of
 from ail_ray.learning.config import RunConfig
@@ -183,7 +183,8 @@ def run_sweeps(
             sweeps = [each.build(found) for each, found in zip(opened, precisions, strict=True)]
             with shown(monitors, asked=sum(each.asked for each in opened), storage=first.storage_path):
                 whole = digests[0] if len(digests) == 1 else digest_of(digests)
-                executor.run(sweeps, monitors, name=whole, ended=ended)
+                with about(sweep=whole):
+                    executor.run(sweeps, monitors, name=whole, ended=ended)
             return [each.finish() for each in opened]
         except BaseException:  # an interrupted sweep is not a running one, and Ray may take its time to end
             for each in opened:

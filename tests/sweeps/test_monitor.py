@@ -1,5 +1,6 @@
 """What the driver says: every run by a name that tells it from the others of its sweep."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from tiny_files import PlanMaker
 from upath import UPath
 
+from ail_ray.entry import say
 from ail_ray.files import write_record
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.records import Row, Rows, Spread
@@ -53,7 +55,9 @@ class _Record:
         return {}
 
 
-def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: PlanMaker, tmp_path: Path) -> None:
+def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(
+    make_plan: PlanMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def rows(psnr: float) -> tuple[Row]:
         return (Row(set="val", scale=2, psnr=psnr, ssim=0.9),)
 
@@ -99,3 +103,8 @@ def test_a_trial_is_told_as_what_it_is_and_so_is_a_student_of_no_use(make_plan: 
     said.clear()
     monitor.ended(plan, "the loss is nan")
     assert said == [f"[{title(plan.config)}] failed: the loss is nan"]
+    monkeypatch.setenv("AIL_LOG", "json")
+    monitor.say = say
+    monitor.ended(plan, "the loss is nan")
+    logged = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (logged["run"], logged["levelname"]) == (plan.directory.name, "ERROR")
