@@ -1,6 +1,7 @@
 """What a slot is asked to do, in order, and what came of it; an actor between whoever asks and the workers.
 
-It imports nothing but asyncio, so that its process is there at once.
+It imports nothing but asyncio, and what it is given is bytes that it need not understand, so that its process is there
+at once and takes little memory.
 """
 
 import asyncio

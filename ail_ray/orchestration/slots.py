@@ -16,7 +16,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray import train
+from ray import cloudpickle, train
 from ray.train import TrainingFailedError
 from ray.train.torch import TorchTrainer, get_device
 from upath import UPath
@@ -61,7 +61,8 @@ class Slot:
         if self._fitting.done():
             return None
         with suppress(ray.exceptions.RayActorError):
-            number: int | None = ray.get(self._inbox.put.remote(assignment))
+            packed = cloudpickle.dumps(assignment)  # unpacked by workers only: to know what it is would take torch
+            number: int | None = ray.get(self._inbox.put.remote(packed))
             return number
         return None
 
@@ -176,11 +177,11 @@ def serve(job: dict[str, Any]) -> None:
     group = Group(context.get_world_rank(), context.get_world_size(), str(device))
     actor, found, number = store_actor(), Found(), 0
     try:
-        while (assignment := ray.get(inbox.take.remote(number))) is not None:
-            failure = _attempt(assignment, actor, group, device, partial(heed, inbox, number, group))
+        while (packed := ray.get(inbox.take.remote(number))) is not None:
+            failure = _attempt(cloudpickle.loads(packed), actor, group, device, partial(heed, inbox, number, group))
             if group.rank == 0:
                 ray.get(inbox.end.remote(number, failure))
-            assignment, number = None, number + 1
+            number += 1
             found.restore()
             forget()
     finally:
