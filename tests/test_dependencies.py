@@ -19,8 +19,6 @@ UNSEEN = {
     "onnxscript": "torch writes ONNX through it",
 }
 """Needed packages that nothing here imports itself."""
-PLUGINS = {"pillow_heif"}
-"""Packages that are used where people have installed them, and that nothing here needs."""
 
 
 def named(requirements: Iterable[str]) -> set[str]:
@@ -41,10 +39,11 @@ def imported(folder: Path) -> Iterator[str]:
 
 def test_every_library_that_is_imported_is_named_and_no_other() -> None:
     packages, dependencies = packages_distributions(), named(PROJECT["dependencies"])
-    libraries = {*imported(ROOT / "ail_ray")} - sys.stdlib_module_names - {"ail_ray"} - PLUGINS
+    libraries = {*imported(ROOT / "ail_ray")} - sys.stdlib_module_names - {"ail_ray"}
     assert {"torch", "ray", "mlflow"} <= libraries
     origins = {library: {canonicalize_name(name) for name in packages[library]} for library in libraries}
-    on_request = named(PROJECT["optional-dependencies"]["teachers"] + PROJECT["optional-dependencies"]["video"])
+    extras = PROJECT["optional-dependencies"]
+    on_request = named(extras["teachers"] + extras["video"] + extras["heic"])
     assert [library for library, names in origins.items() if not names & (dependencies | on_request)] == []
     assert dependencies - set[str]().union(*origins.values()) <= UNSEEN.keys()
 

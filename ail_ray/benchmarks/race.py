@@ -80,7 +80,7 @@ class Ours(Racer):
         first, importance, state = {}, {}, TrainState(self.student, c)
         for s, shard in bank.shards.items():
             first[s] = importance[s] = first_importance(
-                error_map(teacher, shard, precision), mu0=c.mu0, alpha0=c.alpha0
+                error_map(teacher, shard, precision), mu0=c.known_mu0, alpha0=c.alpha0
             )
             bank.weigh(s, first[s])
             if self.over():

@@ -22,8 +22,8 @@ def released_importance(
         inputs, hr: (n, 1, crop, crop) on [0, 1], of one float type; the result is of the same shape and type.
     """
     c = config
-    z = 1 + torch.exp(inputs.new_tensor(-c.mu0 * c.alpha0))
-    first = z / (1 + torch.exp(((teacher(inputs) - hr).abs() - c.mu0) * c.alpha0))
+    z = 1 + torch.exp(inputs.new_tensor(-c.known_mu0 * c.alpha0))
+    first = z / (1 + torch.exp(((teacher(inputs) - hr).abs() - c.known_mu0) * c.alpha0))
     if previous is None:
         return first
     step = c.lam + c.lam * (t - 1)

@@ -24,7 +24,7 @@ R = TypeVar("R")
 PLUGGED_IN: tuple[str, ...] = ()
 """Suffixes of what plug-ins of Pillow read that people may have installed."""
 with suppress(ImportError):
-    import pillow_heif  # type: ignore[import-not-found, unused-ignore]
+    import pillow_heif
 
     pillow_heif.register_heif_opener()
     PLUGGED_IN = (".heic", ".heif")
@@ -78,7 +78,12 @@ def _unknown(path: AnyPath) -> str:
         head = file.read(12)
     # What phones write, whatever the name that a file has been given since: a box of type "ftyp", then the brand.
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
-        return "a HEIC, which only the plug-in pillow-heif reads: install it, or save the picture as JPEG or PNG"
+        remedy = "pip install 'ail-ray[heic]', or save the picture as JPEG or PNG"
+        return (
+            "a HEIC that pillow-heif cannot read: damaged, or of a kind that it does not know"
+            if PLUGGED_IN
+            else f"a HEIC, which only the plug-in pillow-heif reads: {remedy}"
+        )
     return "empty, or not an image of a known format"
 
 

@@ -13,7 +13,7 @@ import torch
 from ail_ray.errors import ConfigError
 from ail_ray.files import digest_of
 from ail_ray.imaging.recipes import Recipe, RecipeError
-from ail_ray.learning.importance import Arguments, ErrorUnit
+from ail_ray.learning.importance import MU0, Arguments, ErrorUnit
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.rules import READABLE, recipe_of
 from ail_ray.learning.validity import problems_of
@@ -72,8 +72,9 @@ class RunConfig:
     depth: int | None = None
     """Number of convolutions that an image passes through; by default 20 for vdsr, 52 for drrn and 8 for fsrcnn.
     Networks of your own get it if they take a `depth`."""
-    mu0: float = 0.01
-    """Eq. 8: error of the teacher, on luma in [0, 1], around which the importance of round 0 falls."""
+    mu0: float | None = MU0
+    """Eq. 8: error of the teacher, on luma in [0, 1], around which the importance of round 0 falls. With --degrade or
+    --train-lr it is by default the median of that teacher's errors, which the sweep finds out."""
     alpha0: float = 100.0
     """Eq. 8: how steeply the importance of round 0 falls as the teacher's error grows."""
     error_unit: ErrorUnit = "squared"
@@ -150,6 +151,13 @@ class RunConfig:
     def scale(self) -> int | None:
         """The one scale of the run, which a network is told that enlarges by itself; None if there are several."""
         return self.scales[0] if len(self.scales) == 1 else None
+
+    @property
+    def known_mu0(self) -> float:
+        """`mu0` as a number: a trial whose `mu0` follows its teacher is given it when it is planned."""
+        if self.mu0 is None:
+            raise ValueError("mu0 follows the teacher's errors, which nobody has looked at yet")
+        return self.mu0
 
     @property
     def upsampling(self) -> int:

@@ -18,12 +18,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 Arguments = tuple[tuple[str, Any], ...]
 """The parameters of a rule or a loss by their names, in order."""
 
+MU0 = 0.01
+"""µ0 of the paper, for a teacher of bicubic pictures."""
 MOST = 16.0
 """The largest importance that a rule may give a pixel; those of the paper end at 1."""
 CHUNK = 131_072  # pixels: two float32 buffers of this length stay in a core's cache, and calls are few
 
 
-def initial_importance(error: Array, mu0: float = 0.01, alpha0: float = 100.0) -> Array:
+def initial_importance(error: Array, mu0: float = MU0, alpha0: float = 100.0) -> Array:
     """Eq. 8: `g(x) = z / (1 + exp((x - mu0) * alpha0))`, `z = 1 + exp(-mu0 * alpha0)`, of a teacher's error.
 
     Args:

@@ -175,6 +175,8 @@ class SweepConfig:
         for name, value in _defaults(kinds["network"], kinds["loss"], values).items():
             if name not in fixed:
                 values[name] = value
+        if (values.get("degrade") or values.get("train_lr")) and "mu0" not in fixed:
+            values["mu0"] = None  # that of Eq. 8 is for errors of bicubic pictures
         if isinstance(kinds["network"], Code) and "crop" not in fixed:
             with suppress(ConfigError, CodeError):  # which the run itself says
                 values["crop"] = _on_grid(values)

@@ -24,7 +24,7 @@ def problems_of(config: "RunConfig") -> list[str]:
         ("scales", config.scales, bool(config.scales) and set(config.scales) <= set(SCALES), "be 1, 2, 3 or 4"),
         ("downsizes", config.downsizes, bool(config.downsizes) and all(0 < f <= 1 for f in config.downsizes),
          "lie in (0, 1]"),
-        ("mu0", config.mu0, 0 <= config.mu0 <= 1, "lie in [0, 1]"),
+        ("mu0", config.mu0, config.mu0 is None or 0 <= config.mu0 <= 1, "lie in [0, 1]"),
         ("alpha0", config.alpha0, 0 < config.alpha0 < math.inf, "be positive"),
         ("error-factor", config.error_factor, 0 < config.error_factor < math.inf, "be positive"),
         ("rounds", config.rounds, 0 <= config.rounds < 10**6, "lie in 0..999999"),

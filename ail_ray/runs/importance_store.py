@@ -56,7 +56,7 @@ class ImportanceStore:
         c = self.config
         first = self._snapshot(0, shard) if recipe_of(c.rule).needs_first else None
         importance = next_importance(
-            c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor, round=round, mu0=c.mu0,
+            c.rule, previous, error, lam=c.lam, unit=c.error_unit, factor=c.error_factor, round=round, mu0=c.known_mu0,
             first=first, arguments=c.of("rule"), loss=c.loss, loss_arguments=c.of("loss"), seed=c.seed, shard=shard,
         )  # fmt: skip
         self._write(round, shard, importance)
@@ -92,6 +92,6 @@ class ImportanceStore:
             raise StoreError(f"shard {shard}: the importance starts from a teacher, but there are no teacher errors")
         errors, c = self.maps.of(f"shard-{shard:04d}.safetensors") if self.maps else None, self.config
         return first_importance(
-            errors, pixels=pixels, mu0=c.mu0, alpha0=c.alpha0, lam=c.lam, rule=c.rule, arguments=c.of("rule"),
+            errors, pixels=pixels, mu0=c.known_mu0, alpha0=c.alpha0, lam=c.lam, rule=c.rule, arguments=c.of("rule"),
             seed=c.seed, shard=shard,
         )  # fmt: skip

@@ -1,6 +1,5 @@
 """A teacher's errors or outputs at every pixel of the corpus, computed once and found by digest."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -43,22 +42,27 @@ class TeacherMaps:
         return read_tensors(self.folder / shard)[0][TENSOR[self.kind]]
 
     def median(self, shard: str) -> float:
-        """The median of a shard's map; infinite if it cannot be read, which is for whoever needs it to say."""
+        """The median of a shard's map in two digits; 0 if it cannot be read, which is for whoever needs it to say."""
         try:
-            return float(np.median(self.of(shard)))
+            return float(f"{np.median(self.of(shard)):.2g}")
         except FileError:
-            return math.inf
+            return 0.0
 
-    def doubt(self, config: RunConfig, middle: float) -> str:
-        """A line if Eq. 8 makes nearly nothing of most errors, whose median this is, as of another degradation's."""
-        if self.kind != "errors" or "mu0" not in config.reads or middle == math.inf:
+    def remark(self, config: RunConfig, middle: float) -> str:
+        """A line on µ0, given the median of the errors: what it is if it follows them, and whether it is far too small.
+
+        By that of one degradation, Eq. 8 makes nearly nothing of the larger errors of another.
+        """
+        if self.kind != "errors" or "mu0" not in config.reads:
             return ""
+        if config.mu0 is None:
+            return f"teacher {label(config.teacher)}: --mu0 {middle:g}, the median of its errors"
         (start,) = initial_importance(np.array([middle]), config.mu0, config.alpha0)
         if start >= HARDLY_ANY:
             return ""
         return (
-            f"teacher {label(config.teacher)}: half of its errors are above {middle:.3f}, where --mu0 {config.mu0:g} "
-            f"starts the importance at {start:.2f} or less; --mu0 {middle:.2g} would start it near 0.5"
+            f"teacher {label(config.teacher)}: half of its errors are above {middle:g}, where --mu0 {config.mu0:g} "
+            f"starts the importance at {start:.2f} or less; --mu0 {middle:g} would start it near 0.5"
         )
 
 

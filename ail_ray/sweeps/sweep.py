@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from ail_ray.entry import about, heed_stop
 from ail_ray.errors import ConfigError, Interrupted, counted
 from ail_ray.files import digest_of
 from ail_ray.learning.config import RunConfig
+from ail_ray.learning.importance import MU0
 from ail_ray.learning.precision import Precision
 from ail_ray.learning.records import Rows
 from ail_ray.learning.teachers import Teacher
@@ -69,15 +70,19 @@ class Sweep:
     maps: dict[tuple[object, ...], TeacherMaps]
     starts: dict[str | None, Weights | None]
     references: dict[DataKey, dict[str, Rows]]  # what students are held against, by name
+    medians: dict[TeacherMaps, float]  # of the teachers' errors
 
     def plan(self, config: RunConfig) -> TrialPlan:
-        """The trial with this configuration."""
+        """The trial with this configuration; the median of its teacher's errors is its µ0 if it has none of its own."""
+        maps = self.maps.get(_maps_key(config))
+        if config.mu0 is None:
+            config = replace(config, mu0=MU0 if maps is None else self.medians[maps])
         key, names = data_key(config), {BICUBIC: BICUBIC}
         if "teacher" in config.reads:
             names[as_reference(config.teacher)] = "teacher"
         known = self.references[key]
         plan = TrialPlan(
-            config=config, told=told(config), data=self.data[key], maps=self.maps.get(_maps_key(config)),
+            config=config, told=told(config), data=self.data[key], maps=maps,
             precision=self.precisions[config.precision], start=self.starts[config.start],
             references={role: known[name] for name, role in names.items() if name in known},
         )  # fmt: skip
@@ -282,7 +287,7 @@ class _Opened:
         data = {key: prepared.data for key, prepared in inputs.prepared.items()}
         maps: dict[tuple[object, ...], TeacherMaps] = {}
         held: dict[DataKey, dict[str, Teacher]] = {key: {} for key in data}
-        doubts, medians = set[str](), dict[TeacherMaps, float]()
+        remarks, medians = set[str](), dict[TeacherMaps, float]()
         for config in job.sweep.grid():
             key, teacher = data_key(config), inputs.teachers.get(config.teacher)
             if teacher is None or "teacher" not in config.reads:
@@ -292,8 +297,8 @@ class _Opened:
                 maps[_maps_key(config)], held[key][config.teacher] = made, teacher.copied(made.folder)
                 medians[made] = made.median(data[key].shard_paths[0].name)
             made = maps[_maps_key(config)]
-            doubts.add(made.doubt(config, medians[made]))
-        for line in sorted(filter(None, doubts)):
+            remarks.add(made.remark(config, medians[made]))
+        for line in sorted(filter(None, remarks)):
             self.tell(line)
         measured = {key: references(inputs.prepared[key], teachers, **how) for key, teachers in held.items()}
         for found in measured.values():
@@ -305,7 +310,9 @@ class _Opened:
                 )
         self.record.compare_with(self.references)
         starts = {name: found and shared_weights(found, job.storage_path) for name, found in inputs.starts.items()}
-        return Sweep(job=job, data=data, precisions=precisions, maps=maps, starts=starts, references=measured)
+        return Sweep(
+            job=job, data=data, precisions=precisions, maps=maps, starts=starts, references=measured, medians=medians
+        )
 
     def finish(self) -> Summary:
         """Sum up, once: write `summary.json`, close the record."""

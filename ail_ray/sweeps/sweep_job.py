@@ -14,6 +14,7 @@ from upath import UPath
 from ail_ray.errors import ConfigError
 from ail_ray.files import as_path, is_local, unwritable
 from ail_ray.learning import losses, rules
+from ail_ray.learning.importance import MU0
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import Teacher, find_teacher
 from ail_ray.networks.building import build_model
@@ -171,7 +172,8 @@ def check(job: SweepJob) -> Inputs:
                 asked.add((c.teacher, data_key(c)))
                 problems += [f"teacher {line}" for line in teacher.lacks(prepared.pairs)]
         problems += _code_problems(c.network, c.width, c.depth, c.scale, c.rho, c.scales)
-        problems += rules.problems_of(c.rule, c.of("rule"), c.mu0, c.lam) if isinstance(c.rule, Code) else []
+        mu0 = MU0 if c.mu0 is None else c.mu0
+        problems += rules.problems_of(c.rule, c.of("rule"), mu0, c.lam) if isinstance(c.rule, Code) else []
         problems += losses.problems_of(c.loss, c.of("loss")) if isinstance(c.loss, Code) else []
     for folder in dict.fromkeys((job.storage_path, job.out_path)):
         problems += unwritable(folder)

@@ -14,9 +14,11 @@ from ail_ray.commands.runs import main as runs
 from ail_ray.commands.teacher import main as teacher
 from ail_ray.commands.upscale import main as upscale
 from ail_ray.errors import ConfigError
+from ail_ray.files import as_path
 from ail_ray.imaging.metrics import psnr
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
+from ail_ray.tensors import read_tensors
 
 pytestmark = pytest.mark.long
 
@@ -41,6 +43,12 @@ def test_a_student_learns_to_take_noise_away(values: dict[str, object], tiny_fil
     assert row.psnr > noisy.psnr + 1, "it restores"
     (taught,) = trial.references["teacher=student.safetensors"].validation
     assert taught.psnr > noisy.psnr + 1
+    errors = [read_tensors(as_path(path))[0]["error"] for path in tmp_path.glob("student/errors/*/shard-0000*")]
+    (middle,) = (float(np.median(error)) for error in errors)
+    assert trial.manifest is not None
+    assert trial.manifest.config.mu0 == pytest.approx(middle, rel=0.05), "µ0 follows the teacher's errors"
+    again = ail.train(teacher=str(teacher.weights), out="student", **values, **recipe, copies=2)
+    assert again.directory == trial.directory, "and gives the same run again"
     words = ["--sets", str(tiny_files.validation), "--scales", "1", "--degrade", "luma,noise=25", "--json", "rows.json"]
     for model, expected in (("bicubic", noisy.psnr), (str(trial.weights), row.psnr)):
         assert evaluate(["--model", model, *words]) == 0

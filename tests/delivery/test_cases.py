@@ -24,8 +24,7 @@ from ail_ray.runs.preparation import plan_data
 CASES = Path(__file__).parents[1] / "cases"
 NOT_READ = {
     "float32.tif": "failed: 32-bit pixels have no defined range; save it with 8 or 16 bits",
-    "heic-named-jpg.jpg": "failed: a HEIC, which only the plug-in pillow-heif reads: install it, or save the picture "
-    "as JPEG or PNG",
+    "heic-named-jpg.jpg": "failed: a HEIC that pillow-heif cannot read: damaged, or of a kind that it does not know",
     "truncated.jpg": "failed: cannot be read as an image (image file is truncated (16 bytes not processed))",
 }
 LOST = {

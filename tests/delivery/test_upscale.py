@@ -16,12 +16,12 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from ail_ray.commands.export import main as export_job
 from ail_ray.commands.upscale import main as upscale_job
-from ail_ray.delivery.upscale import prepare, upscale
+from ail_ray.delivery.upscale import SUFFIXES, prepare, upscale
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.colour import pixels_of, planes, read_header, read_picture
 from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.images import enlarge, luma, read_image
-from ail_ray.imaging.metrics import to_uint8
+from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.learning.inference import predict, super_resolve
 from ail_ray.learning.precision import placed
 from ail_ray.learning.weights import load_model, save_model
@@ -344,7 +344,20 @@ def test_a_damaged_picture_fails_alone(tmp_path: Path, student: Path, capsys: py
     assert [path.name for path in out.iterdir()] == ["b-x2.png"]
 
 
-def test_a_folder_of_a_phone_says_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_phones_write_is_enlarged(tmp_path: Path) -> None:
+    image = photograph(40, 48, "RGB")
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / "b.heic", quality=95)
+    assert main(tmp_path, "--model", "bicubic", "--out", tmp_path / "out") == 0
+    plain, heic = (np.asarray(Image.open(tmp_path / "out" / f"{name}-x2.png")) for name in "ab")
+    assert psnr(plain[..., 1], heic[..., 1], 0) > 30
+
+
+def test_a_folder_of_a_phone_says_what_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ail_ray.imaging.images.PLUGGED_IN", ())
+    monkeypatch.setattr("ail_ray.delivery.upscale.SUFFIXES", tuple({*SUFFIXES} - {".heic", ".heif"}))
     folder, out, whole = tmp_path / "holidays", tmp_path / "out", photograph(20, 24, "RGB")
     (folder / "inside").mkdir(parents=True)
     for name, format in (("a.jfif", "JPEG"), ("b.avif", "AVIF"), ("c.jp2", "JPEG2000"), ("d.jpg", "JPEG")):
@@ -358,8 +371,8 @@ def test_a_folder_of_a_phone_says_what_is_left_out(tmp_path: Path, capsys: pytes
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [
         "passed over: 1 folder inside (a name that ends in /** enters them), 2 .heic, 1 .mov",
-        f"{folder}/g.jpg: failed: a HEIC, which only the plug-in pillow-heif reads: install it, or save the picture as "
-        "JPEG or PNG",
+        f"{folder}/g.jpg: failed: a HEIC, which only the plug-in pillow-heif reads: pip install 'ail-ray[heic]', or "
+        "save the picture as JPEG or PNG",
     ]
     taken = [f"{folder}/{name}" for name in ("a.jfif", "b.avif", "c.jp2", "d.jpg")]
     assert [line.split(": ")[0] for line in said[2:6]] == taken

@@ -244,23 +244,25 @@ def test_maps_from_pairs_are_those_from_shards_to_the_bit(
         assert checksum({"error": maps.of(path.name)}) == checksum({"error": expected})
 
 
-@pytest.mark.parametrize("mu0", [0.01, 0.5])
+@pytest.mark.parametrize(
+    ("mu0", "said"),
+    [
+        (0.01, "half of its errors are above 0.062, where --mu0 0.01 starts the importance at 0.01 or less; "
+               "--mu0 0.062 would start it near 0.5"),
+        (0.5, ""),
+        (None, "--mu0 0.062, the median of its errors"),
+    ],
+)  # fmt: skip
 def test_a_teacher_whose_errors_leave_no_importance_is_said_to(
-    tiny_files: TinyFiles, prepared: Prepared, mu0: float
+    tiny_files: TinyFiles, prepared: Prepared, mu0: float | None, said: str
 ) -> None:
     build_data(prepared)
     asked, first = config(tiny_files, mu0=mu0), prepared.data.shard_paths[0].name
     maps = teacher_maps(OurWeights(UPath(tiny_files.teacher)), asked, prepared, "fp32", device="cpu", threads=1)
     write_tensors(maps.folder / first, {"error": np.array([0.0, 0.08, 0.0625, 0.07, 0.02], np.float16)})
     middle = maps.median(first)
-    line = maps.doubt(asked, middle)
-    assert (line == "") == (mu0 == 0.5)
-    if line:
-        assert line == (
-            f"teacher {asked.teacher}: half of its errors are above 0.062, where --mu0 0.01 starts the importance at "
-            "0.01 or less; --mu0 0.062 would start it near 0.5"
-        )
-    assert maps.doubt(config(tiny_files, rule="uniform", beta=0.1), middle) == "", "where nothing starts from Eq. 8"
+    assert maps.remark(asked, middle) == (f"teacher {asked.teacher}: {said}" if said else "")
+    assert maps.remark(config(tiny_files, rule="uniform", beta=0.1), middle) == "", "where nothing starts from Eq. 8"
 
 
 def test_a_teachers_outputs_are_computed_once_beside_its_errors(tiny_files: TinyFiles, prepared: Prepared) -> None:
