@@ -9,12 +9,17 @@ from upath import UPath
 
 from ail_ray.learning.config import RunConfig
 from ail_ray.orchestration.leftovers import Found, forget
-from ail_ray.runs.importance_store import ImportanceStore
+from ail_ray.runs.importance_store import ImportanceStore, StoreError
 from ail_ray.runs.teacher_maps import TeacherMaps
 
 Run = tuple[UPath, RunConfig, TeacherMaps | None]
 """What an `ImportanceStore` is made of."""
 ON_THEIR_WAY = 2  # updates: one that is solved, one that is sent
+TRIES_AGAIN = 5  # for an update whose process has ended; Ray counts each end about twice
+
+
+class StoreLostError(StoreError):
+    """An update ends the process that makes it, every time."""
 
 
 class StoreActor:
@@ -40,7 +45,7 @@ class StoreActor:
 def store_actor() -> Any:
     """Start such a process on this node."""
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(StoreActor)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=TRIES_AGAIN)(StoreActor)
     return remote.options(scheduling_strategy=node).remote()
 
 
@@ -67,11 +72,25 @@ class ActorStore:
         If too many updates are on their way it first waits for the oldest, since errors that wait take memory.
         """
         while len(self._pending) >= ON_THEIR_WAY:
-            ray.get(self._pending.pop(next(iter(self._pending))))
+            self._wait(next(iter(self._pending)))
         self._pending[shard] = self.actor.update.remote(self._run, round, shard, error)
 
     def read(self, round: int, shard: int) -> np.ndarray:
         """Read `W_round` of a shard, mapped from its snapshot."""
         if shard in self._pending:
-            ray.get(self._pending.pop(shard))
+            self._wait(shard)
         return self._snapshots.read(round, shard)
+
+    def _wait(self, shard: int) -> None:
+        """Wait for the update of a shard.
+
+        Raises:
+            StoreLostError: its process has ended each time that the update was tried.
+        """
+        try:
+            ray.get(self._pending.pop(shard))
+        except ray.exceptions.RayActorError as error:
+            raise StoreLostError(
+                f"shard {shard}: the process that updates its importance ends whenever it tries to; is it killed for "
+                "want of memory?"
+            ) from error

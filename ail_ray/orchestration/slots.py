@@ -27,7 +27,7 @@ from ail_ray.learning.group import Group
 from ail_ray.learning.rules import RuleError
 from ail_ray.learning.theta import NonFiniteLossError
 from ail_ray.networks.notebooks import CodeError
-from ail_ray.orchestration.actors import ActorStore, store_actor
+from ail_ray.orchestration.actors import ActorStore, StoreLostError, store_actor
 from ail_ray.orchestration.inbox import Inbox
 from ail_ray.orchestration.leftovers import Found, forget
 from ail_ray.orchestration.process_group import OwnAddress
@@ -214,7 +214,7 @@ def _attempt(
                 directory.fail(str(error))
         return str(error)
     except (Exception, SystemExit) as error:
-        if isinstance(error, CodeError | RuleError):  # somebody's own code: again would fail again
+        if isinstance(error, CodeError | RuleError | StoreLostError):  # somebody's own code: again would fail again
             with suppress(LeaseLostError, FileError):  # another worker says so just now
                 directory.fail(str(getattr(error, "cause", error)))
         if group.size > 1:

@@ -94,14 +94,16 @@ def test_settings_are_left_as_they_were_found(tmp_path: Path, monkeypatch: pytes
 
 
 RULE = """
-import numpy as np, random, torch
+import numpy as np, os, random, torch
 met = []
-def remembers(p, *, fails=False):
+def remembers(p, *, fails=False, dies=False):
     met.append(p.round)
     torch.set_default_dtype(torch.float64)
     random.seed(1)
     if fails and p.round == 2:
         raise MemoryError("no room")
+    if dies and p.round == 2:
+        os.kill(os.getpid(), 9)
     return np.minimum(p.importance + 0.1 / len(met), 1)
 """
 
@@ -125,20 +127,23 @@ def student(directory: RunDirectory) -> bytes:
 
 @pytest.mark.long
 def test_many_runs_share_the_processes_and_nothing_else(make_plan: Planned, tmp_path: Path, slot: None) -> None:
-    """A rule that counts its calls in its module and spoils the settings of its process, runs beside it, one fails."""
+    """A rule that counts its calls in its module and spoils its process's settings, runs beside it, two that fail."""
     (tmp_path / "rule.py").write_text(RULE)
     remembers = resolve(f"{tmp_path}/rule.py:remembers", "rule")
     conditions: list[dict[str, Any]] = [
         {"rule": remembers}, {"seed": 1}, {"rule": remembers, "seed": 2},
-        {"rule": remembers, "arguments": (("rule.fails", True),)}, {"rule": remembers, "seed": 3},
+        {"rule": remembers, "arguments": (("rule.fails", True),)},
+        {"rule": remembers, "arguments": (("rule.dies", True),)}, {"rule": remembers, "seed": 3},
     ]  # fmt: skip
     seen, there, found = list[set[int]](), list[bytes](), Found()
     for changes in conditions:
         plan = make_plan(tmp_path / "ray", **changes)
         if "arguments" in changes:
-            with pytest.raises(RunError, match=r"MemoryError: no room|rule\.py:remembers"):
+            ((name, _),) = changes["arguments"]
+            reason = {"rule.fails": "no room", "rule.dies": "killed for want of memory"}[name]
+            with pytest.raises(RunError, match=reason):
                 run_on_ray(plan, Placement(), lambda record: None)
-            assert "no room" in (RunDirectory(plan.directory).failure() or "")
+            assert reason in (RunDirectory(plan.directory).failure() or "")
         else:
             there.append(student(run_on_ray(plan, Placement(), lambda record: None)))
         seen.append(workers())
