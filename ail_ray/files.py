@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ Buffer = bytes | memoryview
 
 
 TEMPORARY = ".tmp"  # ends the name of a file that is being written
+AT_ONCE = 32  # requests to an object store
 
 
 class FileError(ValueError):
@@ -46,7 +47,14 @@ def as_path(path: AnyPath) -> UPath:
     path = UPath(path) if "://" in str(path) else UPath(Path(str(path)))
     if is_local(path):
         return UPath(Path(os.path.expanduser(str(path))).absolute())
-    return UPath(path, use_listings_cache=False)  # whoever writes there is another process
+    options: dict[str, Any] = {"use_listings_cache": False}  # whoever writes there is another process
+    if _is_s3(path):
+        options["config_kwargs"] = {"max_pool_connections": AT_ONCE}  # its library has ten, whoever asks
+    return UPath(path, **options)
+
+
+def _is_s3(path: UPath) -> bool:
+    return path.protocol in ("s3", "s3a")
 
 
 def inside(folder: UPath, name: str) -> UPath:
@@ -66,10 +74,16 @@ Kind = Literal["file", "folder", "other"]
 class Entry:
     """What lies in a folder."""
 
-    path: UPath
+    folder: UPath
+    name: str
     kind: Kind
     stamp: str  # size and time of change, or what an object store has instead; empty if it tells neither
     changed: float  # seconds since 1970; 0 where that is not known
+
+    @property
+    def path(self) -> UPath:
+        """Where it lies; made when it is asked for, since that takes longer than all else of a listing."""
+        return inside(self.folder, self.name)
 
 
 def entries(folder: UPath) -> list[Entry]:
@@ -78,28 +92,32 @@ def entries(folder: UPath) -> list[Entry]:
     Raises:
         whatever a file system or an object store's library raises.
     """
-    found = map(_entry, folder.iterdir()) if is_local(folder) else _objects(folder)
-    return sorted(found, key=lambda entry: entry.path.name)
+    if is_local(folder):
+        found: Iterable[Entry] = (_entry(folder, name) for name in os.listdir(str(folder)))
+    else:
+        found = _objects(folder)
+    return sorted(found, key=lambda entry: entry.name)
 
 
-def _entry(path: UPath) -> Entry:
+def _entry(folder: UPath, name: str) -> Entry:
     try:
-        there = os.stat(str(path))
+        there = os.stat(os.path.join(str(folder), name))
     except OSError:  # a link to nothing
-        return Entry(path, "other", "", 0.0)
+        return Entry(folder, name, "other", "", 0.0)
     stamp = f"{there.st_size} {there.st_mtime_ns} {there.st_ctime_ns} {there.st_ino}"
     kind: Kind = "file" if stat.S_ISREG(there.st_mode) else "folder" if stat.S_ISDIR(there.st_mode) else "other"
-    return Entry(path, kind, stamp, max(there.st_mtime, there.st_ctime))
+    return Entry(folder, name, kind, stamp, max(there.st_mtime, there.st_ctime))
 
 
 def _objects(folder: UPath) -> Iterator[Entry]:
+    itself = folder.path.strip("/")
     for info in folder.fs.ls(folder.path, detail=True):
         name, changed = info["name"].strip("/"), info.get("mtime")  # a number, or a text as Google's store has it
-        if name == folder.path.strip("/"):  # what marks the folder itself
+        if name == itself:  # what marks the folder itself
             continue
         version = next(filter(None, map(info.get, ("ETag", "etag", "LastModified", "updated", "mtime"))), "")
         yield Entry(
-            folder / name.rpartition("/")[2], "folder" if info["type"] == "directory" else "file",
+            folder, name.rpartition("/")[2], "folder" if info["type"] == "directory" else "file",
             f"{info.get('size')} {version}" if version else "", changed if isinstance(changed, float) else 0.0,
         )  # fmt: skip
 
@@ -107,6 +125,19 @@ def _objects(folder: UPath) -> Iterator[Entry]:
 def resolved(path: UPath) -> UPath:
     """The path behind all links, by which two names of one folder are told to be one; an address stays what it is."""
     return path.resolve() if is_local(path) else path
+
+
+def read_at_once(path: UPath) -> bytes:
+    """All bytes of a small file; of an object by one request, where `read_bytes` asks for its size before.
+
+    Raises:
+        whatever a file system or an object store's library raises.
+    """
+    if is_local(path):
+        return path.read_bytes()
+    one = {"max_concurrency": 1} if _is_s3(path) else {}  # in parts, it would ask for the size as well
+    content: bytes = path.fs.cat_file(path.path, **one)
+    return content
 
 
 def write_bytes(path: UPath, *pieces: Buffer) -> None:

@@ -11,8 +11,9 @@ no known copyright restrictions: coins (Brooklyn Museum). No scene is in both se
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import skimage
 from upath import UPath
@@ -129,7 +130,7 @@ def _named_folders(data_dir: AnyPath | None) -> tuple[dict[str, UPath], str]:
 
 
 def _folders(address: AnyPath) -> dict[str, UPath]:
-    return {entry.path.name: entry.path for entry in _contents(address) if entry.kind == "folder"}
+    return {entry.name: entry.path for entry in _contents(address) if entry.kind == "folder"}
 
 
 def _folder(address: AnyPath, suffixes: tuple[str, ...] = SUFFIXES, *, enter: bool = False) -> ImageSet:
@@ -177,21 +178,21 @@ def _images(
     folder = as_path(address)
     above = (*above, resolved(folder))
     for entry in contents:
-        path = entry.path
-        if path.name.startswith("."):  # the shadow files that macOS leaves beside images
+        if entry.name.startswith("."):  # the shadow files that macOS leaves beside images
             continue
-        if path.suffix.lower() in suffixes and entry.kind == "file":
-            yield path
+        suffix = PurePosixPath(entry.name).suffix.lower()
+        if suffix in suffixes and entry.kind == "file":
+            yield entry.path
         elif entry.kind != "folder":
-            others[path.suffix.lower() or "without a suffix"] += 1
+            others[suffix or "without a suffix"] += 1
         elif not enter:
             others["folder"] += 1
-        elif not is_local(path) or resolved(path) not in above:
-            yield from _images(path, others, suffixes, enter=True, above=above)
+        elif not is_local(folder) or resolved(entry.path) not in above:
+            yield from _images(entry.path, others, suffixes, enter=True, above=above)
 
 
 def _exactly(name: str, folder: UPath, files: tuple[str, ...], remedy: str = "") -> tuple[UPath, ...]:
-    if missing := sorted(set(files) - {entry.path.name for entry in _contents(folder)}):
+    if missing := sorted(set(files) - {entry.name for entry in _contents(folder)}):
         raise DatasetError(f"image set {name}: {folder} lacks {', '.join(missing)}{remedy}")
     return tuple(folder / file for file in files)
 
@@ -199,6 +200,10 @@ def _exactly(name: str, folder: UPath, files: tuple[str, ...], remedy: str = "")
 def _contents(address: AnyPath) -> list[Entry]:
     try:
         folder = as_path(address)
+        if not is_local(folder):  # its library lists all of it to tell whether it is a folder
+            with suppress(FileNotFoundError):
+                if found := entries(folder):
+                    return found
         if folder.is_dir():
             return entries(folder)
         reason = "is a file, not a folder" if folder.exists() else "no such folder"
