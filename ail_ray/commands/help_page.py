@@ -29,7 +29,7 @@ GROUPS = {
     "precision",
     "search": "seed search samples asha",
     "where it runs": "workers threads gpu gpus_per_worker max_workers local",
-    "results": "out storage to plan price collect",
+    "results": "out storage to plan price head_price collect",
 }
 """The fields of each group, for jobs with more than `FEW` flags."""
 FEW = 10
@@ -52,7 +52,7 @@ VALUES = {
     "LOSS": "loss",
     "RATE": "learning_rate",
     "WEIGHT": "weight_decay beta",
-    "AMOUNT": "price",
+    "AMOUNT": "price head_price",
     "LAYERS": "depth",
     "MAPS": "width",
     "ROUNDS": "rounds",

@@ -77,7 +77,7 @@ def _join() -> None:
     told = {"env_vars": {"RAY_API_SERVER_ADDRESS": os.environ["RAY_ADDRESS"]}}  # why: see start_own
     try:
         _init(runtime_env=told)
-    except (ValueError, ConnectionError, RuntimeError) as error:
+    except (ValueError, ConnectionError, RuntimeError, AssertionError) as error:  # the last from Ray before 2.58
         raise ConfigError([_no_cluster(error)]) from error
 
 

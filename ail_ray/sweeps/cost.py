@@ -24,10 +24,12 @@ from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import DataKey, EvaluationFile, Prepared, data_key
 from ail_ray.runs.teacher_maps import UNUSABLE, TeacherMaps, planned_maps
 from ail_ray.runs.trial import student_name
+from ail_ray.sweeps.bill import BOOT, PULL, Bill
 from ail_ray.sweeps.speed import Speed, assumed_speed, company, measured_speed, teacher_seconds
 from ail_ray.sweeps.trials import proposals
 
-START = 20.0  # seconds from a trial's start to its first step, and from its last to the next trial's start
+START = 20.0  # seconds in which a slot's processes start, once; an elastic run has a slot of its own
+TRIAL = 3.0  # seconds from a trial's last commit to the first step of the next one on the same slot
 ROUND = 1.0  # seconds of a round for commits and pictures
 ACTOR = 400_000_000  # bytes of a store actor's process beside the importance (Linux, torch for CPUs)
 MEASURED_PAIR = 160 * 160  # pixels of the pair, about, that a teacher's speed is measured on
@@ -41,7 +43,8 @@ class TrialCost:
     config: RunConfig
     crops: int
     error_passes: int
-    seconds: float
+    seconds: float  # with those of its start
+    start: float  # seconds before its first step; what its slot took to start is in it where the slot is its own
     memory: int  # bytes, a worker
     disk: int  # bytes, the run directory
     speed: Speed
@@ -60,18 +63,22 @@ class Plan:
     shards: int  # bytes
     evaluation_pixels: int
     store_memory: int  # bytes, a worker's store actor
+    start: float  # seconds that each slot takes before its first trial
+    grows: bool  # nodes come for the sweep, and go
 
     @property
     def seconds(self) -> float:
         """How long the whole sweep takes, if trials start in order and each as soon as there is room for it."""
-        free = [sum(self.teachers.values()) / (self.at_once * self.workers)] * self.at_once
+        boot = BOOT + PULL if self.grows else 0.0
+        free = [boot + self.start + sum(self.teachers.values()) / (self.at_once * self.workers)] * self.at_once
         for trial in self.trials:
             free[free.index(min(free))] += trial.seconds
         return max(free)
 
     @property
     def worker_hours(self) -> float:
-        trials = sum(trial.seconds for trial in self.trials) * self.workers
+        """Hours of workers that have something to do, the start of their slots included."""
+        trials = (self.at_once * self.start + sum(trial.seconds for trial in self.trials)) * self.workers
         return (trials + sum(self.teachers.values())) / 3600
 
 
@@ -103,7 +110,7 @@ def plan_sweep(
         if device.type == "cuda"
         else cores() // placement.threads
     )
-    configs = proposals(sweep)
+    configs, elastic = proposals(sweep), placement.fewest < placement.most
     at_once = min(len(configs), 1 if local else max(1, (max_workers or room) // workers))
     here = max(workers, min(room, at_once * workers))  # on a machine like this one
     beside = min(room, here) - 1 if device.type == "cpu" else 0
@@ -132,7 +139,7 @@ def plan_sweep(
                     if assumed
                     else measured_speed(config, workers, precisions[config], device, largest, share)
                 )
-            trials.append(_cost(config, prepared, speeds[key], workers, evaluation[data_key(config)]))
+            trials.append(_cost(config, prepared, speeds[key], workers, evaluation[data_key(config)], elastic))
         passes = dict[str, float]()
         lacking = dict[TeacherMaps, tuple[str, Teacher, Prepared]]()
         for config, prepared in of.items():
@@ -153,14 +160,22 @@ def plan_sweep(
         pixels=first.corpus.pixels, pairs=len(first.corpus.pairs), evaluation_pixels=evaluation[data_key(configs[0])],
         shards=sum(3 * pair.pixels + 2 * pair.pixels // pair.scale**2 for pair in first.corpus.pairs),
         store_memory=ACTOR + 3 * 2 * max(pixels for prepared in of.values() for pixels in prepared.shard_pixels),
+        start=0.0 if local or elastic else START, grows=max_workers is not None and not local,
     )  # fmt: skip
     if not assumed:
         _refuse_what_does_not_fit(plan, device, here if max_workers is None else 1, placement.gpus_per_worker)
     return plan
 
 
-def describe_plan(plan: Plan, placement: Placement, price: float | None = None) -> list[str]:
-    """The plan as lines of a table; `price` is what a worker, or its GPU, costs for an hour."""
+def describe_plan(
+    plan: Plan, placement: Placement, price: float | None = None, head_price: float | None = None
+) -> list[str]:
+    """The plan as lines of a table.
+
+    Args:
+        price: what a worker, or its GPU, costs for an hour, in any currency.
+        head_price: what the cluster's head costs for an hour.
+    """
     trial, kind = plan.trials[0], "GPU" if placement.gpu else "worker"
     each = f"{counted(plan.workers, 'worker')} × {counted(placement.threads, 'thread')}"
     c = trial.config
@@ -182,30 +197,38 @@ def describe_plan(plan: Plan, placement: Placement, price: float | None = None) 
             ("speed", f"{student}: {per_second:.0f} crops/s, {errors:.2f} M pixels/s of errors; {speed.origin}")
         )
     seconds = [trial.seconds for trial in plan.trials]
-    hours = plan.worker_hours * (placement.gpus_per_worker if placement.gpu else 1)
+    share = placement.gpus_per_worker if placement.gpu else 1.0
+    bill = Bill(
+        unit=kind, work=plan.worker_hours * share, units=plan.at_once * plan.workers * share, seconds=plan.seconds,
+        grows=plan.grows, price=price, head_price=head_price,
+    )  # fmt: skip
+    begun = (f"{START:g} s each for {plan.at_once} slots, then {TRIAL:g} s a trial" if plan.start
+             else f"{trial.start:g} s a trial")  # fmt: skip
     bank, most = _bank(c) * plan.pixels / plan.workers, max(trial.memory for trial in plan.trials)
     rows += [
         ("time", f"{_time(min(seconds))} to {_time(max(seconds))} a trial, {_time(plan.seconds)} in all; "
-                 f"{hours:.2f} {kind}-hours"),
+                 f"{bill.work:.2f} {kind}-hours; starts, assumed: {begun}"),
         ("memory", f"{most / 2**30:.2f} GiB a worker, {bank / 2**30:.2f} of them its pixels; "
                    f"{plan.store_memory / 2**30:.2f} GiB its store actor"),
         ("disk", f"{max(trial.disk for trial in plan.trials) / 2**30:.2f} GiB a run; shared: shards "
                  f"{plan.shards / 2**30:.2f} GiB, maps of each teacher {2 * plan.pixels / 2**30:.2f} GiB"),
     ]  # fmt: skip
-    if price is not None:
-        rows.append(("price", f"{hours * price:.2f} at {price:g} for a {kind}-hour"))
+    rows += bill.rows()
     return [f"{name:10}{text}" for name, text in rows]
 
 
-def _cost(config: RunConfig, prepared: Prepared, speed: Speed, workers: int, evaluation: int) -> TrialCost:
+def _cost(
+    config: RunConfig, prepared: Prepared, speed: Speed, workers: int, evaluation: int, elastic: bool
+) -> TrialCost:
     crops, pixels = prepared.data.crops_per_epoch(config), prepared.corpus.pixels
     steps = config.trained_rounds * config.epochs * math.ceil(crops / config.batch)
-    seconds = START + steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
+    start = TRIAL + (START if elastic else 0.0)
+    seconds = start + steps * speed.step + config.error_passes * pixels / workers * speed.error_pass
     seconds += (config.rounds + 1) * (evaluation / workers * speed.evaluation + ROUND)
     student = 4 * parameter_count(config.student())
     return TrialCost(
         config=config, crops=steps * config.batch, error_passes=config.error_passes, seconds=seconds,
-        memory=speed.memory + int(_bank(config) * pixels / workers) + 6 * evaluation, speed=speed,
+        start=start, memory=speed.memory + int(_bank(config) * pixels / workers) + 6 * evaluation, speed=speed,
         disk=4 * 2 * pixels + 8 * student + (config.rounds + 1) * (student + 200_000),
     )  # fmt: skip
 

@@ -45,10 +45,12 @@ class Speed:
     evaluation: float  # a pixel, in fp32, with PSNR and SSIM
     memory: int  # bytes of the process at most, without bank and store
     measured: bool
+    gpu: str = ""  # the name of the GPU that it was measured on
 
     @property
     def origin(self) -> str:
-        return "measured here" if self.measured else f"assumed at {ASSUMED_SPEED / 1e12:g} T multiply-accumulates/s"
+        here = f"measured here, on one {self.gpu}" if self.gpu else "measured here"
+        return here if self.measured else f"assumed at {ASSUMED_SPEED / 1e12:g} T multiply-accumulates/s"
 
 
 @contextmanager
@@ -125,6 +127,7 @@ def measured_speed(
     return Speed(
         step=step / share, error_pass=error_pass / share, evaluation=evaluation / share,
         memory=peak_memory() + int(grown), measured=True,
+        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else "",
     )  # fmt: skip
 
 

@@ -47,7 +47,10 @@ class SweepJob:
     """Start nothing, and say what the sweep would cost: trials, crops, hours, memory and disk. The speed is measured on
     this machine for some seconds."""
     price: float | None = None
-    """With --plan: price of one worker (with --gpu, of one GPU) for an hour, in any currency."""
+    """With --plan: price of one worker (with --gpu, of one GPU) for an hour, in any currency. With --max-workers, boot,
+    image pull and idle minutes of the machines are counted as well."""
+    head_price: float | None = None
+    """With --plan: price of the cluster's head for an hour, in the same currency."""
 
     def __post_init__(self) -> None:
         p, problems = self.placement, list[str]()
@@ -70,8 +73,9 @@ class SweepJob:
         elif p.gpus_per_worker < 1:
             problems += [] if p.gpu else ["gpus-per-worker goes with --gpu"]
             problems += ["gpus-per-worker: workers of one run cannot share a GPU (NCCL)"] if most > 1 else []
-        if self.price is not None and not 0 < self.price < math.inf:
-            problems.append(f"price must be positive, got {self.price}")
+        prices = {"price": self.price, "head-price": self.head_price}
+        problems += [f"{name} must be positive, got {price}" for name, price in prices.items()
+                     if price is not None and not 0 < price < math.inf]  # fmt: skip
         if self.local and (most > 1 or self.sweep.asha or self.sweep.search == "optuna"):
             problems.append("local runs one process: it goes with neither workers > 1, asha nor search optuna")
         problems += relative_in_job(out=self.out, storage=self.storage)
@@ -142,7 +146,7 @@ def costs(job: SweepJob) -> list[str]:
     plan = plan_sweep(
         job.sweep, inputs.prepared, job.placement, inputs.teachers, max_workers=job.max_workers, local=job.local
     )
-    return describe_plan(plan, job.placement, job.price)
+    return describe_plan(plan, job.placement, job.price, job.head_price)
 
 
 def check(job: SweepJob) -> Inputs:

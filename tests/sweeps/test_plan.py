@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tiny_files import TinyFiles, as_options
 from upath import UPath
 
@@ -17,12 +18,14 @@ from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.teachers import OurWeights, Teacher
 from ail_ray.networks.architectures import VDSR
 from ail_ray.networks.counts import parameter_count
+from ail_ray.orchestration import inbox
 from ail_ray.runs.placement import Placement
 from ail_ray.runs.preparation import build_data, data_key, plan_data
 from ail_ray.runs.teacher_maps import teacher_maps
 from ail_ray.sweeps import cost as planning
 from ail_ray.sweeps import speed
-from ail_ray.sweeps.cost import ROUND, SHARE, START, Plan, describe_plan, plan_sweep
+from ail_ray.sweeps.bill import BOOT, IDLE, PULL, Bill
+from ail_ray.sweeps.cost import ROUND, SHARE, START, TRIAL, Plan, describe_plan, plan_sweep
 from ail_ray.sweeps.speed import ASSUMED_SPEED, STEPS
 
 pytestmark = pytest.mark.long
@@ -64,14 +67,23 @@ def test_an_assumed_speed_counts_multiply_accumulates(gpus: Plan) -> None:
     training = 4 * 2 * 4 * (3 * macs * 16 * 16 * 8)  # rounds × epochs × steps × forward and backward
     passes = 3 * PIXELS * macs + 4 * gpus.evaluation_pixels * 4 * macs
     assert parameter_count(VDSR(3, 3)) == 135
-    assert trial.seconds == pytest.approx(START + 4 * ROUND + training + passes, rel=1e-9)
+    assert trial.seconds == pytest.approx(TRIAL + 4 * ROUND + training + passes, rel=1e-9)
     assert trial.memory - trial.speed.memory == BANK * PIXELS + 6 * gpus.evaluation_pixels
 
 
 def test_trials_share_what_runs_at_once(gpus: Plan) -> None:
+    """Two slots start once each, on two nodes that have to come first, and serve two trials each."""
     each = [trial.seconds for trial in gpus.trials]
-    assert gpus.seconds == pytest.approx(sum(each) / 2, rel=0.01)
-    assert gpus.worker_hours == pytest.approx((sum(each) + sum(gpus.teachers.values())) / 3600)
+    assert gpus.seconds == pytest.approx(BOOT + PULL + START + sum(each) / 2, rel=0.01)
+    assert gpus.worker_hours == pytest.approx((2 * START + sum(each) + sum(gpus.teachers.values())) / 3600)
+
+
+def test_an_elastic_run_starts_processes_of_its_own(gpus: Plan, tiny_files: TinyFiles) -> None:
+    elastic = planned(tiny_files, Placement(gpu=True, workers="1..2"), max_workers=2)
+    assert {trial.start for trial in elastic.trials} == {START + TRIAL}
+    assert {trial.start for trial in gpus.trials} == {TRIAL}
+    busy = sum(trial.seconds for trial in elastic.trials) * 2 + sum(elastic.teachers.values())
+    assert elastic.worker_hours == pytest.approx(busy / 3600)
 
 
 def test_a_teacher_costs_only_what_it_has_not_seen(tiny_files: TinyFiles, tmp_path: Path) -> None:
@@ -100,7 +112,34 @@ def test_the_words_say_hours_and_price(gpus: Plan) -> None:
     lines = describe_plan(gpus, Placement(gpu=True), 3.0)
     assert "4, 2 at once, 1 worker × 1 thread each" in lines[0]
     assert any("assumed at 3 T multiply-accumulates/s" in line for line in lines)
-    assert f"{gpus.worker_hours * 3:.2f} at 3 for a GPU-hour" in lines[-1]
+    assert lines[-1].endswith("at 3 for a GPU-hour, without the head (--head-price)")
+    assert "2 × (3 min of boot, 4 min of image pull, 5.5 min idle before it goes), all assumed" in lines[-3]
+
+
+def bill(**changes: Any) -> Bill:
+    values = {"unit": "GPU", "work": 10.0, "units": 4, "seconds": 9000.0, "grows": True, "price": 2.0}
+    return Bill(**{"head_price": 0.5, **values, **changes})
+
+
+def test_a_bill_has_boots_idle_minutes_and_the_head() -> None:
+    """By hand: four nodes of 3 + 4 + 5.5 minutes are 50 minutes; the head takes 9,000 s and its own 7 minutes."""
+    made = bill()
+    assert made.around == pytest.approx(50 / 60)
+    assert made.head == pytest.approx(2.5 + 7 / 60)
+    assert made.rows()[-1] == (
+        "price",
+        "22.98: 20.00 of work and 1.67 beside it at 2 for a GPU-hour, 1.31 of the head at 0.5 for an hour",
+    )
+    assert bill(units=4 * 0.25).around == pytest.approx(12.5 / 60), "four trials on one GPU"
+    there = bill(grows=False, head_price=None)
+    assert there.rows() == [("price", "20.00: 20.00 of work at 2 for a GPU-hour")], "machines that are there anyway"
+    assert [name for name, _ in bill(price=None, head_price=None).rows()] == ["nodes", "head"]
+
+
+def test_the_idle_minutes_are_those_of_the_cluster_files() -> None:
+    for name in ("aws", "gcp"):
+        content = yaml.safe_load((Path(__file__).parents[2] / "cluster" / f"{name}.yaml").read_text())
+        assert 60 * content["idle_timeout_minutes"] + inbox.IDLE == IDLE
 
 
 def test_more_workers_share_the_corpus_and_the_batch(tiny_files: TinyFiles) -> None:
@@ -112,10 +151,13 @@ def test_more_workers_share_the_corpus_and_the_batch(tiny_files: TinyFiles) -> N
 
 def test_here_it_is_measured(tiny_files: TinyFiles, capsys: pytest.CaptureFixture[str]) -> None:
     values = {**tiny_files.protocol(), "width": (3,), "teacher": (str(tiny_files.teacher),), "rule": ("eq7",)}
-    assert main(["demo", *as_options(values), "--plan", "--price", "0.5", "--out", "/nowhere/else"]) == 0
+    prices = ["--price", "0.5", "--head-price", "0.2"]
+    assert main(["demo", *as_options(values), "--plan", *prices, "--out", "/nowhere/else"]) == 0
     printed = capsys.readouterr().out
     assert "measured here" in printed
     assert "for a worker-hour" in printed
+    assert "of the head at 0.2 for an hour" in printed
+    assert "of boot" not in printed, "without --max-workers nothing comes and goes"
 
 
 def test_it_is_measured_beside_as_many_as_will_run(tiny_files: TinyFiles, monkeypatch: pytest.MonkeyPatch) -> None:
