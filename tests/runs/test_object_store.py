@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from upath import UPath
 
 from ail_ray.commands.sweep import run_sweep
 from ail_ray.files import as_path, unwritable
+from ail_ray.learning.config import RunConfig
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.runs import manifests
 from ail_ray.runs.directory import RunDirectory
 from ail_ray.runs.lease import LeaseLostError
+from ail_ray.runs.preparation import plan_data
 from ail_ray.sweeps.sweep_job import SweepJob
 
 pytestmark = pytest.mark.long
@@ -146,3 +149,24 @@ def _arrays(path: str) -> bytes:
     """The tensors of a safetensors file, without the header that names the run."""
     data = UPath(path, skip_instance_cache=True).read_bytes()
     return data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def test_an_image_takes_one_request_and_its_folder_two_listings(
+    bucket: UPath, tiny_files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, each image took two requests and the folder three listings, of a thousand files a request."""
+    names = [image.name for image in tiny_files.train.iterdir()]
+    for name in names:
+        (bucket / "images" / name).write_bytes((tiny_files.train / name).read_bytes())
+    asked, ask = Counter[str](), S3FileSystem._call_s3
+
+    async def counted(self: S3FileSystem, method: str, *arguments: Any, **options: Any) -> Any:
+        asked[method] += 1
+        return await ask(self, method, *arguments, **options)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
+    config = RunConfig(
+        train=("s3://ail/images",), validation=(), test=(), downsizes=(1.0,), crop=16, shards=1, rule="uniform"
+    )
+    assert len(plan_data(config, UPath(tmp_path)).corpus.pairs) == len(names)
+    assert asked == {"get_object": len(names), "list_objects_v2": 2}
