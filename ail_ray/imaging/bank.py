@@ -1,13 +1,23 @@
 """The bank: the shards that a worker holds, and the crops of any step, cut out of flat buffers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from ail_ray.imaging.crops import Draw, Places, summed, taken
-from ail_ray.imaging.shards import Shard
+from ail_ray.imaging.crops import Draw, Places, indices, taken
+from ail_ray.imaging.shards import Shard, join
 from ail_ray.tensors import as_tensor
+
+AHEAD = 64
+"""For how many steps crops are drawn at once, so that a device gets where they are in one copy."""
+
+
+def apart(device: torch.device) -> bool:
+    """Whether a device works on its own, beside the processor: then every wait for it, and every copy to it, counts."""
+    return device.type != "cpu"
 
 
 @dataclass(frozen=True)
@@ -39,66 +49,99 @@ class Bank:
             seed: the seed from which the crops are drawn.
         """
         self.shards, self.total_shards, self.crop, self.seed = shards, total_shards, crop, seed
-        self._importance: dict[int, torch.Tensor] = {}
-        self._outputs: dict[int, torch.Tensor] = {}
+        (self._device,) = {shard.hr.device for shard in shards.values()}
         (upsampling,) = {shard.upsampling for shard in shards.values()}
-        self._places = Places([(shard.heights, shard.widths) for shard in shards.values()], crop, upsampling)
         self._numbers = list(shards)
         self._rank = np.full(total_shards, -1)  # of a shard among those here
         self._rank[self._numbers] = np.arange(len(shards))
+        # Crops are cut buffer by buffer. In main memory a shard's is its mapped file, which is not copied; a device has
+        # one for all shards, so that each kind of pixel takes one kernel.
+        self._joined = apart(self._device)
+        held = list(shards.values())
+        planes = [join(held)] if self._joined else [(shard.hr, shard.inputs) for shard in held]
+        self._hr, self._inputs = zip(*planes, strict=True)
+        self._importance: dict[int, torch.Tensor] = {}  # by buffer
+        self._outputs: dict[int, torch.Tensor] = {}
+        self._places = Places([(s.heights, s.widths) for s in held], crop, upsampling, self._joined)
 
     def weigh(self, shard: int, importance: np.ndarray) -> None:
-        """Let the crops of a shard carry this importance: (pixels,) float16, kept by reference."""
-        self._importance[shard] = self._plane(shard, "importance", importance)
+        """Let the crops of a shard carry this importance: (pixels,) float16, kept by reference in main memory."""
+        self._keep(self._importance, shard, "importance", importance)
 
     def teach(self, shard: int, outputs: np.ndarray) -> None:
-        """Let the crops of a shard carry a teacher's outputs too: (pixels,) float16, kept by reference."""
-        self._outputs[shard] = self._plane(shard, "outputs", outputs)
+        """Let the crops of a shard carry a teacher's outputs too: (pixels,) float16, kept by reference in main
+        memory."""
+        self._keep(self._outputs, shard, "outputs", outputs)
 
-    def _plane(self, shard: int, name: str, values: np.ndarray) -> torch.Tensor:
-        expected = self.shards[shard].pixels
+    def _keep(self, buffers: dict[int, torch.Tensor], shard: int, name: str, values: np.ndarray) -> None:
+        expected, rank = self.shards[shard].pixels, int(self._rank[shard])
         if values.shape != (expected,):
             raise ValueError(f"{name} of shard {shard} has shape {values.shape}, expected ({expected},)")
-        return as_tensor(values).to(self.shards[shard].hr.device)
+        if not self._joined:
+            buffers[rank] = as_tensor(values)
+            return
+        if not buffers:
+            buffers[0] = torch.full_like(self._hr[0], torch.nan, dtype=torch.float16)
+        start = sum(self.shards[s].pixels for s in self._numbers[:rank])
+        buffers[0][start : start + expected].copy_(as_tensor(values))
 
     def crops(self, *, round: int, epoch: int, step: int, batch: int) -> Crops:
-        """This worker's part of the global batch: the crops that fall on its own shards, random rotations and flips
-        applied.
+        """The crops of one step, as `batches` has them."""
+        return next(self.batches(round=round, epoch=epoch, steps=range(step, step + 1), batch=batch))
+
+    def batches(self, *, round: int, epoch: int, steps: range, batch: int) -> Iterator[Crops]:
+        """Of each step this worker's part of the global batch: the crops that fall on its own shards, random rotations
+        and flips applied. On a device nothing waits for the kernels that cut them.
 
         Args:
-            round, epoch, step: the counters.
+            round, epoch, steps: the counters.
             batch: size of the global batch.
         """
-        draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
-        mine, rank = self._own(draw)
-        if not mine.size:
+        for begin in range(0, len(steps), AHEAD):
+            ahead = steps[begin : begin + AHEAD]
+            draw = Draw(self.seed, round, epoch, ahead, batch, self.total_shards)
+            mine, rank = self._own(draw, batch)
+            where = self._places.locate(rank, draw.position[mine]), draw.orientation[mine]
+            pixels = inputs = self._sent(self._places.pixels(*where))
+            if self._places.upsampling > 1:
+                inputs = self._sent(self._places.inputs(*where))
+            buffer = np.zeros_like(rank) if self._joined else rank
+            for first, end in pairwise(np.searchsorted(mine // batch, np.arange(len(ahead) + 1))):
+                yield self._cut(buffer[first:end], pixels[:, first:end], inputs[:, first:end])
+
+    def _cut(self, buffer: np.ndarray, pixels: torch.Tensor, inputs: torch.Tensor) -> Crops:
+        """The crops of a step from the buffer in which each lies, in ascending order, and from how each is read."""
+        if not buffer.size:
             empty = torch.empty(0, 1, self.crop, self.crop)
             return Crops(empty.half(), empty.byte(), empty.half())
-        where = self._places.locate(rank, draw.position[mine]), draw.orientation[mine]
-        grid = pixels = self._places.pixels(*where)
+        index = read = indices(pixels, self.crop)
         if self._places.upsampling > 1:
-            grid = self._places.inputs(*where)
-        parts, (there, begins) = [], np.unique(rank, return_index=True)
-        for r, begin, end in zip(there, begins, [*begins[1:], len(rank)], strict=True):
-            s = self._numbers[r]
-            shard, part = self.shards[s], slice(begin, end)
-            index = read = summed(pixels, part, shard.hr.device)
-            if grid is not pixels:
-                read = summed(grid, part, shard.hr.device)
-            planes = [shard.hr, self._importance[s], *([self._outputs[s]] if self._outputs else [])]
-            parts.append([taken(shard.inputs, read), *(taken(plane, index) for plane in planes)])
-        return Crops(*(torch.cat(tensors).unsqueeze(1) for tensors in zip(*parts, strict=True)))
+            read = indices(inputs, self.crop // self._places.upsampling)
+        parts, (there, begins) = [], np.unique(buffer, return_index=True)
+        for i, begin, end in zip(there, begins, [*begins[1:], len(buffer)], strict=True):
+            part = slice(begin, end)
+            planes = [self._hr[i], self._importance[i], *([self._outputs[i]] if self._outputs else [])]
+            parts.append([taken(self._inputs[i], read[part]), *(taken(plane, index[part]) for plane in planes)])
+        return Crops(
+            *((each[0] if len(each) == 1 else torch.cat(each)).unsqueeze(1) for each in zip(*parts, strict=True))
+        )
+
+    def _sent(self, array: np.ndarray) -> torch.Tensor:
+        """An array where the pixels are; a GPU copies it in its own time, from memory that stays where it is."""
+        tensor = torch.from_numpy(array)
+        return (tensor.pin_memory() if self._device.type == "cuda" else tensor).to(self._device, non_blocking=True)
 
     def sources(self, *, round: int, epoch: int, step: int, batch: int) -> list[tuple[int, int, int]]:
         """Where the crops of `crops` come from, in its order: place in the global batch, shard, pair."""
-        draw = Draw(self.seed, round, epoch, step, batch, self.total_shards)
-        mine, rank = self._own(draw)
+        draw = Draw(self.seed, round, epoch, range(step, step + 1), batch, self.total_shards)
+        mine, rank = self._own(draw, batch)
         records = self._places.records(rank, draw.position[mine])
         return [(int(i), int(draw.shard[i]), int(record)) for i, record in zip(mine, records, strict=True)]
 
-    def _own(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
-        """Which crops of a global batch this worker cuts, shard by shard, and for each the rank of its shard."""
+    def _own(self, draw: Draw, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which crops of some global batches this worker cuts, step by step and in these shard by shard, and for each
+        the rank of its shard."""
         rank = self._rank[draw.shard]
         mine = np.flatnonzero(rank >= 0)
-        mine = mine[np.argsort(rank[mine], kind="stable")]
+        mine = mine[np.argsort(mine // batch * len(self._numbers) + rank[mine], kind="stable")]
         return mine, rank[mine]

@@ -1,4 +1,4 @@
-"""Which random crops a step has, and where in flat buffers their pixels are, by index arithmetic."""
+"""Which random crops steps have, and where in flat buffers their pixels are, by index arithmetic."""
 
 from collections.abc import Sequence
 
@@ -7,18 +7,19 @@ import torch
 
 
 class Draw:
-    """The random numbers of one step: each crop's shard, its position as a fraction in [0, 1), its orientation 0..7.
+    """The random numbers of some steps: each crop's shard, its position as a fraction in [0, 1), its orientation 0..7.
 
-    (batch,) int64, float64 and int64. The shard is a random permutation of `i mod S`, so that each shard serves its
-    share of every batch.
+    (steps * batch,) int64, float64 and int64, one step after the other. The shard is a random permutation of `i mod S`
+    for crop `i` of a step, so that each shard serves its share of every batch.
     """
 
-    def __init__(self, seed: int, round: int, epoch: int, step: int, batch: int, shards: int) -> None:
-        raw = np.random.Philox(key=seed, counter=[0, step, epoch, round]).random_raw(2 * batch + shards)
-        permutation = np.argsort(raw[2 * batch :], kind="stable")
-        self.shard = permutation[np.arange(batch) % shards]
-        self.position = (raw[:batch] >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        self.orientation = (raw[batch : 2 * batch] >> np.uint64(61)).astype(np.int64)
+    def __init__(self, seed: int, round: int, epoch: int, steps: range, batch: int, shards: int) -> None:
+        counters = ([0, step, epoch, round] for step in steps)
+        raw = np.stack([np.random.Philox(key=seed, counter=c).random_raw(2 * batch + shards) for c in counters])
+        permutation = np.argsort(raw[:, 2 * batch :], kind="stable")
+        self.shard = permutation[:, np.arange(batch) % shards].ravel()
+        self.position = (raw[:, :batch] >> np.uint64(11)).astype(np.float64).ravel() * 2.0**-53
+        self.orientation = (raw[:, batch : 2 * batch] >> np.uint64(61)).astype(np.int64).ravel()
 
 
 class Places:
@@ -28,15 +29,20 @@ class Places:
     [0, 1); they return (n,) int64 unless they say otherwise.
     """
 
-    def __init__(self, sizes: Sequence[tuple[np.ndarray, np.ndarray]], crop: int, upsampling: int) -> None:
+    def __init__(
+        self, sizes: Sequence[tuple[np.ndarray, np.ndarray]], crop: int, upsampling: int, joined: bool = False
+    ) -> None:
         """
         Args:
             sizes: heights and widths of each shard's images, pixels.
             crop: side of a crop, a multiple of the upsampling, by which the grid of the inputs is coarser.
+            joined: whether the shards lie one behind the other in one buffer; else each has its own.
         """
         self.upsampling, self.crop, u = upsampling, crop, upsampling
         heights, self.widths = (np.concatenate(sides) // u for sides in zip(*sizes, strict=True))
-        self.offsets = np.concatenate([np.cumsum([0, *(h * w)])[:-1] for h, w in sizes]) // u**2  # in its own shard
+        ends = [np.cumsum([0, *(h * w)]) for h, w in sizes]
+        starts = np.cumsum([0, *(end[-1] for end in ends[:-1])]) * joined  # of the shards in their buffers
+        self.offsets = np.concatenate([end[:-1] + start for end, start in zip(ends, starts, strict=True)]) // u**2
         self.across = self.widths - crop // u + 1
         fits = self.across * (heights - crop // u + 1)
         self.starts = np.concatenate([[0], np.cumsum(fits)])  # of each image among all places
@@ -58,32 +64,30 @@ class Places:
         image = np.searchsorted(self.starts, place, side="right") - 1
         return image, place - self.starts[image]
 
-    def pixels(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices of the crops' pixels in their shards, as summands: (n, crop, 1) and (n, 1, crop) int64."""
-        return self._indices(place, self.upsampling, self.crop, orientation)
+    def pixels(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> np.ndarray:
+        """How crops read their pixels: the index of the first in its buffer, and what a step down and one to the right
+        adds to it; (3, n) int64."""
+        return self._reading(place, self.upsampling, self.crop, orientation)
 
-    def inputs(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices of the crops' inputs in their shards, as those of `pixels`, with crop / upsampling a side."""
-        return self._indices(place, 1, self.crop // self.upsampling, orientation)
+    def inputs(self, place: tuple[np.ndarray, ...], orientation: np.ndarray) -> np.ndarray:
+        """The same of the crops' inputs, which have crop / upsampling a side."""
+        return self._reading(place, 1, self.crop // self.upsampling, orientation)
 
-    def _indices(
-        self, place: tuple[np.ndarray, ...], factor: int, side: int, orientation: np.ndarray
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Indices, as summands, of crops of this side, on a grid `factor` times as fine as the inputs'."""
+    def _reading(self, place: tuple[np.ndarray, ...], factor: int, side: int, orientation: np.ndarray) -> np.ndarray:
+        """How crops of this side are read, on a grid `factor` times as fine as the inputs'."""
         image, row, column = place
         stride, last = self.widths[image] * factor, side - 1
         (row_at, column_at), down, across = (DIHEDRAL[orientation, part].T for part in range(3))
         corner = self.offsets[image] * factor**2 + (row * factor + row_at * last) * stride
         corner += column * factor + column_at * last
-        steps = np.arange(side)
-        first = corner[:, None] + (down[0] * stride + down[1])[:, None] * steps
-        second = (across[0] * stride + across[1])[:, None] * steps
-        return torch.from_numpy(first[:, :, None]), torch.from_numpy(second[:, None, :])
+        return np.stack([corner, down[0] * stride + down[1], across[0] * stride + across[1]])
 
 
-def summed(index: tuple[torch.Tensor, torch.Tensor], part: slice, device: torch.device) -> torch.Tensor:
-    """The indices of some crops, computed on the device from their summands: (n, side, side) int64."""
-    return index[0][part].to(device) + index[1][part].to(device)
+def indices(reading: torch.Tensor, side: int) -> torch.Tensor:
+    """The indices of all pixels of crops from how they are read, computed where that lies: (n, side, side) int64."""
+    corner, down, across = reading[..., None]
+    steps = torch.arange(side, device=reading.device)
+    return (corner + down * steps)[:, :, None] + (across * steps)[:, None, :]
 
 
 def taken(plane: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -68,3 +68,14 @@ class Shard:
             u = self.upsampling
             inputs = self.inputs[start // u**2 : end // u**2].view(height // u, width // u)
             yield slice(start, end), inputs, self.hr[start:end].view(height, width)
+
+
+def join(shards: Sequence[Shard]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lay the pixels of shards one behind the other: `hr` and `inputs` of all, of which theirs are parts thereafter."""
+    hr = torch.cat([shard.hr for shard in shards])
+    for shard, part in zip(shards, hr.split([len(shard.hr) for shard in shards]), strict=True):
+        shard.hr = part  # before the inputs are joined: at most one of the two is there twice
+    inputs = torch.cat([shard.inputs for shard in shards])
+    for shard, part in zip(shards, inputs.split([len(shard.inputs) for shard in shards]), strict=True):
+        shard.inputs = part
+    return hr, inputs

@@ -2,14 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from ail_ray.imaging.bank import Bank, Crops
+from ail_ray.imaging.bank import Bank, Crops, apart
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.group import Group
 from ail_ray.learning.losses import bound, squared
@@ -20,6 +20,8 @@ from ail_ray.networks.architectures import Network
 from ail_ray.networks.counts import parameter_count
 from ail_ray.tensors import as_tensor
 
+LOOK = 500
+"""After how many steps on a GPU, and at the end of every epoch, it is looked whether their losses were finite."""
 PROBE = 64
 """How many crops `silent_layers` looks at, unless a batch has more."""
 
@@ -43,12 +45,24 @@ class TrainState:
 
     def restart(self) -> None:
         """Take a fresh optimizer, as at the start of a run and, unless `restart` is `never`, of every round."""
-        c, parameters = self.config, self.student.parameters()
+        c, parameters = self.config, list(self.student.parameters())
+        fused = apart(parameters[0].device)  # a few kernels a step, which wait for nothing and can be held
         self.optimizer: torch.optim.Optimizer = (
-            torch.optim.SGD(parameters, lr=c.learning_rate, momentum=0.9, weight_decay=c.weight_decay)
+            torch.optim.SGD(parameters, c.learning_rate, momentum=0.9, weight_decay=c.weight_decay, fused=fused)
             if c.optimizer == "sgd"
-            else torch.optim.Adam(parameters, lr=c.learning_rate, weight_decay=c.weight_decay)
+            else torch.optim.Adam(parameters, c.learning_rate, weight_decay=c.weight_decay, fused=fused)
         )
+        if fused and c.optimizer == "sgd":  # else a first step that is held leaves momentum that nobody has written
+            for parameter in parameters:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def hold(self, wrong: torch.Tensor) -> None:
+        """Let the steps of a fused optimizer change nothing, its own state included, wherever `wrong` is 1 by then.
+
+        Args:
+            wrong: () float32, which only the device reads.
+        """
+        self.optimizer.found_inf = wrong  # type: ignore[attr-defined]  # as torch.amp.GradScaler tells it
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The arrays `student.<name>` and `optimizer.<parameter>.<name>`."""
@@ -61,14 +75,17 @@ class TrainState:
         """Continue, bit for bit, from what `tensors` returned; from a student's arrays alone with a fresh optimizer."""
         weights: dict[str, torch.Tensor] = {}
         slots: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = list(self.student.parameters())
         for name, array in arrays.items():
             kind, rest = name.split(".", 1)
             value = as_tensor(array).clone()
             if kind == "student":
                 weights[rest] = value
             elif kind == "optimizer":
-                parameter, slot = rest.split(".", 1)
-                slots.setdefault(int(parameter), {})[slot] = value
+                number, slot = rest.split(".", 1)
+                if value.shape == (parameter := parameters[int(number)]).shape:
+                    value = torch.empty_like(parameter).copy_(value)  # laid out as its weight, as fused optimizers need
+                slots.setdefault(int(number), {})[slot] = value
         self.student.load_state_dict(weights)
         self.restart()
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
@@ -131,48 +148,79 @@ def train_epoch(
 ) -> EpochLog:
     """Train for one epoch: `ceil(crops / batch)` steps on the global batches of this round and epoch.
 
-    Every worker contributes the crops on its own shards; gradients are summed, then clipped, as one flat vector.
+    Every worker contributes the crops on its own shards; gradients are summed, then clipped, as one flat vector. A GPU
+    is waited for every `LOOK` steps and at the end alone.
 
     Raises:
-        NonFiniteLossError: before the optimizer's step; names shard and record of the first crop to blame.
+        NonFiniteLossError: a loss or the norm of its gradient is not finite; the state is that before the first such
+            step. Names the step, and shard and record of the first crop to blame.
     """
     config, started = state.config, time.perf_counter()
     steps = math.ceil(crops / config.batch)
     parameters = list(state.student.parameters())
-    device = parameters[0].device
-    flat = torch.zeros(parameter_count(state.student) + 2, dtype=dtype_of(precision), device=device)
-    gradients = flat[:-2].split([parameter.numel() for parameter in parameters])
-    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, squared error
+    device, kind = parameters[0].device, dtype_of(precision)
+    flat = torch.zeros(parameter_count(state.student) + 2, dtype=kind, device=device)
+    gradients = _gradients(flat[:-2], parameters)
+    told = torch.zeros(steps, 3, dtype=kind, device=device)  # loss, squared error and norm of the gradient of each step
+    wrong = torch.zeros((), device=device)  # 1 from the first step on whose loss or gradient is not finite
+    look = 1
+    if apart(device):  # looking means waiting; meanwhile the device itself holds the steps that must not be taken
+        look = LOOK
+        state.hold(wrong)
     state.student.train()
-    for step in range(steps):
-        batch = bank.crops(round=round, epoch=epoch, step=step, batch=config.batch)
-        flat.zero_()
+    for step, batch in enumerate(bank.batches(round=round, epoch=epoch, steps=range(steps), batch=config.batch)):
         if len(batch.hr):
             loss, squared_error = weighted_loss(state.student, batch, precision, config.beta, state.loss_of)
-            for place, gradient in zip(gradients, torch.autograd.grad(loss, parameters), strict=True):
-                place.copy_(gradient.reshape(-1))
+            torch._foreach_copy_(gradients, torch.autograd.grad(loss, parameters))
             flat[-2:] = torch.stack([loss.detach(), squared_error])
+        else:
+            flat.zero_()
         group.sum(flat)
         norm = flat[:-2].norm()
-        if not torch.isfinite(norm + flat[-2]):
-            counters = {"round": round, "epoch": epoch, "step": step, "batch": config.batch}
-            raise NonFiniteLossError(
-                f"round {round}, epoch {epoch}, step {step}: the loss is {flat[-2].item()}, the norm of its gradient "
-                f"{norm.item()}; {_to_blame(state, bank, counters, group, precision)}"
-            )
+        told[step, :2], told[step, 2] = flat[-2:], norm
+        if look > 1:
+            wrong.logical_or_(~torch.isfinite(norm + flat[-2]))
+        if (step + 1) % look == 0 or step + 1 == steps:
+            bad = _not_finite(told, step // look * look, step + 1)
+            if bad is not None:
+                counters = {"round": round, "epoch": epoch, "step": bad, "batch": config.batch}
+                loss_then, _, norm_then = told[bad].tolist()
+                raise NonFiniteLossError(
+                    f"round {round}, epoch {epoch}, step {bad}: the loss is {loss_then}, the norm of its gradient "
+                    f"{norm_then}; {_to_blame(state, bank, counters, group, precision)}"
+                )
         flat[:-2] *= (config.clip / norm.clamp(min=1e-30)).clamp(max=1)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient.view_as(parameter)
         for options in state.optimizer.param_groups:
             options["lr"] = learning_rate(config, schedule_progress(config, round, epoch + step / steps))
         state.optimizer.step()
-        sums += flat[-2:]
     pixels = steps * config.batch * config.crop**2
+    sums = np.add.accumulate(told[:, :2].double().cpu().numpy())[-1]  # step by step, which fixes the last bits
     loss_mean, error_mean = (sums / pixels).tolist()
     return EpochLog(
         round=round, epoch=epoch, loss=loss_mean, squared_error=error_mean,
         crops=steps * config.batch, seconds=time.perf_counter() - started, workers=group.size,
     )  # fmt: skip
+
+
+def _gradients(flat: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+    """Parts of a flat vector as the gradients of parameters, which have them as `grad` from then on.
+
+    On a device each is laid out as its parameter, as fused optimizers need it.
+    """
+    gradients = []
+    for parameter, part in zip(parameters, flat.split([each.numel() for each in parameters]), strict=True):
+        gradient = part.view_as(parameter)
+        if apart(flat.device):
+            gradient = part.as_strided(parameter.shape, parameter.stride())
+        parameter.grad = gradient
+        gradients.append(gradient)
+    return gradients
+
+
+def _not_finite(told: torch.Tensor, begin: int, end: int) -> int | None:
+    """The first of some steps whose loss or norm of the gradient is not finite, from what `train_epoch` notes."""
+    finite = torch.isfinite(told[begin:end, 2] + told[begin:end, 0]).tolist()
+    return begin + finite.index(False) if False in finite else None
 
 
 def silent_layers(

@@ -1,14 +1,17 @@
 """Corpus, shards and crops: identity by content, and every crop against a slow cut with numpy.rot90 and fliplr."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from operator_calls import Calls
 from PIL import Image
 from upath import UPath
 
-from ail_ray.imaging.bank import Bank, Crops
+from ail_ray.imaging import bank as banks
+from ail_ray.imaging.bank import AHEAD, Bank, Crops
 from ail_ray.imaging.images import degrade, downsize, enlarge
 from ail_ray.imaging.pairs import Corpus, plan_corpus
 from ail_ray.imaging.shards import Shard, write_shard
@@ -245,3 +248,37 @@ def test_a_teachers_outputs_are_cut_like_the_images(images: list[UPath], tmp_pat
     assert as_multiset(crops) == as_multiset(without)
     with pytest.raises(ValueError, match=r"outputs of shard 2 has shape \(3,\)"):
         bank.teach(2, np.zeros(3, np.float16))
+
+
+@pytest.mark.parametrize("upsampling", [1, 2])
+def test_shards_that_are_joined_on_a_device_give_the_same_crops(
+    images: list[UPath], tmp_path: Path, upsampling: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = dict(enumerate(shard_files(tmp_path, plan(images, scales=(2,)), upsampling)))
+    steps, found = range(5, 5 + AHEAD + 3), []
+    for joined in (False, True):
+        monkeypatch.setattr(banks, "apart", lambda device, joined=joined: joined)
+        for numbers in ((0, 1, 2, 3), (1, 3)):  # the second has nothing of some batches of two
+            bank = weighed({s: copy.copy(files[s]) for s in numbers}, 4)
+            for s in numbers:
+                bank.teach(s, files[s].hr.numpy().astype(np.float16))
+            batches = list(bank.batches(round=1, epoch=2, steps=steps, batch=2))
+            assert len(batches) == len(steps)
+            batches.append(bank.crops(round=1, epoch=2, step=steps[-1], batch=2))
+            assert as_multiset(batches[-1]) == as_multiset(batches[-2])
+            found.append([plane for crops in batches for plane in vars(crops).values()])
+    for expected, joint in zip(found[:2], found[2:], strict=True):
+        assert all(a is b is None or torch.equal(a, b) for a, b in zip(expected, joint, strict=True))
+
+
+def test_a_device_gets_the_crops_of_many_steps_in_one_copy(images: list[UPath], tmp_path: Path) -> None:
+    shards = dict(enumerate(shard_files(tmp_path, plan(images))))
+    for shard in shards.values():
+        shard.hr, shard.inputs = shard.hr.to("meta"), shard.inputs.to("meta")
+    bank = weighed(shards, 4)
+    with Calls() as calls:
+        crops = list(bank.batches(round=0, epoch=0, steps=range(AHEAD), batch=16))
+    assert {(each.hr.device.type, each.hr.shape) for each in crops} == {("meta", (16, 1, CROP, CROP))}
+    assert calls.of["_to_copy"] == 1
+    assert calls.of["index_select"] == 3 * AHEAD, "four shards, one buffer"
+    assert calls.of["cat"] == 0
