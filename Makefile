@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quick lint bench mutants faults soak fuzz listen autoscaling memory people versions clean
+.PHONY: demo test quick lint bench gpu mutants faults soak fuzz listen autoscaling memory people versions clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -25,6 +25,10 @@ lint: $(INSTALLED)
 # How fast the parts are, each against something to compare with.
 bench: $(INSTALLED)
 	$(BIN)/python jobs/benchmark.py
+
+# What a GPU makes of the training; needs one.
+gpu: $(INSTALLED)
+	$(BIN)/python tests/gpu.py
 
 # Break the code in known ways and see that the tests notice.
 mutants: $(INSTALLED)

@@ -73,11 +73,11 @@ def main() -> None:
         with (
             patch.object(banks, "apart", lambda device, apart=apart: apart, create=True),
             patch.object(theta, "apart", lambda device, apart=apart: apart, create=True),
-            trainer(batch=64, shards=16, downsizes=(1.0, 0.5), optimizer="adam") as ours,
+            trainer(batch=64, shards=16, downsizes=(1.0, 0.7, 0.5), optimizer="adam") as ours,
         ):
             found = per_step(ours.epoch)
         print(f"as the {way} takes it: " + ", ".join(f"{value:g} {name}" for name, value in found.items()))
-    with trainer(batch=64, shards=16, downsizes=(1.0, 0.5)) as ours:
+    with trainer(batch=64, shards=16, downsizes=(1.0, 0.7, 0.5)) as ours:
         print(f"copies to the device for the crops of a step: {copies_per_batch(ours.bank, 64):g}")
 
 
