@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+import ail_ray
 from ail_ray.commands.flags import flags_for, flags_of, job_of
 from ail_ray.commands.parsing import parse
 from ail_ray.learning.presets import paper
@@ -219,7 +222,47 @@ def test_the_image_has_every_file_that_the_package_is_built_from() -> None:
     assert copied == needed
 
 
-@pytest.mark.parametrize("name", [*RAY_UP, *KUBERNETES, "Dockerfile"])
+def test_only_what_trains_has_an_image_with_cuda() -> None:
+    """Both images are built from one file, by the commands at its top, and so have one version of everything."""
+    dockerfile, tag = (FOLDER / "Dockerfile").read_text(), f"ail-ray:{ail_ray.__version__}"
+    assert re.findall(r"-t (\S+)(?: --build-arg (\w+)=)?", dockerfile) == [(tag, ""), (f"{tag}-cpu", "TORCH_INDEX")]
+    assert "://" not in dockerfile, "whoever builds chooses where packages come from"
+    images = dict[str, set[str]]()
+    for name in KUBERNETES:
+        for template in (template for document in documents(name) for template in pod_templates(document)):
+            for container in template["spec"]["containers"]:
+                images.setdefault(container["image"].rpartition("/")[2], set()).add(container["name"])
+                gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+                assert gpu == container["image"].endswith(tag)
+    assert images.pop(f"{tag}-cpu") == {"ray-head", "files", "mlflow"}
+    assert images.pop(tag) == {"ray-worker"}
+    assert images.keys() == {"postgres:17.6"}
+
+
+def test_torch_without_cuda_is_of_the_version_that_all_have() -> None:
+    """`pip` leaves the build alone that the Dockerfile has installed first."""
+    constraints = (FOLDER.parent / "constraints.txt").read_text().splitlines()
+    (version,) = [line.removeprefix("torch==") for line in constraints if line.startswith("torch==")]
+    assert SpecifierSet(f"=={version}").contains(f"{version}+cpu")
+    lines = (FOLDER / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    commands = [" ".join(line.split()) for line in lines if "pip install" in line]
+    assert [("$TORCH_INDEX" in line, "-c constraints.txt" in line) for line in commands] == [(True, True)] * 2
+    assert "--no-deps" in commands[0], "the rest is of the versions that constraints.txt has"
+    assert "--index-url" not in commands[1]
+
+
+def test_prometheus_finds_every_node_of_the_kubernetes_sweep() -> None:
+    (monitor,) = documents("kuberay-monitor.yaml")
+    assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
+    spec = monitor["spec"]
+    assert spec.keys() == {"selector", "podMetricsEndpoints"}
+    assert spec["selector"] == {"matchLabels": {"ray.io/is-ray-node": "yes"}}
+    assert [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]] == ["metrics"]
+    for template in pod_templates(documents("kuberay-rayjob.yaml")[0]):  # KubeRay names that port where none is named
+        assert not any("ports" in container for container in template["spec"]["containers"])
+
+
+@pytest.mark.parametrize("name", [*RAY_UP, *KUBERNETES, "kuberay-monitor.yaml", "Dockerfile"])
 def test_no_secret_is_written_down(name: str) -> None:
     for line in (FOLDER / name).read_text().splitlines():
         key, _, value = line.partition(":")
