@@ -242,10 +242,8 @@ class ABPN(Ours):
         channels = [1, *[width] * (depth - 1), scale**2]
         self.layers = nn.ModuleList(nn.Conv2d(channels[i], channels[i + 1], 3, padding=1) for i in range(depth))
         for i, layer in enumerate(self.layers):
-            if layer.weight.is_meta:
-                continue
-            deviation = math.sqrt(2 / (9 * channels[i])) if i < depth - 1 else 0.001
-            nn.init.normal_(layer.weight, std=deviation)
+            if not layer.weight.is_meta:
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * channels[i])) if i < depth - 1 else 0.001)
             nn.init.zeros_(layer.bias)
 
     def start_from_identity(self, noise: float) -> None:
@@ -266,9 +264,9 @@ class ABPN(Ours):
         Map `scale * i + j` has the pixels in row i and column j of each block of `scale` by `scale`. As there is one
         channel of output, this is the order both of ONNX's DepthToSpace "CRD" and of its "DCR".
         """
-        features = inputs
-        for i, layer in enumerate(self.layers):
-            features = layer(features if i == 0 else torch.relu_(features))
+        features = self.layers[0](inputs)
+        for layer in list(self.layers)[1:]:
+            features = layer(torch.relu_(features))
         return nn.functional.pixel_shuffle(inputs + features.to(inputs.dtype), self.traits.upsampling)
 
 
@@ -330,7 +328,7 @@ def _bicubic_kernel(scale: int) -> torch.Tensor:
 
 
 def _bicubic_taps(scale: int) -> torch.Tensor:
-    """What 3x3 convolutions add to a repeated pixel so that bicubic enlargement comes of it: (scale ** 2, 3, 3) float32.
+    """What 3x3 convolutions add to a repeated pixel to make bicubic enlargement of it: (scale ** 2, 3, 3) float32.
 
     Of the four by four taps those outside of the nine pixels are left out, and the others made to sum to 1.
     """
