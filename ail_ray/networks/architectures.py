@@ -229,8 +229,8 @@ class ABPN(Ours):
     these maps out as the large image. So convolution, ReLU, add and depth-to-space are all that a device has to know,
     and no tensor has more than four dimensions. The image that is added, called the anchor, is nearest-neighbour
     enlargement. The network of the paper is one from RGB to RGB, and has `3 * scale ** 2` maps before its last
-    convolution; there are `width` of them here, for of luma alone so few would be left at scale 2 that they let little
-    through. Weights are drawn as in He et al. 2015 (fan-in), the last convolution's with a deviation of 0.001.
+    convolution; here it has `width`, since luma alone would leave four at scale 2. Weights are drawn as in He et al.
+    2015 (fan-in), the last convolution's with a deviation of 0.001.
     """
 
     name, full_width, full_depth, depths, upsamples = "abpn", 28, 7, range(2, 1000), True
@@ -240,11 +240,12 @@ class ABPN(Ours):
     def __init__(self, width: int = 28, depth: int = 7, scale: int = 2) -> None:
         super().__init__(width, depth, scale)
         channels = [1, *[width] * (depth - 1), scale**2]
-        self.layers = nn.ModuleList(nn.Conv2d(channels[i], channels[i + 1], 3, padding=1) for i in range(depth))
-        for i, layer in enumerate(self.layers):
+        layers = [nn.Conv2d(channels[i], channels[i + 1], 3, padding=1) for i in range(depth)]
+        for i, layer in enumerate(layers):
             if not layer.weight.is_meta:
                 nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * channels[i])) if i < depth - 1 else 0.001)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.layers = nn.ModuleList(layers)
 
     def start_from_identity(self, noise: float) -> None:
         """Let the first maps of all layers pass the picture on, and the last one make bicubic enlargement of it.
@@ -252,11 +253,11 @@ class ABPN(Ours):
         The drawn weights of all layers but the last are multiplied by `noise`. Of bicubic enlargement the last layer
         has what nine pixels of the small image tell.
         """
+        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Conv2d)]
         with torch.no_grad():
-            for layer in list(self.layers)[:-1]:
-                weight = layer.weight
+            for weight in weights[:-1]:
                 weight.mul_(noise).add_(nn.init.dirac_(torch.empty_like(weight)))
-            self.layers[-1].weight[:, 0] += _bicubic_taps(self.traits.upsampling)
+            weights[-1][:, 0] += _bicubic_taps(self.traits.upsampling)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Super-resolve; inputs and output are those of `FSRCNN.forward`.
@@ -264,15 +265,13 @@ class ABPN(Ours):
         Map `scale * i + j` has the pixels in row i and column j of each block of `scale` by `scale`. As there is one
         channel of output, this is the order both of ONNX's DepthToSpace "CRD" and of its "DCR".
         """
-        features = self.layers[0](inputs)
-        for layer in list(self.layers)[1:]:
-            features = layer(torch.relu_(features))
+        features = inputs
+        for i, layer in enumerate(self.layers):
+            features = layer(features if i == 0 else torch.relu_(features))
         return nn.functional.pixel_shuffle(inputs + features.to(inputs.dtype), self.traits.upsampling)
 
 
-NETWORKS: dict[str, type[VDSR | DRRN | FSRCNN | ABPN]] = {
-    network.name: network for network in (VDSR, DRRN, FSRCNN, ABPN)
-}
+NETWORKS: dict[str, type[VDSR | DRRN | FSRCNN | ABPN]] = {n.name: n for n in (VDSR, DRRN, FSRCNN, ABPN)}
 
 
 def device_of(model: nn.Module) -> torch.device:
