@@ -220,6 +220,35 @@ def test_the_table_of_losses_is_that_of_its_records() -> None:
             assert [float(word) for word in said.split(" ± ")] == pytest.approx([mean, half], abs=0.0051)
 
 
+def test_the_tables_of_a_network_for_phones_are_those_of_their_records() -> None:
+    page = (REPOSITORY / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    text = page.split("## A network made for phones")[1].split("\n## ")[0]
+    rates, found = (0.001, 0.003, 0.01), dict[tuple[str, float, int], Trial]()
+    for folder in ("losses", "init", "phone"):  # VDSR's are older; those of `init` have Set14 too
+        for trial in trials_in(UPath(REPOSITORY / "docs" / "results" / folder)):
+            assert trial.manifest
+            c = trial.manifest.config
+            if (c.init, c.rule, c.loss) == ("identity", "uniform", "squared"):
+                assert (c.crops, c.epochs, c.scales) == (3273, 2, (2,))
+                found[c.network, c.learning_rate, c.seed] = trial
+
+    def after(trial: Trial, crops: str) -> list[float]:
+        """PSNR on BSDS200-val and on the test sets after the round by which there were so many crops."""
+        (record,) = [row for row in trial.records if f"{(row.round + 1) * 6.546:.0f},000" == crops]
+        return [row.psnr for row in (*record.validation, *record.test)]
+
+    cell = r" \| ([\d.]+)"
+    grid = re.findall(r"^\| `(\w+)` \| ([\d,]+)" + 3 * cell + r" \|$", text, re.MULTILINE)
+    assert [name for name, *_ in grid] == ["vdsr", "fsrcnn", "abpn"]
+    for name, crops, *printed in grid:
+        assert printed == [f"{after(found[name, rate, 0], crops)[0]:.2f}" for rate in rates]
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d,]+) \| ([\d ]+)" + 3 * cell + r" \|$", text, re.MULTILINE)
+    assert {name for name, *_ in rows} == {"vdsr", "fsrcnn", "abpn"}
+    for name, rate, crops, seeds, *printed in rows:
+        columns = zip(*(after(found[name, float(rate), int(seed)], crops) for seed in seeds.split()), strict=True)
+        assert printed == [f"{statistics.mean(column):.2f}" for column in columns]
+
+
 def test_the_filters_are_measured_on_noise_of_this_sigma(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

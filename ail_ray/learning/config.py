@@ -67,11 +67,11 @@ class RunConfig:
     degrade_seed: int = 0
     """With --degrade: seed of the draws. Runs of all --seed share them."""
     network: str = "vdsr"
-    """Architecture of the student: `vdsr`, `drrn`, `fsrcnn`, which enlarges by itself and serves one scale only, or one
-    of your own, as `file.py:Name` or `package.module:Name`."""
+    """Architecture of the student: `vdsr`, `drrn`, `fsrcnn` or `abpn`, which enlarge by themselves and serve one scale
+    only, or one of your own, as `file.py:Name` or `package.module:Name`."""
     depth: int | None = None
-    """Number of convolutions that an image passes through; by default 20 for vdsr, 52 for drrn and 8 for fsrcnn.
-    Networks of your own get it if they take a `depth`."""
+    """Number of convolutions that an image passes through; by default 20 for vdsr, 52 for drrn, 8 for fsrcnn and
+    7 for abpn. Networks of your own get it if they take a `depth`."""
     mu0: float | None = MU0
     """Eq. 8: error of the teacher, on luma in [0, 1], around which the importance of round 0 falls. With --degrade or
     --train-lr it is by default the median of that teacher's errors, which the sweep finds out."""

@@ -222,7 +222,56 @@ class FSRCNN(Ours):
         return self.deconvolution(features).to(inputs.dtype)
 
 
-NETWORKS: dict[str, type[VDSR | DRRN | FSRCNN]] = {network.name: network for network in (VDSR, DRRN, FSRCNN)}
+class ABPN(Ours):
+    """A network for phones after ABPN (Du et al. 2021): plain 3x3 convolutions on the small image, with biases.
+
+    ReLU between them; to each of the last one's `scale ** 2` maps the small image is added, and depth-to-space lays
+    these maps out as the large image. So convolution, ReLU, add and depth-to-space are all that a device has to know,
+    and no tensor has more than four dimensions. The image that is added, called the anchor, is nearest-neighbour
+    enlargement. The network of the paper is one from RGB to RGB, and has `3 * scale ** 2` maps before its last
+    convolution; here it has `width`, since luma alone would leave four at scale 2. Weights are drawn as in He et al.
+    2015 (fan-in), the last convolution's with a deviation of 0.001.
+    """
+
+    name, full_width, full_depth, depths, upsamples = "abpn", 28, 7, range(2, 1000), True
+    # Small by design, as FSRCNN is. 48 is a multiple of every scale.
+    defaults: ClassVar[dict[str, float]] = {"rho": 0.0, "crop": 48}
+
+    def __init__(self, width: int = 28, depth: int = 7, scale: int = 2) -> None:
+        super().__init__(width, depth, scale)
+        channels = [1, *[width] * (depth - 1), scale**2]
+        layers = [nn.Conv2d(channels[i], channels[i + 1], 3, padding=1) for i in range(depth)]
+        for i, layer in enumerate(layers):
+            if not layer.weight.is_meta:
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / (9 * channels[i])) if i < depth - 1 else 0.001)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.layers = nn.ModuleList(layers)
+
+    def start_from_identity(self, noise: float) -> None:
+        """Let the first maps of all layers pass the picture on, and the last one make bicubic enlargement of it.
+
+        The drawn weights of all layers but the last are multiplied by `noise`. Of bicubic enlargement the last layer
+        has what nine pixels of the small image tell.
+        """
+        weights = [layer.weight for layer in self.layers if isinstance(layer, nn.Conv2d)]
+        with torch.no_grad():
+            for weight in weights[:-1]:
+                weight.mul_(noise).add_(nn.init.dirac_(torch.empty_like(weight)))
+            weights[-1][:, 0] += _bicubic_taps(self.traits.upsampling)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Super-resolve; inputs and output are those of `FSRCNN.forward`.
+
+        Map `scale * i + j` has the pixels in row i and column j of each block of `scale` by `scale`. As there is one
+        channel of output, this is the order both of ONNX's DepthToSpace "CRD" and of its "DCR".
+        """
+        features = inputs
+        for i, layer in enumerate(self.layers):
+            features = layer(features if i == 0 else torch.relu_(features))
+        return nn.functional.pixel_shuffle(inputs + features.to(inputs.dtype), self.traits.upsampling)
+
+
+NETWORKS: dict[str, type[VDSR | DRRN | FSRCNN | ABPN]] = {n.name: n for n in (VDSR, DRRN, FSRCNN, ABPN)}
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -275,6 +324,22 @@ def _bicubic_kernel(scale: int) -> torch.Tensor:
         for column in range(scale):
             kernel[row::scale, column::scale] /= kernel[row::scale, column::scale].sum()
     return torch.from_numpy(kernel.astype(np.float32))
+
+
+def _bicubic_taps(scale: int) -> torch.Tensor:
+    """What 3x3 convolutions add to a repeated pixel to make bicubic enlargement of it: (scale ** 2, 3, 3) float32.
+
+    Of the four by four taps those outside of the nine pixels are left out, and the others made to sum to 1.
+    """
+    taps = np.zeros((scale**2, 3, 3), np.float32)
+    for row in range(3):
+        for column in range(3):
+            pixel = np.zeros((9, 9), np.float32)
+            pixel[3 + row, 3 + column] = 1
+            taps[:, row, column] = enlarge(pixel, scale)[4 * scale : 5 * scale, 4 * scale : 5 * scale].ravel()
+    taps /= taps.sum(axis=(1, 2), keepdims=True)
+    taps[:, 1, 1] -= 1
+    return torch.from_numpy(taps)
 
 
 def _draw(model: nn.Module) -> None:

@@ -35,7 +35,7 @@ def build_model(
     """A network with fresh weights.
 
     Args:
-        name: `vdsr`, `drrn`, `fsrcnn`, or a `Code`.
+        name: `vdsr`, `drrn`, `fsrcnn`, `abpn`, or a `Code`.
         width: feature maps per layer; overrides `rho`.
         rho: share of the full network's filters to remove, in [0, 1); without either, the full network.
         depth: number of convolutions; the network's own by default.

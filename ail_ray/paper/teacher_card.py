@@ -25,9 +25,10 @@ class Teacher:
     """What to train, for how long, and where it goes."""
 
     network: str = "vdsr"
-    """Architecture: `vdsr`, `drrn`, or `fsrcnn`, which takes one scale and a crop that is a multiple of it."""
+    """Architecture: `vdsr`, `drrn`, or `fsrcnn` or `abpn`, which take one scale and a crop that is a multiple of it."""
     width: int | None = None
-    """Number of feature maps in every layer; by default 64 for vdsr, 128 for drrn and 56 for fsrcnn."""
+    """Number of feature maps in every layer; by default 64 for vdsr, 128 for drrn, 56 for fsrcnn
+    and 28 for abpn."""
     scales: tuple[int, ...] = (2, 3, 4)
     """Super-resolution factors that it is trained for, together."""
     train: tuple[str, ...] = ("T91", "BSDS200")

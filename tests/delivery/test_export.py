@@ -20,7 +20,7 @@ from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.learning.inference import predict
 from ail_ray.learning.precision import placed
-from ail_ray.networks.architectures import DRRN, FSRCNN, NETWORKS, VDSR, Network
+from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, NETWORKS, VDSR, Network
 
 SIZES = [(1, 1, 1), (1, 1, 7), (3, 20, 1), (2, 33, 50)]
 
@@ -28,7 +28,7 @@ SIZES = [(1, 1, 1), (1, 1, 7), (3, 20, 1), (2, 33, 50)]
 def network(name: str) -> Network:
     """Small, and so that what it adds to luma is about what a trained one adds."""
     torch.manual_seed(0)
-    model = {"vdsr": VDSR(4, 5), "drrn": DRRN(4, 6), "fsrcnn": FSRCNN(12, 6, 3)}[name]
+    model = {"vdsr": VDSR(4, 5), "drrn": DRRN(4, 6), "fsrcnn": FSRCNN(12, 6, 3), "abpn": ABPN(6, 5, 3)}[name]
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, torch.nn.Conv2d) and name != "fsrcnn":
@@ -36,6 +36,8 @@ def network(name: str) -> Network:
         if isinstance(model, FSRCNN):
             model.deconvolution.weight.normal_(std=0.02)
             model.deconvolution.bias.fill_(0.4)  # type: ignore[union-attr]
+        if isinstance(model, ABPN):
+            model.layers[-1].weight.normal_(std=0.02)
     return model
 
 
@@ -86,6 +88,7 @@ def test_the_same_student_gives_the_same_file() -> None:
     ("vdsr", "int8", onnx.TensorProto.INT8, 0.05, 0.1),
     ("drrn", "int8", onnx.TensorProto.INT8, 0.05, 0.3),
     ("fsrcnn", "int8", onnx.TensorProto.INT8, 0.05, 0.1),
+    ("abpn", "int8", onnx.TensorProto.INT8, 0.05, 0.1),
 ])  # fmt: skip
 def test_half_precision_and_eight_bits_cost_little(
     images: EvaluationImages, name: str, variant: Variant, kind: int, largest: float, cost: float
@@ -186,3 +189,26 @@ def test_onnxruntime_is_told_to_tell_nobody() -> None:
     code = "import os, ail_ray.delivery.onnx_file; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(("name", "operators"), [
+    ("vdsr", {"Conv", "Relu", "Add"}), ("abpn", {"Conv", "Relu", "Add", "DepthToSpace"}),
+])  # fmt: skip
+def test_two_networks_are_of_what_every_device_knows(name: str, operators: set[str]) -> None:
+    """No deconvolution, no PReLU, nothing that measures or reshapes a tensor, and none of more than four sides."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(single(name))).graph
+    assert {node.op_type for node in graph.node} == operators
+    kernels = [t for t in graph.initializer if len(t.dims) == 4]
+    assert {tuple(kernel.dims[2:]) for kernel in kernels} == {(3, 3)}
+    tensors = [*graph.value_info, *graph.input, *graph.output]
+    assert {len(tensor.type.tensor_type.shape.dim) for tensor in tensors} == {4}
+
+
+def test_both_orders_of_depth_to_space_give_the_same_picture() -> None:
+    written = onnx.load_from_string(single("abpn"))
+    (node,) = [node for node in written.graph.node if node.op_type == "DepthToSpace"]
+    (mode,) = [attribute for attribute in node.attribute if attribute.name == "mode"]
+    assert mode.s == b"CRD"
+    mode.s = b"DCR"
+    inputs = np.random.default_rng(0).random((2, 1, 9, 7), np.float32)
+    assert np.array_equal(run(written.SerializeToString(), inputs), run(single("abpn"), inputs))

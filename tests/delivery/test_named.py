@@ -27,7 +27,7 @@ from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import to_uint8
 from ail_ray.learning.inference import evaluate, predict
 from ail_ray.learning.weights import save_model
-from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Bicubic, Network, unserved
+from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, VDSR, Bicubic, Network, unserved
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +52,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "vdsr": lambda: VDSR(4, 5),
     "drrn": lambda: DRRN(4, 6),
     "fsrcnn": lambda: FSRCNN(12, 6, 2),
+    "abpn": lambda: ABPN(6, 5, 2),
 }
 
 

@@ -25,7 +25,7 @@ from ail_ray.imaging.metrics import psnr, to_uint8
 from ail_ray.learning.inference import predict, super_resolve
 from ail_ray.learning.precision import placed
 from ail_ray.learning.weights import load_model, save_model
-from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
+from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, VDSR, Network
 
 MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB", "I;16": "I;16"}
 """What each is read as."""
@@ -62,6 +62,7 @@ NETWORKS: list[Callable[[], Network]] = [
     lambda: FSRCNN(6, 6, 2),
     lambda: FSRCNN(6, 5, 3),
     lambda: FSRCNN(6, 5, 4),
+    lambda: ABPN(4, 5, 3),
 ]
 
 

@@ -17,6 +17,7 @@ from ail_ray.learning.presets import PRESETS, demo, mini, paper, preset
 from ail_ray.learning.rules import RULES
 from ail_ray.learning.sweep_config import SweepConfig
 from ail_ray.learning.told import parameters
+from ail_ray.networks.architectures import NETWORKS
 
 OTHER: dict[str, Any] = {
     "scales": (2, 3), "downsizes": (1.0,), "depth": 19, "mu0": 0.02, "alpha0": 50.0, "error_unit": "absolute",
@@ -95,7 +96,10 @@ def test_each_network_has_its_own_conditions() -> None:
     student = RunConfig(network="fsrcnn", scales=(3,), crop=42, rho=0.0).student()
     assert vars(student.made) == {"network": "fsrcnn", "width": 56, "depth": 8, "scale": 3}
     assert RunConfig(network="drrn").student().made.width == 25
-    assert len({digest(RunConfig(network=name, width=8, depth=8, crop=42)) for name in ("vdsr", "drrn", "fsrcnn")}) == 3
+    assert problems(RunConfig, network="abpn", scales=(3,)) == [
+        "crop must be a multiple of the scale for abpn, got 41: pass --crop 42"
+    ]
+    assert len({digest(RunConfig(network=name, width=8, depth=8, crop=42)) for name in NETWORKS}) == 4
 
 
 def test_a_search_that_compares_needs_validation_images() -> None:
@@ -321,6 +325,8 @@ def test_a_network_has_its_own_say_in_a_preset() -> None:
     for scale in (2, 3, 4):
         small = preset("mini").where(network="fsrcnn", scales=(scale,))
         assert [(run.student_width, run.crop) for run in small.grid()] == [(56, 48)] * 2, "it is small by design"
+        phone = preset("mini").where(network="abpn", scales=(scale,))
+        assert [(run.student_width, run.student_depth, run.crop) for run in phone.grid()] == [(28, 7, 48)] * 2
     assert preset("mini").where(network="fsrcnn", width=30).base.student_width == 30, "a width overrides its rho"
     several = preset("mini").where(network=("vdsr", "fsrcnn"), rule="eq7")
     assert [(run.network, run.student_width, run.crop) for run in several.grid()] == [

@@ -17,7 +17,7 @@ from ail_ray.learning import inference
 from ail_ray.learning.group import Group
 from ail_ray.learning.inference import error_map, evaluate, predict, super_resolve
 from ail_ray.learning.weights import save_model
-from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
+from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, VDSR, Network
 
 GOLDEN = {
     ("Set5", 2): 37.592, ("Set5", 3): 33.753, ("Set5", 4): 31.441,
@@ -81,7 +81,7 @@ def test_super_resolve_goes_over_the_whole_image() -> None:
 
 @pytest.mark.parametrize(
     "model",
-    [VDSR(3, 3), DRRN(3, 6), *(FSRCNN(7, 5, scale) for scale in (2, 3, 4))],
+    [VDSR(3, 3), DRRN(3, 6), *(FSRCNN(7, 5, scale) for scale in (2, 3, 4)), ABPN(5, 5, 3)],
     ids=lambda m: f"{m.made.network} {m.traits.upsampling}",
 )
 def test_strips_are_the_whole_image(model: Network, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from upath import UPath
 
 from ail_ray.files import FileError
 from ail_ray.learning.weights import WeightsError, load_model, model_tensors, save_model
-from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, Network
+from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, VDSR, Network
 from ail_ray.networks.counts import parameter_count
 from ail_ray.tensors import read_tensors
 
@@ -51,7 +51,9 @@ def test_saved_weights_come_back_bit_for_bit(tmp_path: Path, model: VDSR, where:
     assert {"network": "vdsr", "width": "3", "depth": "4", "round": "3"}.items() <= metadata.items()
 
 
-@pytest.mark.parametrize("network", [DRRN(width=3, depth=8), FSRCNN(width=5, depth=6, scale=3)])
+@pytest.mark.parametrize(
+    "network", [DRRN(width=3, depth=8), FSRCNN(width=5, depth=6, scale=3), ABPN(width=3, depth=4, scale=3)]
+)
 def test_every_network_comes_back_and_can_be_trained(tmp_path: Path, network: Network) -> None:
     save_model(tmp_path / "a.safetensors", network)
     loaded = load_model(tmp_path / "a.safetensors")
@@ -65,7 +67,7 @@ def test_every_network_comes_back_and_can_be_trained(tmp_path: Path, network: Ne
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"network": "edsr"}, "network must be one of vdsr, drrn, fsrcnn"),
+        ({"network": "edsr"}, "network must be one of vdsr, drrn, fsrcnn, abpn"),
         ({"width": "1000000000"}, "its width is 1000000000"),
         ({"width": "four"}, "invalid literal"),
         ({"depth": "1000000000"}, "depth must lie in 5..999"),

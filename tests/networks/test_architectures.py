@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ail_ray.imaging.images import degrade, enlarge
-from ail_ray.networks.architectures import DRRN, FSRCNN, NETWORKS, VDSR, start_from_identity
+from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, NETWORKS, VDSR, start_from_identity
 from ail_ray.networks.building import build_model, resolved_width
 from ail_ray.networks.counts import multiply_accumulates, parameter_count
 
@@ -43,12 +43,24 @@ def test_fsrcnn_has_its_published_12464_weights_beside_biases_and_slopes() -> No
     assert build_model("fsrcnn", width=28, scale=2).layers[1].weight.shape == (6, 28, 1, 1)
 
 
+@pytest.mark.parametrize(("scale", "parameters"), [(2, 36_712), (3, 37_977), (4, 39_748)])
+def test_an_abpn_has_seven_convolutions_of_28_maps_and_biases(scale: int, parameters: int) -> None:
+    model = build_model("abpn", scale=scale)
+    last = scale**2
+    assert parameter_count(model) == 9 * (28 + 5 * 28**2 + 28 * last) + 6 * 28 + last == parameters
+    assert vars(model.made) == {"network": "abpn", "width": 28, "depth": 7, "scale": scale}
+    assert (model.traits.upsampling, model.traits.radius) == (scale, 7)
+    assert resolved_width("abpn", rho=0.5) == 14
+    assert build_model("abpn", rho=0.5, scale=scale).layers[1].weight.shape == (14, 14, 3, 3)  # type: ignore[union-attr, index]
+
+
 @pytest.mark.parametrize(("name", "width", "scale", "by_hand"), [
     ("vdsr", 64, None, 664_704 * 256**2),
     ("vdsr", 13, None, 27_612 * 256**2),
     ("drrn", 128, None, 9 * (2 * 128 + 50 * 128**2) * 256**2),  # 483,335 M; the paper prints 483,337 M
     ("fsrcnn", 56, 2, 12_464 * 128**2),
     ("fsrcnn", 56, 3, 12_464 * 85**2),
+    ("abpn", 28, 2, 36_540 * 128**2),
 ])  # fmt: skip
 def test_multiply_accumulates(name: str, width: int, scale: int | None, by_hand: int) -> None:
     model = build_model(name, width=width, scale=scale)
@@ -72,8 +84,10 @@ def test_depth_is_the_number_of_convolutions(depth: int) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "edsr"}, "network must be one of vdsr, drrn, fsrcnn, or file.py:Name, got 'edsr'"),
+        ({"name": "edsr"}, "network must be one of vdsr, drrn, fsrcnn, abpn, or file.py:Name, got 'edsr'"),
         ({"name": "fsrcnn"}, "fsrcnn upsamples by itself: name the scale, 2, 3 or 4"),
+        ({"name": "abpn"}, "abpn upsamples by itself: name the scale, 2, 3 or 4"),
+        ({"name": "abpn", "depth": 1, "scale": 2}, "depth must lie in 2..999, got 1"),
         ({"name": "drrn", "depth": 9}, "depth must be even and lie in 4..998, got 9"),
         ({"name": "fsrcnn", "depth": 4, "scale": 2}, "depth must lie in 5..999, got 4"),
         ({"scale": 5}, "scale must be 1, 2, 3 or 4, got 5"),
@@ -146,6 +160,46 @@ def test_fsrcnn_upsamples_and_keeps_pixels_in_place(scale: int) -> None:
     torch.testing.assert_close(sr, expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_abpn_adds_the_repeated_pixel_and_lays_maps_out_as_blocks(scale: int) -> None:
+    torch.manual_seed(0)
+    model = ABPN(width=5, depth=4, scale=scale).double()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    inputs = torch.rand(2, 1, 6, 5, dtype=torch.float64)
+    features = inputs
+    for layer in list(model.layers)[:-1]:
+        features = F.conv2d(features, layer.weight, layer.bias, padding=1).clamp(min=0)  # type: ignore[arg-type]
+    last = model.layers[-1]
+    maps = F.conv2d(features, last.weight, last.bias, padding=1) + inputs.repeat(1, scale**2, 1, 1)  # type: ignore[arg-type]
+    sr = model(inputs)
+    assert sr.shape == (2, 1, 6 * scale, 5 * scale)
+    for row in range(scale):
+        for column in range(scale):
+            part = maps[:, [scale * row + column]]
+            torch.testing.assert_close(sr[..., row::scale, column::scale], part, rtol=0, atol=1e-13)
+    assert sr.min() < 0, "nothing is clipped, so that every pixel has a gradient"
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_without_weights_an_abpn_repeats_pixels(scale: int) -> None:
+    model = ABPN(width=4, depth=3, scale=scale)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    inputs = torch.rand(2, 1, 5, 7) * 1.4 - 0.2
+    assert torch.equal(model(inputs), F.interpolate(inputs, scale_factor=scale, mode="nearest"))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_one_channel_has_one_order_of_depth_to_space(scale: int) -> None:
+    """ONNX's CRD splits the maps into channel, row, column, its DCR into row, column, channel: here they are one."""
+    maps, (h, w) = torch.rand(2, scale**2, 3, 5), (3, 5)
+    crd = maps.reshape(2, 1, scale, scale, h, w).permute(0, 1, 4, 2, 5, 3).reshape(2, 1, h * scale, w * scale)
+    dcr = maps.reshape(2, scale, scale, 1, h, w).permute(0, 3, 4, 1, 5, 2).reshape(2, 1, h * scale, w * scale)
+    assert torch.equal(crd, dcr)
+    assert torch.equal(F.pixel_shuffle(maps, scale), crd)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_same_seed_draws_the_same_weights(name: str) -> None:
     made = []
@@ -201,4 +255,26 @@ def test_an_fsrcnn_starts_as_bicubic_interpolation(scale: int, within: float) ->
     error = (enlarged - torch.from_numpy(enlarge(small, scale)))[inner, inner].abs().max()
     assert error < within
     flat = model(torch.full((1, 1, 9, 9), 0.5)).detach()[0, 0]
+    torch.testing.assert_close(flat[inner, inner], torch.full_like(flat[inner, inner], 0.5), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "within"), [(2, 0.02), (3, 0.04), (4, 0.05)])
+def test_an_abpn_starts_near_bicubic_interpolation(scale: int, within: float) -> None:
+    """Up to what nine pixels leave of sixteen; from He's draw it starts near its anchor, the nearest neighbour."""
+    torch.manual_seed(0)
+    model = build_model("abpn", scale=scale)
+    waves = torch.sin(torch.arange(48) / 5)[:, None] * torch.cos(torch.arange(48) / 7) / 2 + 0.5
+    small = degrade((waves * 255).round().to(torch.uint8).numpy(), scale)
+    inputs = torch.from_numpy(small)[None, None].float()
+    inner = slice(3 * scale, -3 * scale)
+    with torch.no_grad():
+        nearest = F.interpolate(inputs, scale_factor=scale, mode="nearest")
+        assert (model(inputs) - nearest).abs().max() < 0.1
+        torch.nn.init.zeros_(model.layers[-1].weight)  # type: ignore[union-attr, index, arg-type]
+        start_from_identity(model, 1e-9)
+        enlarged = model(inputs)[0, 0]
+        flat = model(torch.full((1, 1, 9, 9), 0.5))[0, 0]
+    bicubic = torch.from_numpy(enlarge(small, scale))
+    error = (enlarged - bicubic)[inner, inner].abs().max()
+    assert error < within < (nearest[0, 0] - bicubic)[inner, inner].abs().max()
     torch.testing.assert_close(flat[inner, inner], torch.full_like(flat[inner, inner], 0.5), rtol=0, atol=1e-5)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.inference import super_resolve
-from ail_ray.networks.architectures import DRRN, FSRCNN, VDSR, WHOLE_PICTURE, Made, Traits
+from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, VDSR, WHOLE_PICTURE, Made, Traits
 from ail_ray.networks.building import build_model
 from ail_ray.networks.code import resolve
 from ail_ray.networks.counts import _of_convolutions, _of_operators, multiply_accumulates
@@ -85,7 +85,9 @@ class Rigid(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("make", [lambda: VDSR(4, 5), lambda: DRRN(4, 8), lambda: FSRCNN(12, 6, 3), Plain])
+@pytest.mark.parametrize(
+    "make", [lambda: VDSR(4, 5), lambda: DRRN(4, 8), lambda: FSRCNN(12, 6, 3), lambda: ABPN(4, 5, 2), Plain]
+)
 def test_the_radius_is_measured_to_the_pixel(make: Any) -> None:
     model = make()
     u = upsampling_of(model, 1)
@@ -178,7 +180,7 @@ def test_the_example_does_what_it_says(scale: int) -> None:
 
 def test_both_ways_of_counting_agree() -> None:
     image = torch.zeros(1, 1, 12, 12)
-    for model in (VDSR(13, 20), DRRN(25, 10), FSRCNN(56, 8, 3)):
+    for model in (VDSR(13, 20), DRRN(25, 10), FSRCNN(56, 8, 3), ABPN(28, 7, 2)):
         assert _of_convolutions(model, image) == _of_operators(model, image)
     model = build_model(resolve(EXAMPLE, "network"), width=24, depth=4, scale=2)
     by_hand = (25 * 24 + 2 * 9 * 24 * 24 + 9 * 24 * 4) * 128 * 128

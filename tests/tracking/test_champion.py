@@ -86,7 +86,7 @@ class Registry:
 
 def student(noise: float, network: str = "vdsr") -> Network:
     torch.manual_seed(3)
-    model = build_model(network, width=3, depth={"vdsr": 3, "drrn": 4, "fsrcnn": 5}[network], scale=2)
+    model = build_model(network, width=3, depth={"vdsr": 3, "drrn": 4, "fsrcnn": 5, "abpn": 3}[network], scale=2)
     if network == "vdsr":
         with torch.no_grad():
             for parameter in model.parameters():
@@ -224,11 +224,11 @@ def test_an_outage_leaves_no_second_version(
     assert (list(registry.versions()), registry.champion) == ([1], 1)
 
 
-@pytest.mark.parametrize("network", ["vdsr", "drrn", "fsrcnn"])
+@pytest.mark.parametrize("network", ["vdsr", "drrn", "fsrcnn", "abpn"])
 def test_mlflow_loads_it_and_gives_the_same_pixels(registry: Registry, network: str) -> None:
     registry.crown(registry.trial(0.3, network=network))
     (version,) = registry.client.search_model_versions(f"name = '{NAME}'")
-    assert "bicubic" in version.description if network != "fsrcnn" else "low-resolution" in version.description
+    assert "bicubic" in version.description if network in ("vdsr", "drrn") else "low-resolution" in version.description
     folder = Path(registry.client.download_artifacts(version.run_id, "model"))
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     assert {"MLmodel", "model.onnx", "student.safetensors", "input_example.json"} <= names
