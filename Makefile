@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quick lint bench gpu mutants faults soak fuzz listen autoscaling memory people versions clean
+.PHONY: demo test quick lint bench gpu mutants faults soak many fuzz listen autoscaling memory people versions clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -41,6 +41,10 @@ faults: $(INSTALLED)
 # Kill runs over and over, for at most half an hour.
 soak: $(INSTALLED)
 	$(BIN)/python tests/orchestration/soak.py
+
+# A hundred short trials on a few slots, timed; then the same with slots that are killed.
+many: $(INSTALLED)
+	$(BIN)/python tests/orchestration/many.py
 
 # Ten thousand wrong commands, images, weights and manifests.
 fuzz: $(INSTALLED)
