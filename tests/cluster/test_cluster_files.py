@@ -221,7 +221,7 @@ def test_the_kubernetes_head_holds_the_trials_that_may_run_at_once() -> None:
     trials = int(words[words.index("--max-workers") + 1]) // int(words[words.index("--workers") + 1])
     limit = int(head["resources"]["limits"]["memory"].removesuffix("Gi"))
     assert head["resources"]["requests"]["memory"] == f"{limit}Gi"
-    assert 1.2 * (1.5 + 0.9 * trials) <= limit
+    assert 1.2 * (1.5 + 1.0 * trials) <= limit
 
 
 def test_the_image_has_every_file_that_the_package_is_built_from() -> None:
