@@ -50,12 +50,12 @@ def main() -> int:
                     most[count] = held
                 time.sleep(1)
             failed += head.result("job")["status"] != "SUCCEEDED"
-    for kind in KINDS:
-        print(f"{kind:30}", *(f"{most[count][kind] / 2**20:6.0f} MiB" for count in most))
-    print(f"{'together':30}", *(f"{held.total() / 2**20:6.0f} MiB" for held in most.values()))
+        held = most.get(count, Counter())
+        parts = ", ".join(f"{kind} {held[kind] / 2**20:.0f}" for kind in KINDS)
+        print(f"{count} at once: {held.total() / 2**20:.0f} MiB ({parts})", flush=True)
     few, many = min(most), max(most)
     added = (most[many].total() - most[few].total()) / (many - few) if many > few else 0
-    print(f"with {', '.join(map(str, most))} at once; each adds {added / 2**20:.0f} MiB")
+    print(f"each adds {added / 2**20:.0f} MiB")
     return int(failed > 0 or len(most) < len(AT_ONCE))
 
 

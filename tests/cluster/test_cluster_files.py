@@ -213,6 +213,17 @@ def test_the_kubernetes_sweep_is_a_command_that_the_job_accepts() -> None:
     assert job.max_workers == 8
 
 
+def test_the_kubernetes_head_holds_the_trials_that_may_run_at_once() -> None:
+    """As measured by `head_memory.py`: GiB without a trial, and for each at once; a fifth is kept free."""
+    job = documents("kuberay-rayjob.yaml")[0]["spec"]
+    (head,) = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    words = shlex.split(job["entrypoint"])
+    trials = int(words[words.index("--max-workers") + 1]) // int(words[words.index("--workers") + 1])
+    limit = int(head["resources"]["limits"]["memory"].removesuffix("Gi"))
+    assert head["resources"]["requests"]["memory"] == f"{limit}Gi"
+    assert 1.2 * (1.5 + 1.0 * trials) <= limit
+
+
 def test_the_image_has_every_file_that_the_package_is_built_from() -> None:
     project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
     needed = {"pyproject.toml", "constraints.txt", "ail_ray", "jobs", *project["license-files"]}
