@@ -25,6 +25,7 @@ from torch import nn
 
 from ail_ray.delivery.picture import with_picture
 from ail_ray.delivery.plain import plain
+from ail_ray.delivery.widened import widen
 from ail_ray.imaging.evaluation import EvaluationImages
 from ail_ray.imaging.metrics import border, psnr, to_uint8
 from ail_ray.learning.inference import super_resolve
@@ -58,7 +59,9 @@ def to_onnx(
     *,
     eight_bit: bool = False,
     picture: int = 0,
+    planes: bool = False,
     shape: tuple[int, int] | None = None,
+    wide: bool = False,
     calibration: Sequence[np.ndarray] = (),
     about: Mapping[str, str] | None = None,
 ) -> bytes:
@@ -75,6 +78,8 @@ def to_onnx(
             for CPUs that add products of eight in 16 bits, which saturate (x86 without VNNI).
         eight_bit: input and output are uint8, 255 for 1; the scaling, clipping and rounding is in the graph.
         picture: instead, a whole RGB picture in and out, as `with_picture` has it, enlarged by this factor.
+        planes: the picture is (1, 3, height, width) float32 on [0, 255], rounded: for a runtime without integers.
+        wide: maps of zeros fill those between convolutions up, which kernels of CPUs want.
         shape: height and width of the one image that the graph takes; any number of any size without.
         calibration: for int8: images as the network reads them, (H, W) float on [0, 1], whose activations set the
             ranges.
@@ -93,13 +98,15 @@ def to_onnx(
     proto = optimize(proto)
     _forget_origin(proto)
     _clamp_before_shuffle(proto.graph)
+    if wide:
+        widen(proto.graph)
     if int8:
         from ail_ray.delivery.quantised import quantised  # here, since it takes a second that fp32 need not wait for
 
         batches = [{INPUT: _fed(inputs, eight_bit)} for inputs in calibration]
         proto = quantised(proto, batches, bits=7 if variant == "int8-w7" else 8)
     if picture:
-        proto = with_picture(proto, picture, model.traits.upsampling)
+        proto = with_picture(proto, picture, model.traits.upsampling, planes)
     if shape:
         _fix_shape(proto.graph, *shape)
     _lower(proto)
@@ -110,8 +117,8 @@ def to_onnx(
 
 def compare(model: Network, written: bytes, images: EvaluationImages) -> Difference:
     """Run an ONNX model (on one thread of this CPU) and its network over whole images."""
-    session, (given,) = _session(written)
-    eight_bit, largest, decibels = given.type == "tensor(uint8)", 0.0, np.zeros(2)
+    session = session_of(written, 1)
+    eight_bit, largest, decibels = session.get_inputs()[0].type == "tensor(uint8)", 0.0, np.zeros(2)
     for hr, inputs in zip(images.hr, images.inputs(model.traits.upsampling), strict=True):
         expected = super_resolve(model, as_tensor(inputs).to(device_of(model)), "fp32").cpu().numpy()
         sr = session.run(None, {INPUT: _fed(inputs, eight_bit)})[0][0, 0]
@@ -196,7 +203,7 @@ def _clamp_before_shuffle(graph: onnx.GraphProto) -> None:
 def _fix_shape(graph: onnx.GraphProto, height: int, width: int) -> None:
     """Let a graph take one image of one size; the sizes of all that it computes follow."""
     sides = graph.input[0].type.tensor_type.shape.dim
-    rows = 2 if sides[1].dim_value == 1 else 1  # luma is (N, 1, H, W), a picture (N, H, W, 3)
+    rows = 1 if sides[3].dim_value == 3 else 2  # a picture is (1, H, W, 3), luma (N, 1, H, W), planes (1, 3, H, W)
     for side, value in ((sides[0], 1), (sides[rows], height), (sides[rows + 1], width)):
         side.dim_value = value
     for side in graph.output[0].type.tensor_type.shape.dim:
@@ -215,11 +222,11 @@ def _lower(proto: onnx.ModelProto) -> None:
     proto.graph.CopyFrom(onnx.shape_inference.infer_shapes(proto).graph)
 
 
-def _session(written: bytes) -> tuple[onnxruntime.InferenceSession, list[onnxruntime.NodeArg]]:
+def session_of(written: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime on so many threads of this CPU."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
-    return session, session.get_inputs()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
 
 
 def _fed(inputs: np.ndarray, eight_bit: bool) -> np.ndarray:

@@ -6,6 +6,8 @@ At the rim Pillow leaves out the pixels that are not there and divides by the su
 same convolution over ones gives that sum. No tensor has a rank above 4.
 """
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -20,16 +22,19 @@ OURS = "picture."
 """Begins the name of every tensor of the graph that does not belong to the network."""
 
 
-def with_picture(core: onnx.ModelProto, scale: int, upsampling: int) -> onnx.ModelProto:
+def with_picture(core: onnx.ModelProto, scale: int, upsampling: int, planes: bool = False) -> onnx.ModelProto:
     """A graph from `picture`, (1, H, W, 3) uint8 RGB, to `enlarged`, (1, scale H, scale W, 3) uint8 RGB.
 
     Args:
         core: from luma, (1, 1, h, w) float32 as a network reads and writes it; its one input and its one output.
         upsampling: 1 where the core reads luma that was enlarged by `scale` before, else `scale`.
+        planes: the pictures are (1, 3, H, W) float32 on [0, 255] instead; those that come out are rounded.
     """
     (luma,), (sr,) = core.graph.input, core.graph.output
     nodes, before = _Nodes(), list(core.graph.node)
-    x = nodes.add("Transpose", [nodes.add("Cast", [PICTURE], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
+    x, kind = PICTURE, TensorProto.FLOAT if planes else TensorProto.UINT8
+    if not planes:
+        x = nodes.add("Transpose", [nodes.add("Cast", [PICTURE], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
     ones = nodes.convolution(x, np.zeros((1, 3, 1, 1)), np.ones(1))
     rim = nodes.convolution(ones, phases(scale)[:, None], pad=REACH)
     spread = [
@@ -46,24 +51,27 @@ def with_picture(core: onnx.ModelProto, scale: int, upsampling: int) -> onnx.Mod
         nodes.convolution(x, TO_YCC[:1, :, None, None] / 255, OFFSET[:1], named=luma.name)
     first = list(nodes.nodes)
     if on_small:
-        before, planes, copies = before[:-1], [last.input[0], *spread], scale**2
+        before, parts, copies = before[:-1], [last.input[0], *spread], scale**2
     else:
         shown = [nodes.add("DepthToSpace", [each], blocksize=scale, mode="CRD") for each in spread]
-        planes, copies = [sr.name, *shown], 1
+        parts, copies = [sr.name, *shown], 1
     shift = np.array([0.0, *OFFSET[1:]])  # which chroma lacks so far, and luma has
     back = np.kron(FROM_YCC, np.eye(copies))[:, :, None, None] * 255
     towards = np.repeat(255 * FROM_YCC @ (shift - OFFSET), copies)
-    rgb = nodes.convolution(nodes.add("Concat", planes, axis=1), back, towards)
-    rgb = nodes.add("Round", [nodes.add("Clip", [rgb, nodes.held(np.array(0.0)), nodes.held(np.array(255.0))])])
+    rgb = nodes.convolution(nodes.add("Concat", parts, axis=1), back, towards)
+    rgb = nodes.add("Clip", [rgb, nodes.held(np.array(0.0)), nodes.held(np.array(255.0))])
+    rgb = nodes.add("Round", [rgb], named=ENLARGED if planes and not on_small else "")
     if on_small:
-        rgb = nodes.add("DepthToSpace", [rgb], blocksize=scale, mode="CRD")
-    rgb = nodes.add("Transpose", [rgb], perm=[0, 2, 3, 1])
-    nodes.add("Cast", [rgb], to=TensorProto.UINT8, named=ENLARGED)
+        rgb = nodes.add("DepthToSpace", [rgb], blocksize=scale, mode="CRD", named=ENLARGED if planes else "")
+    if not planes:
+        rgb = nodes.add("Transpose", [rgb], perm=[0, 2, 3, 1])
+        nodes.add("Cast", [rgb], to=TensorProto.UINT8, named=ENLARGED)
     after = nodes.nodes[len(first) :]
+    small, large = ["height", "width"], ["rows", "columns"]
     graph = helper.make_graph(
         [*first, *before, *after], "picture",
-        [helper.make_tensor_value_info(PICTURE, TensorProto.UINT8, [1, "height", "width", 3])],
-        [helper.make_tensor_value_info(ENLARGED, TensorProto.UINT8, [1, "rows", "columns", 3])],
+        [helper.make_tensor_value_info(PICTURE, kind, [1, 3, *small] if planes else [1, *small, 3])],
+        [helper.make_tensor_value_info(ENLARGED, kind, [1, 3, *large] if planes else [1, *large, 3])],
         [*core.graph.initializer, *nodes.constants],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=core.opset_import, ir_version=core.ir_version)
@@ -88,7 +96,7 @@ class _Nodes:
     def __init__(self) -> None:
         self.nodes, self.constants = list[onnx.NodeProto](), list[onnx.TensorProto]()
 
-    def add(self, operator: str, inputs: list[str], *, named: str = "", **attributes: object) -> str:
+    def add(self, operator: str, inputs: list[str], *, named: str = "", **attributes: Any) -> str:
         """A node; returns the name of its result, which is made up unless it is given."""
         name = f"{OURS}{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [named or name], name=name, **attributes))
