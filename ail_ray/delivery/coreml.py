@@ -2,6 +2,7 @@
 
 Only macOS and iOS run it: what is written here has been converted and checked, and not been run.
 """
+
 import json
 
 from ail_ray.delivery import apart

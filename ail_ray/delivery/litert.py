@@ -19,7 +19,7 @@ def convert(graph: Graph, variant: Variant) -> Files:
     if variant == "int8":
         given |= {f"{i:03d}.npy": saved(example) for i, example in enumerate(graph.examples)}
     made = apart.run("litert", "litert_convert.py", given, variant)
-    return {".tflite": made["graph.tflite"], ".json": json.dumps(dict(graph.about), indent=1).encode()}
+    return {".tflite": made["graph.tflite"], ".tflite.json": json.dumps(dict(graph.about), indent=1).encode()}
 
 
 def runner(files: Files, threads: int) -> Runner:

@@ -43,7 +43,9 @@ def _name(name: str) -> str:
 
 def _convolution(x: torch.Tensor, weight: torch.Tensor, bias: Any = None, **given: Any) -> torch.Tensor:
     pads = given.get("pads", [0, 0])
-    return F.conv2d(x, weight, bias, given.get("strides", 1), tuple(pads[:2]), given.get("dilations", 1), given.get("group", 1))
+    return F.conv2d(
+        x, weight, bias, given.get("strides", 1), tuple(pads[:2]), given.get("dilations", 1), given.get("group", 1)
+    )
 
 
 def _shuffle(x: torch.Tensor, blocksize: int, mode: bytes = b"DCR") -> torch.Tensor:

@@ -34,12 +34,12 @@ def convert(graph: Graph, variant: Variant) -> Files:
     if variant == "int8":
         param, weights = _in_eight_bits(param, weights, graph)
     about = json.dumps(dict(graph.about) | {"input": "in0", "output": "out0"}, indent=1)
-    return {".param": param.encode(), ".bin": weights, ".json": about.encode()}
+    return {".ncnn.param": param.encode(), ".ncnn.bin": weights, ".ncnn.json": about.encode()}
 
 
 def runner(files: Files, threads: int) -> Runner:
     """What ncnn computes on this CPU."""
-    net = _net(files[".param"].decode(), files[".bin"], threads)
+    net = _net(files[".ncnn.param"].decode(), files[".ncnn.bin"], threads)
 
     def run(inputs: np.ndarray) -> np.ndarray:
         result = _extracted(net, _planes(inputs), "out0")

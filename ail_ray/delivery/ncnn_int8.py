@@ -48,7 +48,9 @@ def read(param: str, weights: bytes) -> list[Layer]:
         if kind == "Convolution":
             length = 4 + 4 * int(settings["6"]) + 4 * int(settings["0"]) * int(settings.get("5", 0))
         elif kind == "MemoryData":
-            length = 4 * int(np.prod([int(settings[axis]) for axis in ("0", "1", "2") if settings.get(axis, "0") != "0"]))
+            length = 4 * int(
+                np.prod([int(settings[axis]) for axis in ("0", "1", "2") if settings.get(axis, "0") != "0"])
+            )
         else:
             length = 0
         layer.weights, at = weights[at : at + length], at + length

@@ -1,5 +1,6 @@
 """Students for OpenVINO: an .xml and a .bin each. What it reports home by itself is switched off."""
 
+import contextlib
 import io
 import logging
 import sys
@@ -52,7 +53,8 @@ def _quantised(model: Any, graph: Graph, half_range: bool) -> Any:
 
     present = {node.get_friendly_name() for node in model.get_ops()}
     fix = OverflowFix.ENABLE if half_range else OverflowFix.DISABLE
-    return nncf.quantize(
+    with contextlib.redirect_stdout(io.StringIO()):  # its bars of progress
+        return nncf.quantize(
         model, nncf.Dataset(graph.examples), subset_size=len(graph.examples), fast_bias_correction=False,
         preset=nncf.QuantizationPreset.MIXED, advanced_parameters=AdvancedQuantizationParameters(overflow_fix=fix),
         ignored_scope=nncf.IgnoredScope(names=[name for name in graph.own if name in present]),

@@ -35,10 +35,12 @@ def with_picture(core: onnx.ModelProto, scale: int, upsampling: int, planes: boo
     x, kind = PICTURE, TensorProto.FLOAT if planes else TensorProto.UINT8
     if not planes:
         x = nodes.add("Transpose", [nodes.add("Cast", [PICTURE], to=TensorProto.FLOAT)], perm=[0, 3, 1, 2])
+    # Here and not in the weights, which would become too small for float16.
+    x = nodes.add("Mul", [x, nodes.held(np.array(1 / 255))])
     ones = nodes.convolution(x, np.zeros((1, 3, 1, 1)), np.ones(1))
     rim = nodes.convolution(ones, phases(scale)[:, None], pad=REACH)
     spread = [
-        nodes.add("Div", [nodes.convolution(x, np.einsum("pij,c->pcij", phases(scale), row / 255), pad=REACH), rim])
+        nodes.add("Div", [nodes.convolution(x, np.einsum("pij,c->pcij", phases(scale), row), pad=REACH), rim])
         for row in TO_YCC[0 if upsampling == 1 else 1 :]
     ]
     # What the network's graph ends with, where it upsamples: then all that follows is done on the small grid.
@@ -48,7 +50,7 @@ def with_picture(core: onnx.ModelProto, scale: int, upsampling: int, planes: boo
         bare = nodes.add("DepthToSpace", [spread.pop(0)], blocksize=scale, mode="CRD")
         nodes.add("Add", [bare, nodes.held(np.full((1, 1, 1, 1), OFFSET[0]))], named=luma.name)
     else:
-        nodes.convolution(x, TO_YCC[:1, :, None, None] / 255, OFFSET[:1], named=luma.name)
+        nodes.convolution(x, TO_YCC[:1, :, None, None], OFFSET[:1], named=luma.name)
     first = list(nodes.nodes)
     if on_small:
         before, parts, copies = before[:-1], [last.input[0], *spread], scale**2
