@@ -71,7 +71,9 @@ def run(name: str, program: str, inputs: Mapping[str, bytes], *words: str) -> di
         made.mkdir()
         for file, content in inputs.items():
             (given / file).write_bytes(content)
-        command = [str(folder(name) / "bin" / "python"), str(Path(__file__).parent / program), str(given), str(made)]
+        # Isolated, or the files beside the program would hide packages of their names.
+        python = [str(folder(name) / "bin" / "python"), "-I"]
+        command = [*python, str(Path(__file__).parent / program), str(given), str(made)]
         done = subprocess.run([*command, *words], capture_output=True, encoding="utf-8", check=False)
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]

@@ -57,7 +57,7 @@ def _extracted(net: Any, planes: np.ndarray, blob: str) -> np.ndarray:
     import ncnn
 
     extractor = net.create_extractor()
-    extractor.input("in0", ncnn.Mat(planes))
+    extractor.input("in0", ncnn.Mat(planes).clone())  # its own memory, which layers may work in
     code, made = extractor.extract(blob)
     if code:
         raise RuntimeError(f"ncnn stopped with {code}")

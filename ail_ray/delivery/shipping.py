@@ -220,8 +220,11 @@ class Measured:
     def compared(self, timed: tuple[int, int]) -> dict[str, tuple[float, float]]:
         """Bicubic interpolation and the student in torch: dB, and milliseconds on one thread at a size."""
         small = np.zeros((timed[0] // self.scale, timed[1] // self.scale), np.float32)
-        bicubic = [to_uint8(y) for y in self._luma.bicubic]
-        plain = float(np.mean([psnr(hr, y, border(self.scale)) for hr, y in zip(self._luma.hr, bicubic, strict=True)]))
+        kept = self.whole and (self.whole[0] // self.scale, self.whole[1] // self.scale)
+        bicubic = [to_uint8(enlarge(fitted(y, kept), self.scale)) for y in self._luma.small]
+        pairs = [(hr[: y.shape[0], : y.shape[1]], y[: hr.shape[0], : hr.shape[1]])
+                 for hr, y in zip(self._luma.hr, bicubic, strict=True)]  # fmt: skip
+        plain = float(np.mean([psnr(hr, y, border(self.scale)) for hr, y in pairs]))
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
