@@ -22,6 +22,9 @@ UNSEEN = {
 PLUGINS = {"pillow_heif"}
 """Packages that are used where people have installed them, and that nothing here needs."""
 
+APART = {"ai_edge_litert", "ai_edge_quantizer", "coremltools", "litert_torch", "ncnn", "nncf", "openvino", "pnnx"}
+"""Runtimes and converters of other formats, which `make devices` installs and tries."""
+
 
 def named(requirements: Iterable[str]) -> set[str]:
     """The names of packages in requirements such as `ray[train]>=2.50`."""
@@ -43,6 +46,8 @@ def test_every_library_that_is_imported_is_named_and_no_other() -> None:
     packages, dependencies = packages_distributions(), named(PROJECT["dependencies"])
     libraries = {*imported(ROOT / "ail_ray")} - sys.stdlib_module_names - {"ail_ray"} - PLUGINS
     assert {"torch", "ray", "mlflow"} <= libraries
+    assert libraries >= APART
+    libraries -= APART
     origins = {library: {canonicalize_name(name) for name in packages[library]} for library in libraries}
     on_request = named(PROJECT["optional-dependencies"]["teachers"] + PROJECT["optional-dependencies"]["video"])
     assert [library for library, names in origins.items() if not names & (dependencies | on_request)] == []
