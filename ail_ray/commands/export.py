@@ -12,10 +12,10 @@ r"""Write a student as files for devices, run each in its own runtime, and say w
         --model ail_out/runs/RUN/student.safetensors
 
 Without --picture the file reads and writes luma as BT.601 has it in studio range: Y / 255 for Y = 16 + (65.481 R +
-128.553 G + 24.966 B) / 255, with R, G and B in 0..255. Other targets than onnx need an extra of this package, and two of
-them an environment for their converter; what is missing is said with the command that installs it. Beside the files lies
-a report as JSON, and where there are several a chart. Exit codes: 0 when all files were written, 2 when the command was
-refused.
+128.553 G + 24.966 B) / 255, with R, G and B in 0..255. Other targets than onnx need an extra of this package, and two
+of them an environment for their converter; what is missing is said with the command that installs it. Beside the files
+lies a report as JSON, and where there are several a chart. Exit codes: 0 when all files were written, 2 when the command
+was refused.
 """
 
 from dataclasses import asdict, dataclass
@@ -49,7 +49,7 @@ class Options:
     """Arithmetic of the files, a file for each: fp32 is the most accurate, int8 the smallest. int8-w7 has 7 bits of
     weight, for PCs whose processor has no VNNI; all others take int8."""
     shape: str = "dynamic"
-    """Height and width of the enlarged picture, as in 720x1280, if the file is to know one size only, as NPUs want it."""
+    """Height and width of the enlarged picture, as in 720x1280, if the file is to take one size, as NPUs want it."""
     picture: bool = False
     """The whole picture in the graph: (1, H, W, 3) RGB in 8 bits in and out, conversion of colours included."""
     bytes: bool = False

@@ -1,7 +1,7 @@
 """Environments for converters that do not fit beside this project, and programs that run in them.
 
-Each is a folder `ail-ray/NAME` below the user's folder for caches, and has what PACKAGES says. The programs are files of
-this package that import nothing of it, so that the environment need not have it.
+Each is a folder `ail-ray/NAME` below the user's folder for caches, and has what PACKAGES says. The programs are files
+of this package that import nothing of it, so that the environment need not have it.
 """
 
 import os

@@ -6,7 +6,6 @@ Only macOS and iOS run it: what is written here has been converted and checked, 
 import json
 
 from ail_ray.delivery import apart
-from ail_ray.delivery.litert import saved
 from ail_ray.delivery.onnx import Variant
 from ail_ray.delivery.targets import Files, Graph
 

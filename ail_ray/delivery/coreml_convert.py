@@ -2,7 +2,7 @@
 
     python coreml_convert.py GIVEN MADE fp32|fp16|int8
 
-GIVEN has graph.onnx, whose pictures are planes of floats, and about.json. The package is written as MADE/graph.mlpackage.
+GIVEN has graph.onnx, whose pictures are planes of floats, and about.json. It writes MADE/graph.mlpackage.
 It imports nothing of this project. What it cannot do it says in the last line on standard error.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 import coremltools as ct
 import numpy as np
 import onnx
-from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil import Builder as mb  # noqa: N813 (as its own documentation has it)
 from onnx import numpy_helper
 
 

@@ -1,4 +1,4 @@
-"""A student written for devices, and what each file costs: bytes, decibels and milliseconds, measured in its runtime."""
+"""A student written for devices, and what each file costs: bytes, decibels, milliseconds, measured in its runtime."""
 
 import re
 import statistics
