@@ -14,8 +14,8 @@ r"""Write a student as files for devices, run each in its own runtime, and say w
 Without --picture the file reads and writes luma as BT.601 has it in studio range: Y / 255 for Y = 16 + (65.481 R +
 128.553 G + 24.966 B) / 255, with R, G and B in 0..255. Other targets than onnx need an extra of this package, and two
 of them an environment for their converter; what is missing is said with the command that installs it. Beside the files
-lies a report as JSON, and where there are several a chart. Exit codes: 0 when all files were written, 2 when the command
-was refused.
+lies a report as JSON, and where there are several a chart. Exit codes: 0 when all files were written, 2 when the
+command was refused.
 """
 
 from dataclasses import asdict, dataclass
@@ -102,11 +102,7 @@ def table(report: "Report") -> str:
     lines.append(f"dB of {report.images}; lost, and most levels of grey, against the student in torch;")
     lines.append(f"ms for a picture of {height}x{width} on so many threads")
     refused = ", ".join(report.rows[0].refused)
-    lines.append(
-        f"a GPU's or NPU's delegate would leave to the CPU: {refused}"
-        if refused
-        else "a GPU's or NPU's delegate would take all of it"
-    )
+    lines.append(f"left to the CPU by GPUs' and NPUs' delegates: {refused or 'nothing'}")
     return "\n".join(lines)
 
 

@@ -75,7 +75,7 @@ def main(given: Path, made: Path, variant: str) -> None:
         model = ct.optimize.coreml.linear_quantize_weights(
             model, ct.optimize.coreml.OptimizationConfig(global_config=settings)
         )
-    model.user_defined_metadata.update(json.loads((given / "about.json").read_text("utf-8")))
+    model.user_defined_metadata.update(json.loads((given / "about.json").read_text(encoding="utf-8")))
     model.save(str(made / "graph.mlpackage"))
 
 

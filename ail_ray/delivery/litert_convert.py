@@ -53,7 +53,7 @@ class Operators(torch.nn.Module):
         super().__init__()
         self.reads, self.writes = graph.input[0].name, graph.output[0].name
         held = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-        self.steps = torch.nn.ModuleList(
+        self.steps: Any = torch.nn.ModuleList(
             (OfPicture if node.name in own else OfNetwork)(node, held) for node in graph.node
         )
 
@@ -108,7 +108,7 @@ def main(given: Path, made: Path, variant: str) -> None:
     sides = [side.dim_value for side in proto.graph.input[0].type.tensor_type.shape.dim]
     integers = proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     example = torch.zeros(sides, dtype=torch.uint8 if integers else torch.float32)
-    written, own = made / "graph.tflite", set(json.loads((given / "own.json").read_text("utf-8")))
+    written, own = made / "graph.tflite", set(json.loads((given / "own.json").read_text(encoding="utf-8")))
     litert_torch.convert(Operators(proto.graph, own).eval(), (example,)).export(str(written))
     if variant != "fp32":
         _quantise(written, variant, sorted(given.glob("*.npy")))

@@ -47,14 +47,15 @@ class Enlarging(nn.Module):
     def __init__(self, deconvolution: nn.ConvTranspose2d) -> None:
         super().__init__()
         weight = deconvolution.weight.detach()  # (in, out, k, k)
-        (s, _), (p, _), into, out, side = deconvolution.stride, deconvolution.padding, *weight.shape[:3]  # type: ignore[misc]
+        s, p = int(deconvolution.stride[0]), int(deconvolution.padding[0])
+        into, out, side = weight.shape[:3]
         rows = [(r, d, p + r - s * d) for r in range(s) for d in range(-side, side + 1) if 0 <= p + r - s * d < side]
         reach = max(abs(d) for _, d, _ in rows)
         kernel = torch.zeros(out, s, s, into, 2 * reach + 1, 2 * reach + 1)
         for row, up, i in rows:
             for column, left, j in rows:
                 kernel[:, row, column, :, up + reach, left + reach] = weight[:, :, i, j].T
-        self.scale = int(s)
+        self.scale = s
         self.convolution = nn.Conv2d(into, out * s * s, 2 * reach + 1, padding=reach)
         with torch.no_grad():
             self.convolution.weight.copy_(kernel.flatten(0, 2))
@@ -68,8 +69,6 @@ class Enlarging(nn.Module):
 
 
 def _enlarges(layer: nn.ConvTranspose2d) -> bool:
-    (s, across), (p, aside), (k, wide), (more, beside) = (
-        layer.stride, layer.padding, layer.kernel_size, layer.output_padding,
-    )  # type: ignore[misc]  # fmt: skip
-    square = (s, p, k, more) == (across, aside, wide, beside)
-    return square and layer.groups == 1 and layer.dilation == (1, 1) and k - s - 2 * p + more == 0
+    sides = [(layer.stride[i], layer.padding[i], layer.kernel_size[i], layer.output_padding[i]) for i in (0, 1)]
+    s, p, k, more = map(int, sides[0])
+    return sides[0] == sides[1] and layer.groups == 1 and layer.dilation == (1, 1) and k - s - 2 * p + more == 0

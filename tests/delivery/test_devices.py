@@ -1,4 +1,4 @@
-"""Students in the runtimes of devices; each is skipped where its runtime is not installed. `make devices` installs all."""
+"""Students in the runtimes of devices; skipped where one is not installed. `make devices` installs all."""
 
 import os
 import sys
