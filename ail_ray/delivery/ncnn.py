@@ -7,6 +7,7 @@ ncnn's `Mat::from_pixels` makes them of RGB and `Mat::to_pixels` takes them.
 import json
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def runner(files: Files, threads: int) -> Runner:
     net = _net(files[".ncnn.param"].decode(), files[".ncnn.bin"], threads)
 
     def run(inputs: np.ndarray) -> np.ndarray:
-        result = _extracted(net, _planes(inputs), "out0")
+        result = _extracted(net, _planes(inputs), "out0")["out0"]
         return result.transpose(1, 2, 0)[None].astype(np.uint8) if inputs.dtype == np.uint8 else result[None]
 
     return run
@@ -53,15 +54,19 @@ def _planes(inputs: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(inputs[0].transpose(2, 0, 1) if inputs.dtype == np.uint8 else inputs[0], np.float32)
 
 
-def _extracted(net: Any, planes: np.ndarray, blob: str) -> np.ndarray:
+def _extracted(net: Any, planes: np.ndarray, *blobs: str) -> dict[str, np.ndarray]:
+    """What some blobs hold."""
     import ncnn
 
     extractor = net.create_extractor()
     extractor.input("in0", ncnn.Mat(planes).clone())  # its own memory, which layers may work in
-    code, made = extractor.extract(blob)
-    if code:
-        raise RuntimeError(f"ncnn stopped with {code}")
-    return np.array(made)
+    found = {}
+    for blob in blobs:
+        code, made = extractor.extract(blob)
+        if code:
+            raise RuntimeError(f"ncnn stopped with {code}")
+        found[blob] = np.array(made)
+    return found
 
 
 def _converted(proto: onnx.ModelProto, half: bool) -> tuple[str, bytes]:
@@ -86,12 +91,13 @@ def _converted(proto: onnx.ModelProto, half: bool) -> tuple[str, bytes]:
         return made[0].read_text(encoding="utf-8"), made[1].read_bytes()
 
 
-def _net(param: str, weights: bytes, threads: int) -> Any:
+def _net(param: str, weights: bytes, threads: int, keep: bool = False) -> Any:
+    """A network; `keep` keeps what it computes on the way."""
     import ncnn
 
     net = ncnn.Net()
     net.opt.num_threads = threads
-    net.opt.use_vulkan_compute = False
+    net.opt.use_vulkan_compute, net.opt.lightmode = False, not keep
     net.load_param_mem(param)
     net.load_model_mem(weights)
     return net
@@ -100,12 +106,16 @@ def _net(param: str, weights: bytes, threads: int) -> Any:
 def _in_eight_bits(param: str, weights: bytes, graph: Graph) -> tuple[str, bytes]:
     """The model with the convolutions of the network in integers; ranges are what its blobs hold here."""
     layers = ncnn_int8.read(param, weights)
-    net, examples = _net(param, weights, 1), [_planes(each) for each in graph.examples]
+    # At their own sizes, which a network of ncnn takes even where the graph has one shape.
+    examples = [_planes(each) for each in replace(graph, shape=None).examples]
+    net = _net(param, weights, 1, keep=True)
+    blobs = {blob for layer in layers if layer.kind == "Convolution" for blob in layer.inputs}
+    found = [_extracted(net, planes, *blobs) for planes in examples]
     held = [each for each in graph.onnx(planes=graph.picture).graph.initializer if not each.name.startswith(OURS)]
     of_network = {onnx.numpy_helper.to_array(each).astype(np.float32).tobytes() for each in held}
 
     def largest(blob: str) -> float:
-        return max(float(np.abs(_extracted(net, planes, blob)).max()) for planes in examples)
+        return max(float(np.abs(values[blob]).max()) for values in found)
 
     ncnn_int8.quantise(layers, of_network.__contains__, largest)
     return ncnn_int8.write(layers)
