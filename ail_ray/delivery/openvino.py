@@ -50,12 +50,24 @@ def runner(files: Files, threads: int) -> Runner:
 def _quantised(model: Any, graph: Graph, half_range: bool) -> Any:
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    present = {node.get_friendly_name() for node in model.get_ops()}
+    # A convolution with a bias becomes two operators, of which the first is named NAME/WithoutBiases.
+    kept = set(graph.own)
+    own = [name for node in model.get_ops() if (name := node.get_friendly_name()).partition("/")[0] in kept]
     fix = OverflowFix.ENABLE if half_range else OverflowFix.DISABLE
+    # The whole range, since NNCF by itself takes a mean over pictures, which cuts strong edges off; and no sums in
+    # integers, such as that of luma and what a network adds to it.
+    advanced = AdvancedQuantizationParameters(
+        overflow_fix=fix, activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # its bars of progress
         return nncf.quantize(
-        model, nncf.Dataset(graph.examples), subset_size=len(graph.examples), fast_bias_correction=False,
-        preset=nncf.QuantizationPreset.MIXED, advanced_parameters=AdvancedQuantizationParameters(overflow_fix=fix),
-        ignored_scope=nncf.IgnoredScope(names=[name for name in graph.own if name in present]),
-    )  # fmt: skip
+            model,
+            nncf.Dataset(graph.examples),
+            subset_size=len(graph.examples),
+            fast_bias_correction=False,
+            preset=nncf.QuantizationPreset.MIXED,
+            advanced_parameters=advanced,
+            ignored_scope=nncf.IgnoredScope(names=own, types=["Add"]),
+        )
