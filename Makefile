@@ -2,7 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test quick lint bench gpu mutants faults soak many fuzz listen autoscaling memory people versions clean
+DEVICES := .venv-devices
+
+.PHONY: demo test quick devices lint bench gpu mutants faults soak many fuzz listen autoscaling memory people versions clean
 
 # Train, search and compare on a tiny sample, on this machine.
 demo: $(INSTALLED)
@@ -15,6 +17,13 @@ test: $(INSTALLED)
 # The tests that start no Ray, no browser and no program, and compute for no more than some seconds.
 quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not ray and not browser and not long' -n 2 --dist worksteal
+
+# Write students for every target and run them there, in an environment of its own that has all runtimes; none may skip.
+devices:
+	@test -f $(DEVICES)/.installed || { $(PYTHON) -m venv $(DEVICES) \
+	    && $(DEVICES)/bin/python -m pip install --quiet --disable-pip-version-check \
+	        -e '.[dev,s3,openvino,ncnn,litert]' -c constraints.txt && touch $(DEVICES)/.installed; }
+	AIL_REQUIRE_DEVICES=1 $(DEVICES)/bin/python -m pytest -q tests/delivery/test_devices.py
 
 # Formatting, lint rules, types.
 lint: $(INSTALLED)
@@ -79,7 +88,7 @@ memory: $(INSTALLED)
 
 # Remove environment and caches; results (ail_out, mlflow.db) stay.
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-devices build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name .git -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # `make -j clean test` must not delete the environment that it is installing.

@@ -20,6 +20,9 @@ UNSEEN = {
 }
 """Needed packages that nothing here imports itself."""
 
+APART = {"ai_edge_litert", "ai_edge_quantizer", "coremltools", "litert_torch", "ncnn", "nncf", "openvino", "pnnx"}
+"""Runtimes and converters of other formats, which `make devices` installs and tries."""
+
 
 def named(requirements: Iterable[str]) -> set[str]:
     """The names of packages in requirements such as `ray[train]>=2.50`."""
@@ -41,6 +44,8 @@ def test_every_library_that_is_imported_is_named_and_no_other() -> None:
     packages, dependencies = packages_distributions(), named(PROJECT["dependencies"])
     libraries = {*imported(ROOT / "ail_ray")} - sys.stdlib_module_names - {"ail_ray"}
     assert {"torch", "ray", "mlflow"} <= libraries
+    assert libraries >= APART
+    libraries -= APART
     origins = {library: {canonicalize_name(name) for name in packages[library]} for library in libraries}
     extras = PROJECT["optional-dependencies"]
     on_request = named(extras["teachers"] + extras["video"] + extras["heic"])

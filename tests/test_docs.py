@@ -155,7 +155,7 @@ def test_the_tutorial_can_be_followed(home: Path) -> None:
     assert done == 9
     assert (home / "ail_out" / "report.html").stat().st_size > 10_000
     assert [path.suffix for path in (home / "enlarged").iterdir()] == [".png"]
-    assert sum(path.suffix == ".onnx" for path in (home / "phone").iterdir()) == 2
+    assert sum(path.suffix == ".onnx" for path in (home / "phone").iterdir()) == 3
 
 
 def test_what_the_commands_of_the_docs_write_is_neither_committed_nor_uploaded() -> None:

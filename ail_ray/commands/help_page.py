@@ -32,10 +32,10 @@ GROUPS = {
     "results": "out storage to plan price head_price collect",
 }
 """The fields of each group, for jobs with more than `FEW` flags."""
-FEW = 10
+FEW = 12
 
 VALUES = {
-    "SET": "train validation test train_lr validation_lr test_lr sets sets_lr calibration",
+    "SET": "train validation test train_lr validation_lr test_lr sets sets_lr calibration on",
     "FACTOR": "scales scale downsizes error_factor",
     "STEPS": "degrade",
     "COPIES": "copies",

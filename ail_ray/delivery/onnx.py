@@ -1,4 +1,4 @@
-"""A student as ONNX, for devices and servers that know no torch; what it computes there, against torch.
+"""A student as an ONNX graph of plain operators, the one form from which every file for a device is made.
 
 Luma is here, as everywhere, that of ITU-R BT.601 in studio range, `rgb2ycbcr` of MATLAB: for R, G and B in 0..255
 
@@ -8,14 +8,12 @@ black is 16 and white 235, and a network reads and writes Y / 255. The luma of J
 YCbCr lies in 0..255 and is another one. Grey pictures are taken as luma as they are.
 """
 
-import copy
 import logging
-import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -25,23 +23,21 @@ import torch
 from onnxscript.optimizer import optimize
 from torch import nn
 
-from ail_ray.errors import ConfigError
-from ail_ray.files import AnyPath, as_path, slug, write_bytes
+from ail_ray.delivery.picture import with_picture
+from ail_ray.delivery.plain import plain
+from ail_ray.delivery.widened import widen
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.image_sets import find
 from ail_ray.imaging.metrics import border, psnr, to_uint8
-from ail_ray.imaging.panels import central_crop
 from ail_ray.learning.inference import super_resolve
-from ail_ray.networks.architectures import ENLARGING, NETWORKS, Made, Network, device_of
+from ail_ray.networks.architectures import Made, Network, device_of
 from ail_ray.networks.building import build_model
-from ail_ray.networks.code import Code, label
 from ail_ray.tensors import as_tensor
 
-Variant = Literal["fp32", "fp16", "int8"]
+Variant = Literal["fp32", "fp16", "int8", "int8-w7"]
 
 INPUT, OUTPUT = "luma", "sr"
-CALIBRATION_SIDE = 192
-"""Side in pixels of the middle of each calibration image, of which only that is looked at."""
+OPSET = 18
+"""In which torch writes; what is written needs less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,45 +58,67 @@ def to_onnx(
     variant: Variant = "fp32",
     *,
     eight_bit: bool = False,
+    picture: int = 0,
+    planes: bool = False,
+    shape: tuple[int, int] | None = None,
+    wide: bool = False,
     calibration: Sequence[np.ndarray] = (),
+    about: Mapping[str, str] | None = None,
 ) -> bytes:
     """The network as an ONNX model; the given one is left as it is.
 
     Input `luma`: (batch, 1, height, width) float32, Y / 255 of the luma that this file's head states, as the network
     reads it: bicubic-upsampled, or the low-resolution image where the network upsamples. Output `sr`: (batch, 1,
     upsampling * height, upsampling * width) float32, about [0, 1], not clipped. Batch, height and width are free,
-    1 included.
+    1 included. The version of the format and of its operators are the lowest that have these operators.
 
     Args:
         variant: arithmetic. fp16 has weights and activations of that type; int8 has the convolutions' inputs,
-            outputs and weights (by channel) in 8 bits, with the global skip in float32.
+            outputs and weights (by channel) in 8 bits, with the global skip in float32; int8-w7 has 7 bits of weight,
+            for CPUs that add products of eight in 16 bits, which saturate (x86 without VNNI).
         eight_bit: input and output are uint8, 255 for 1; the scaling, clipping and rounding is in the graph.
+        picture: instead, a whole RGB picture in and out, as `with_picture` has it, enlarged by this factor.
+        planes: the picture is (1, 3, height, width) float32 on [0, 255], rounded: for a runtime without integers.
+        wide: maps of zeros fill those between convolutions up, which kernels of CPUs want.
+        shape: height and width of the one image that the graph takes; any number of any size without.
         calibration: for int8: images as the network reads them, (H, W) float on [0, 1], whose activations set the
             ranges.
+        about: what is noted in the file, by name.
 
     Raises:
         ValueError: int8 without calibration images.
     """
-    if variant == "int8" and not calibration:
+    eight_bit, int8 = eight_bit and not picture, variant.startswith("int8")
+    if int8 and not calibration:
         raise ValueError("int8 needs calibration images")
-    whole = _wrapped(copy.deepcopy(model).to("cpu", torch.float32), variant == "fp16", eight_bit)
-    graph = _graph(model.made, variant == "fp16", eight_bit)
-    proto = onnx.load_from_string(graph)
-    weights = whole.state_dict()
+    proto = onnx.load_from_string(_graph(model.made, variant == "fp16", eight_bit))
+    weights = _wrapped(plain(model), variant == "fp16", eight_bit).state_dict()
     for held in proto.graph.initializer:
         held.CopyFrom(onnx.numpy_helper.from_array(weights[held.name].numpy(), held.name))
     proto = optimize(proto)
     _forget_origin(proto)
-    if variant == "int8":
-        proto = _quantised(proto, [_fed(inputs, eight_bit) for inputs in calibration])
+    _clamp_before_shuffle(proto.graph)
+    if wide:
+        widen(proto.graph)
+    if int8:
+        from ail_ray.delivery.quantised import quantised  # here, since it takes a second that fp32 need not wait for
+
+        batches = [{INPUT: _fed(inputs, eight_bit)} for inputs in calibration]
+        proto = quantised(proto, batches, bits=7 if variant == "int8-w7" else 8)
+    if picture:
+        proto = with_picture(proto, picture, model.traits.upsampling, planes)
+    if shape:
+        _fix_shape(proto.graph, *shape)
+    _lower(proto)
+    onnx.helper.set_model_props(proto, dict(about or {}))
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString()
 
 
 def compare(model: Network, written: bytes, images: EvaluationImages) -> Difference:
     """Run an ONNX model (on one thread of this CPU) and its network over whole images."""
-    session, (given,) = _session(written)
-    eight_bit, largest, decibels = given.type == "tensor(uint8)", 0.0, np.zeros(2)
+    session = session_of(written, 1)
+    eight_bit, largest, decibels = session.get_inputs()[0].type == "tensor(uint8)", 0.0, np.zeros(2)
     for hr, inputs in zip(images.hr, images.inputs(model.traits.upsampling), strict=True):
         expected = super_resolve(model, as_tensor(inputs).to(device_of(model)), "fp32").cpu().numpy()
         sr = session.run(None, {INPUT: _fed(inputs, eight_bit)})[0][0, 0]
@@ -110,42 +128,6 @@ def compare(model: Network, written: bytes, images: EvaluationImages) -> Differe
         decibels += [min(psnr(hr, to_uint8(image), border(images.scale)), 100.0) for image in (expected, sr)]
     torch_psnr, onnx_psnr = decibels / len(images)
     return Difference(largest=largest, torch_psnr=float(torch_psnr), onnx_psnr=float(onnx_psnr))
-
-
-def export(model: Network, folder: AnyPath, variant: Variant, scale: int, *, eight_bit: bool, calibration: str) -> str:
-    """Write `<network>-f<width>-x<scale>-<variant>[-bytes].onnx`; returns a line that says what it costs at the scale.
-
-    That is measured on the bundled validation images.
-
-    Args:
-        calibration: image set for int8.
-
-    Raises:
-        ConfigError: there is no such set, or one of its images cannot be read or is too small; or there is a file of
-            that name, which could be of other weights.
-    """
-    made = model.made
-    width = "" if made.width is None else f"-f{made.width}"
-    name = f"{slug(label(made.network))}{width}-x{scale}-{variant}{'-bytes' if eight_bit else ''}.onnx"
-    path, problems, ranges = as_path(folder) / name, list[str](), list[np.ndarray]()
-    if made.network not in NETWORKS and not isinstance(made.network, Code):
-        raise ConfigError([f"model: only a student or a teacher in safetensors can be written, no {made.network}"])
-    if scale not in ENLARGING:
-        problems.append(f"scale must be 2, 3 or 4, got {scale}; a network that restores is compared at any of them")
-    if path.exists():
-        problems.append(f"out: {path} is there already; remove it, or name another folder")
-    try:
-        if variant == "int8":
-            inputs = _images(calibration, scale).inputs(model.traits.upsampling)
-            ranges = [central_crop(image, CALIBRATION_SIDE) for image in inputs]
-    except ValueError as error:
-        problems.append(f"calibration: {error}")
-    if problems:
-        raise ConfigError(problems)
-    written = to_onnx(model, variant, eight_bit=eight_bit, calibration=ranges)
-    difference = compare(model, written, _images("sample-val", scale))
-    write_bytes(path, written)
-    return f"{path}: {len(written) / 1024:.0f} KB, {difference} (sample-val ×{scale})"
 
 
 @cache
@@ -163,7 +145,8 @@ def _graph(made: Made, half: bool, eight_bit: bool) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's about torch
         written = torch.onnx.export(
-            _wrapped(network, half, eight_bit), (example,), dynamo=True, verbose=False, optimize=False,
+            _wrapped(plain(network), half, eight_bit), (example,), dynamo=True, verbose=False, optimize=False,
+            opset_version=OPSET,
             input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: "batch", 2: "height", 3: "width"},),
         )  # fmt: skip
     assert written is not None
@@ -198,42 +181,57 @@ class _EightBit(nn.Module):
         return (self.network(inputs.float() / 255).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def _quantised(proto: onnx.ModelProto, batches: Sequence[np.ndarray]) -> onnx.ModelProto:
-    # Here, since it takes a second that fp32 need not wait for.
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        left = iter(batches)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(({INPUT: batch} for batch in self.left), None)
-
-    with tempfile.TemporaryDirectory() as scratch:
-        prepared, path = Path(scratch, "prepared.onnx"), Path(scratch, "int8.onnx")
-        quant_pre_process(proto, prepared, skip_symbolic_shape=True)
-        # Seven bits of weight: a CPU without VNNI sums products of eight in 16 bits, which saturate.
-        quantize_static(
-            prepared, path, Reader(), per_channel=True, reduce_range=True,
-            op_types_to_quantize=["Conv", "ConvTranspose"], calibration_providers=["CPUExecutionProvider"],
-        )  # fmt: skip
-        return onnx.load(path)
+def _clamp_before_shuffle(graph: onnx.GraphProto) -> None:
+    """Let the last depth-to-space come after what is done to each value alone, which costs less on the small grid."""
+    nodes, constants = list(graph.node), {each.name for each in graph.initializer if not each.dims}
+    for i, (shuffle, after) in enumerate(pairwise(nodes)):
+        to_float = after.op_type == "Cast" and after.attribute[0].i == onnx.TensorProto.FLOAT
+        alone = to_float or (after.op_type in ("Clip", "Mul", "Round") and {*after.input[1:]} <= constants)
+        users = [node for node in nodes if shuffle.output[0] in node.input]
+        if shuffle.op_type == "DepthToSpace" and alone and users == [after]:
+            after.input[0], shuffle.input[0] = shuffle.input[0], after.input[0]
+            shuffle.input[0], shuffle.output[0], after.output[0] = (
+                after.output[0] + ".small", after.output[0], after.output[0] + ".small",
+            )  # fmt: skip
+            nodes[i : i + 2] = [after, shuffle]
+            del graph.node[:]
+            graph.node.extend(nodes)
+            return _clamp_before_shuffle(graph)
+    return None
 
 
-def _session(written: bytes) -> tuple[onnxruntime.InferenceSession, list[onnxruntime.NodeArg]]:
+def _fix_shape(graph: onnx.GraphProto, height: int, width: int) -> None:
+    """Let a graph take one image of one size; the sizes of all that it computes follow."""
+    sides = graph.input[0].type.tensor_type.shape.dim
+    rows = 1 if sides[3].dim_value == 3 else 2  # a picture is (1, H, W, 3), luma (N, 1, H, W), planes (1, 3, H, W)
+    for side, value in ((sides[0], 1), (sides[rows], height), (sides[rows + 1], width)):
+        side.dim_value = value
+    for side in graph.output[0].type.tensor_type.shape.dim:
+        if side.dim_param:
+            side.Clear()
+    del graph.value_info[:]
+
+
+def _lower(proto: onnx.ModelProto) -> None:
+    """State the lowest version of the operators and of the format that have all operators of a graph."""
+    given = proto.opset_import[0].version
+    needed = max(onnx.defs.get_schema(node.op_type, given, node.domain).since_version for node in proto.graph.node)
+    del proto.opset_import[:]
+    proto.opset_import.append(onnx.helper.make_opsetid("", needed))
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)
+    proto.graph.CopyFrom(onnx.shape_inference.infer_shapes(proto).graph)
+
+
+def session_of(written: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime on so many threads of this CPU."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
-    return session, session.get_inputs()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
 
 
 def _fed(inputs: np.ndarray, eight_bit: bool) -> np.ndarray:
     """An image in the form that the model reads: (1, 1, H, W) float32 or uint8."""
     return (to_uint8(inputs) if eight_bit else inputs.astype(np.float32))[None, None]
-
-
-def _images(name: str, scale: int) -> EvaluationImages:
-    return EvaluationImages.read(name, scale, find(name).paths)
 
 
 def _forget_origin(proto: onnx.ModelProto) -> None:
