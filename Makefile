@@ -19,6 +19,8 @@ quick: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not ray and not browser and not long' -n 2 --dist worksteal
 
 # Write students for every target and run them there, in an environment of its own that has all runtimes; none may skip.
+
+# Students in the runtimes of devices, each installed into an environment of its own (gigabytes); no test may skip.
 devices:
 	@test -f $(DEVICES)/.installed || { $(PYTHON) -m venv $(DEVICES) \
 	    && $(DEVICES)/bin/python -m pip install --quiet --disable-pip-version-check \
