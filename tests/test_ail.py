@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from ail_ray.commands.ail import COMMANDS
+from ail_ray.delivery.onnx import to_onnx
+from ail_ray.networks.building import build_model
 
 pytestmark = pytest.mark.long
 
@@ -79,7 +81,8 @@ def test_models_but_for_the_champion_need_no_mlflow(tmp_path: Path) -> None:
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
     light = ("evaluate --model bicubic --sets sample-val", "upscale a.png --model vdsr")
     assert loaded(tmp_path, *light) <= LIGHT
-    onnx = ("export --model vdsr", "upscale a.png --model vdsr-f24-x2-fp32.onnx --out b")
+    (tmp_path / "net.onnx").write_bytes(to_onnx(build_model("vdsr", width=2, depth=2)))
+    onnx = ("export --model vdsr --shape 64x64", "upscale a.png --model net.onnx --out b")
     assert loaded(tmp_path, *onnx) - LIGHT == {"onnx", "onnxruntime"}
 
 
