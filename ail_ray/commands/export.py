@@ -78,13 +78,12 @@ def main(arguments: list[str]) -> int:
         calibration=o.calibration, on=o.on, folder=o.out, make_environment=o.make_environment,
     )  # fmt: skip
     report = ship(network, asked, say)
-    stem = report.rows[0].file.rpartition("/")[2].partition(f"-{report.rows[0].precision}")[0]
-    folder = as_path(o.out)
-    write_json(inside(folder, f"{stem}-report.json"), asdict(report))
+    path, drawn = (inside(as_path(o.out), f"{report.name}.{suffix}") for suffix in ("json", "svg"))
+    write_json(path, asdict(report))
     say(table(report))
     if len(report.rows) > 1:
-        write_bytes(inside(folder, f"{stem}-report.svg"), chart(report).encode())
-        say(f"{inside(folder, f'{stem}-report.svg')}: dB against milliseconds")
+        write_bytes(drawn, chart(report).encode())
+        say(f"{drawn}: dB against milliseconds")
     return 0
 
 

@@ -16,7 +16,7 @@ from ail_ray.tensors import as_tensor
 
 PIXEL_BY_PIXEL = {
     "Add", "Cast", "CastLike", "Clip", "Constant", "DepthToSpace", "DequantizeLinear", "Div", "Identity", "LeakyRelu",
-    "Max", "Min", "Mul", "PRelu", "QuantizeLinear", "Relu", "Round", "Sigmoid", "Sub", "Tanh",
+    "Max", "Min", "Mul", "Neg", "PRelu", "QuantizeLinear", "Relu", "Round", "Sigmoid", "Sub", "Tanh",
 }  # fmt: skip
 """Operations whose result at a pixel depends on that pixel only."""
 TRIED = (24, 32)

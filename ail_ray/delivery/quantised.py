@@ -35,8 +35,9 @@ def quantised(proto: onnx.ModelProto, batches: Sequence[Mapping[str, np.ndarray]
             return next(self.left, None)
 
     with tempfile.TemporaryDirectory() as scratch:
-        prepared, path = Path(scratch, "prepared.onnx"), Path(scratch, "int8.onnx")
-        quant_pre_process(proto, prepared, skip_symbolic_shape=True)
+        given, prepared, path = (Path(scratch, f"{name}.onnx") for name in ("given", "prepared", "int8"))
+        onnx.save(proto, given)  # of a graph in memory it would put the weights into a file that it cannot read again
+        quant_pre_process(given, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=bits == 7,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "Relu"],

@@ -32,6 +32,7 @@ CALIBRATION_SIDE = 192
 """Side in pixels of the middle of each calibration image, of which only that is looked at."""
 TIMED = (720, 1280)
 """Height and width of the enlarged picture that is timed where the shape is free."""
+LARGEST = 16384  # pixels of a side
 THREADS = (1, 2, 4)
 PLAIN = {"Add", "Clip", "Concat", "Conv", "DepthToSpace", "DequantizeLinear", "Div", "Mul", "Neg", "QuantizeLinear",
          "Relu", "Sub"}  # fmt: skip
@@ -74,6 +75,7 @@ class Row:
 class Report:
     """The files, and what they are compared with: (dB, milliseconds on one thread) of bicubic and of the student."""
 
+    name: str  # of its own file, without a suffix
     rows: Sequence[Row]
     compared: dict[str, tuple[float, float]]
     images: str
@@ -88,14 +90,17 @@ def ship(model: Network, asked: Asked, say: Callable[[str], None] = lambda line:
             network cannot take, images that cannot be read, files that are there already, and an operator that a
             converter does not know; nothing has been written then but what was made before that operator.
     """
+    asked = replace(asked, precisions=tuple(dict.fromkeys(asked.precisions)))
     targets, shape, problems = _checked(model, asked)
     stem = _stem(model, asked, shape)
     folder = as_path(asked.folder)
-    for target in targets:
-        for variant in asked.precisions:
-            there = [path for path in (inside(folder, f"{stem(variant)}{end}") for end in ENDS[target.name])
-                     if path.exists()]  # fmt: skip
-            problems += [f"out: {path} is there already; remove it, or name another folder" for path in there[:1]]
+    report = f"{stem('-'.join(asked.precisions))}-{'-'.join(target.name for target in targets)}-report"
+    for names in (
+        *([f"{stem(variant)}{end}" for end in ENDS[t.name]] for t in targets for variant in asked.precisions),
+        [f"{report}.json", f"{report}.svg"],
+    ):
+        there = [path for path in (inside(folder, name) for name in names) if path.exists()]
+        problems += [f"out: {path} is there already; remove it, or name another folder" for path in there[:1]]
     calibration = on = None
     try:
         on = Measured(model, asked, shape)
@@ -129,14 +134,15 @@ def ship(model: Network, asked: Asked, say: Callable[[str], None] = lambda line:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_bytes(path, content)
             first = next(iter(files)).partition("/")[0]
-            rows.append(replace(row, file=str(inside(folder, f"{stem(variant)}{first}")), refused=refused))
-            say(rows[-1].file)
+            rows.append(replace(row, file=f"{stem(variant)}{first}", refused=refused))
+            say(str(inside(folder, rows[-1].file)))
     timed = shape or TIMED
-    return Report(rows=rows, compared=on.compared(timed), images=f"{asked.on} ×{asked.scale}", timed=timed)
+    return Report(name=report, rows=rows, compared=on.compared(timed), images=f"{on.name} ×{asked.scale}", timed=timed)
 
 
 ENDS = {
-    "onnx": (".onnx",), "openvino": (".xml", ".bin"), "ncnn": (".ncnn.param", ".ncnn.bin"), "litert": (".tflite",),
+    "onnx": (".onnx",), "openvino": (".xml", ".bin"), "ncnn": (".ncnn.param", ".ncnn.bin", ".ncnn.json"),
+    "litert": (".tflite", ".tflite.json"),
     "coreml": (".mlpackage",),
 }  # fmt: skip
 """How the names of the files of each target end."""
@@ -155,7 +161,8 @@ class Measured:
 
     def __init__(self, model: Network, asked: Asked, shape: tuple[int, int] | None) -> None:
         self.model, self.scale, self.picture, self.eight_bit = model, asked.scale, asked.picture, asked.eight_bit
-        self.whole, self.paths, self.name = shape, find(asked.on).paths, asked.on
+        images = find(asked.on)
+        self.whole, self.paths, self.name = shape, images.paths, images.name  # no path: it is noted in the files
         grid = 1 if model.traits.upsampling == 1 and not asked.picture else asked.scale
         self.grid = grid  # pixels of the enlarged picture for each that the graph reads, in height and in width
         self.shape = shape and (shape[0] // grid, shape[1] // grid)
@@ -163,6 +170,9 @@ class Measured:
     @cached_property
     def _pictures(self) -> list[np.ndarray]:
         images = [modcrop(read_image(path), self.scale) for path in self.paths]
+        for path, image in zip(self.paths, images, strict=True):
+            if min(image.shape[:2]) <= 2 * border(self.scale):
+                raise ValueError(f"{path}: is too small to be compared at scale {self.scale}")
         return [image if image.ndim == 3 else np.stack([image] * 3, -1) for image in images]
 
     @cached_property
@@ -286,13 +296,21 @@ def _checked(model: Network, asked: Asked) -> tuple[list[Target], tuple[int, int
         problems.append("bytes goes without --picture, which has integers already")
     step = asked.scale * model.traits.multiple
     if asked.shape != "dynamic":
-        found = re.fullmatch(r"(\d+)x(\d+)", asked.shape)
+        found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", asked.shape)
         shape = (int(found[1]), int(found[2])) if found else None
-        if shape is None or not all(shape):
-            problems.append(f"shape must be dynamic, or height and width such as 720x1280, got {asked.shape}")
+        least = 2 * border(asked.scale) + 1
+        if shape is None or not all(least <= side <= LARGEST for side in shape):
+            problems.append(
+                f"shape must be dynamic, or height and width from {least} to {LARGEST} such as 720x1280, got "
+                f"{asked.shape[:40]}"
+            )
+            shape = None  # nothing of that size is to be made
         elif shape[0] % step or shape[1] % step:
             line = f"shape: {label(made.network)} at scale {asked.scale} makes multiples of {step}, no {asked.shape}"
             problems.append(line)
+    elif model.traits.multiple > 1:
+        line = f"shape: {label(made.network)} takes no picture of any size; name a multiple of {step}, as in 720x1280"
+        problems.append(line)
     targets = [TARGETS[name] for name in dict.fromkeys(asked.targets)]
     for target in targets:
         missing = target.missing
@@ -325,7 +343,7 @@ def _about(model: Network, asked: Asked, on: Measured) -> dict[str, str]:
         "Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255",
         "reads": "the small picture" if on.grid > 1 else "the picture after bicubic enlargement",
         "parameters": str(sum(each.numel() for each in model.parameters())),
-        "psnr": f"{on.psnr(on.expected):.3f} dB ({asked.on} x{asked.scale}, luma, by torch in fp32)",
+        "psnr": f"{on.psnr(on.expected):.3f} dB ({on.name} x{asked.scale}, luma, by torch in fp32)",
         "commit": machine()["commit"],
         "licence": "Apache-2.0 for the program that wrote it; the weights have the licence of whoever trained them",
     }  # fmt: skip

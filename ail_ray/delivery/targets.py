@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 
 from ail_ray.delivery import apart
-from ail_ray.delivery.onnx import OUTPUT, Variant, session_of, to_onnx
-from ail_ray.delivery.picture import ENLARGED, OURS
+from ail_ray.delivery.onnx import Variant, session_of, to_onnx
+from ail_ray.delivery.picture import OURS
 from ail_ray.imaging.metrics import to_uint8
 from ail_ray.networks.architectures import Network
 
@@ -130,4 +130,3 @@ def _targets() -> dict[str, Target]:
 
 
 TARGETS = _targets()
-NAMES = (OUTPUT, ENLARGED)

@@ -1,5 +1,7 @@
 """A graph whose convolutions have as many maps as kernels are made for: multiples of 16, filled up with zeros."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -17,7 +19,7 @@ def widen(graph: onnx.GraphProto, multiple: int = 16) -> None:
     held = {each.name: each for each in graph.initializer}
     kept = {each.name for each in (*graph.input, *graph.output)}
     for node in graph.node:
-        if node.op_type not in {"Conv", *ALONE}:
+        if node.op_type not in {"Conv", *ALONE} or (node.op_type == "Conv" and not _fillable(node, held)):
             kept.update(node.input, node.output)
     before = 0
     while before != len(kept):
@@ -28,10 +30,8 @@ def widen(graph: onnx.GraphProto, multiple: int = 16) -> None:
                 kept |= names
     done = dict[str, str]()  # constants that were filled up, by how
     for node in graph.node:
-        if node.op_type == "Conv":
+        if node.op_type == "Conv" and _fillable(node, held):
             axes = [axis for axis, name in ((0, node.output[0]), (1, node.input[0])) if name not in kept]
-            if any(each.name == "group" and each.i != 1 for each in node.attribute):
-                raise ValueError("grouped convolutions are not widened")
             node.input[1] = _filled(graph, held, done, node.input[1], axes, multiple)
             if len(node.input) > 2:
                 node.input[2] = _filled(graph, held, done, node.input[2], axes[:1] if 0 in axes else [], multiple)
@@ -44,6 +44,12 @@ def widen(graph: onnx.GraphProto, multiple: int = 16) -> None:
     left = [each for each in graph.initializer if each.name in used]
     del graph.initializer[:], graph.value_info[:]
     graph.initializer.extend(left)
+
+
+def _fillable(convolution: onnx.NodeProto, held: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a convolution is one from all maps to all, with weights that are constants."""
+    grouped = any(each.name == "group" and each.i != 1 for each in convolution.attribute)
+    return not grouped and all(name in held for name in convolution.input[1:])
 
 
 def _filled(

@@ -74,7 +74,7 @@ class RunConfig:
     7 for abpn. Networks of your own get it if they take a `depth`."""
     mu0: float | None = MU0
     """Eq. 8: error of the teacher, on luma in [0, 1], around which the importance of round 0 falls. With --degrade or
-    --train-lr it is by default the median of that teacher's errors, which the sweep finds out."""
+    --train-lr, if it is not given, it is the median of that teacher's errors in the first shard."""
     alpha0: float = 100.0
     """Eq. 8: how steeply the importance of round 0 falls as the teacher's error grows."""
     error_unit: ErrorUnit = "squared"

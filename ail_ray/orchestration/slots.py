@@ -181,6 +181,9 @@ def serve(job: dict[str, Any]) -> None:
             failure = _attempt(cloudpickle.loads(packed), actor, group, device, partial(heed, inbox, number, group))
             if group.rank == 0:
                 ray.get(inbox.end.remote(number, failure))
+            if failure:  # what the run has asked of its store may still be under way
+                ray.kill(actor)
+                actor = store_actor()
             number += 1
             found.restore()
             forget()

@@ -42,11 +42,12 @@ class TeacherMaps:
         return read_tensors(self.folder / shard)[0][TENSOR[self.kind]]
 
     def median(self, shard: str) -> float:
-        """The median of a shard's map in two digits; 0 if it cannot be read, which is for whoever needs it to say."""
-        try:
-            return float(f"{np.median(self.of(shard)):.2g}")
-        except FileError:
-            return 0.0
+        """The median of a shard's map, in two digits.
+
+        Raises:
+            FileError: it cannot be read.
+        """
+        return float(f"{np.median(self.of(shard)):.2g}")
 
     def remark(self, config: RunConfig, middle: float) -> str:
         """A line on µ0, given the median of the errors: what it is if it follows them, and whether it is far too small.

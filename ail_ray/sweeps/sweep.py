@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from ail_ray.entry import about, heed_stop
-from ail_ray.errors import ConfigError, Interrupted, counted
-from ail_ray.files import digest_of
+from ail_ray.errors import ConfigError, Interrupted, counted, one_line
+from ail_ray.files import FileError, digest_of
 from ail_ray.learning.config import RunConfig
 from ail_ray.learning.importance import MU0
 from ail_ray.learning.precision import Precision
@@ -76,7 +76,7 @@ class Sweep:
         """The trial with this configuration; the median of its teacher's errors is its µ0 if it has none of its own."""
         maps = self.maps.get(_maps_key(config))
         if config.mu0 is None:
-            config = replace(config, mu0=MU0 if maps is None else self.medians[maps])
+            config = replace(config, mu0=MU0 if maps is None else self.medians.get(maps, MU0))
         key, names = data_key(config), {BICUBIC: BICUBIC}
         if "teacher" in config.reads:
             names[as_reference(config.teacher)] = "teacher"
@@ -250,6 +250,16 @@ def _data_built(
     return found
 
 
+def _median(maps: TeacherMaps, shard: str, *, needed: bool) -> dict[TeacherMaps, float]:
+    """The median of a teacher's errors in a shard, by its maps; nothing if it cannot be read and nobody needs it."""
+    try:
+        return {maps: maps.median(shard)}
+    except FileError as error:  # else for the trial to say
+        if needed:
+            raise ConfigError([f"teacher: {one_line(error)}; remove that file, and it is made again"]) from None
+        return {}
+
+
 class _Opened:
     """A sweep that was checked, with its record and its monitor."""
 
@@ -295,9 +305,11 @@ class _Opened:
             if _maps_key(config) not in maps:
                 made = teacher_maps(teacher, config, inputs.prepared[key], precisions[config.precision], **how)
                 maps[_maps_key(config)], held[key][config.teacher] = made, teacher.copied(made.folder)
-                medians[made] = made.median(data[key].shard_paths[0].name)
+                if made.kind == "errors":
+                    medians |= _median(made, data[key].shard_paths[0].name, needed=config.mu0 is None)
             made = maps[_maps_key(config)]
-            remarks.add(made.remark(config, medians[made]))
+            if made in medians:
+                remarks.add(made.remark(config, medians[made]))
         for line in sorted(filter(None, remarks)):
             self.tell(line)
         measured = {key: references(inputs.prepared[key], teachers, **how) for key, teachers in held.items()}

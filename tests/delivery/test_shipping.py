@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from test_export import network
+from torch import nn
 
 from ail_ray.commands import export as command
 from ail_ray.delivery import apart, shipping
-from ail_ray.delivery.onnx import to_onnx
+from ail_ray.delivery.onnx import Variant, session_of, to_onnx
 from ail_ray.delivery.picture import phases
 from ail_ray.delivery.plain import plain
 from ail_ray.delivery.shipping import PLAIN, Asked, refused_by_delegates, ship
@@ -24,7 +25,7 @@ from ail_ray.delivery.upscale import upscale
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.images import enlarge
 from ail_ray.learning.weights import save_model
-from ail_ray.networks.architectures import FSRCNN, NETWORKS, VDSR
+from ail_ray.networks.architectures import FSRCNN, NETWORKS, VDSR, Made, Network, Traits
 
 DOCS = Path(__file__).parents[2] / "docs"
 ASKED = Asked(targets=["onnx"], precisions=["fp32"], scale=2, picture=False, eight_bit=False, shape="dynamic",
@@ -164,10 +165,13 @@ def test_a_report_has_a_row_for_each_file_and_fits_the_terminal(
     assert command.main([*words, "--calibration", str(photos), "--out", str(tmp_path / "out")]) == 0
     page = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in page if "/" not in line) <= 80
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"vdsr-f4-x2-fp32-picture.onnx", "vdsr-f4-x2-int8-picture.onnx", "vdsr-f4-x2-report.json",
-                     "vdsr-f4-x2-report.svg"}  # fmt: skip
-    report = json.loads((tmp_path / "out" / "vdsr-f4-x2-report.json").read_text())
+    files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    stem = "vdsr-f4-x2-fp32-int8-picture-onnx-report"
+    assert files.keys() == {
+        "vdsr-f4-x2-fp32-picture.onnx", "vdsr-f4-x2-int8-picture.onnx", f"{stem}.json", f"{stem}.svg",
+    }  # fmt: skip
+    assert not [name for name, content in files.items() if str(tmp_path).encode() in content], "no path of this machine"
+    report = json.loads(files[f"{stem}.json"])
     exact, rounded = report["rows"]
     assert (exact["lost"], exact["largest"] <= 1, exact["milliseconds"]["1"] > 0) == (0, True, True)
     assert rounded["psnr"] == pytest.approx(report["compared"]["student"][0] - rounded["lost"], abs=1e-3)
@@ -178,6 +182,55 @@ def test_a_report_has_a_row_for_each_file_and_fits_the_terminal(
     with pytest.raises(SystemExit):
         command.main([*words, "--calibration", str(photos), "--out", str(tmp_path / "out")])
     assert "is there already" in capsys.readouterr().err
+
+
+class Grouped(Network):
+    """A network of somebody's own whose second convolution takes each map alone, and that looks at whole means."""
+
+    traits, made = Traits(upsampling=1), Made(network="grouped")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 1, 3, padding=1)
+        self.alone = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.alone(torch.relu(self.first(inputs))))
+        return inputs + self.last(features + features.mean((2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_what_cannot_be_filled_up_is_written_all_the_same(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, luma = Grouped(), np.random.default_rng(0).random((12, 16), np.float32)
+    monkeypatch.setattr("ail_ray.delivery.onnx.build_model", lambda *_, **__: Grouped())
+    written = to_onnx(model, variant, wide=True, calibration=[luma])
+    made = session_of(written, 1).run(None, {"luma": luma[None, None]})[0]
+    with torch.no_grad():
+        expected = model(torch.from_numpy(luma)[None, None]).numpy()
+    assert np.abs(made - expected).max() < (1e-5 if variant == "fp32" else 0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"shape": "2x2"}, "shape must be dynamic, or height and width from 5 to 16384 such as 720x1280, got 2x2"),
+        ({"shape": "99999x99998"}, "shape must be dynamic, or height and width from 5 to 16384"),
+        ({"shape": "1" * 5000 + "x2"}, "shape must be dynamic, or height and width from 5 to 16384"),
+        ({"shape": "64x64", "on": "tiny"}, "on: {}/tiny/a.png: is too small to be compared at scale 2"),
+    ],
+)
+def test_sizes_of_which_nothing_would_be_left_are_refused(
+    changes: dict[str, str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").mkdir()
+    Image.new("RGB", (5, 5)).save("tiny/a.png")
+    changes = {name: str(tmp_path / value) if name == "on" else value for name, value in changes.items()}
+    with pytest.raises(ConfigError) as refused:
+        ship(network("vdsr"), replace(ASKED, folder=tmp_path / "out", **changes))  # type: ignore[arg-type]
+    (found,) = refused.value.problems
+    assert found.startswith(line.format(tmp_path))
 
 
 @pytest.mark.parametrize("block", [0, 1])

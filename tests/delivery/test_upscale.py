@@ -410,13 +410,14 @@ def test_the_network_is_laid_out_for_speed(tmp_path: Path, student: Path) -> Non
 def test_an_export_is_one_file_and_replaces_none(
     tmp_path: Path, student: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--model", student, "--precision", "int8", "--bytes", "--out", tmp_path / "phone")
+    words = ("--model", student, "--precision", "int8", "--bytes", "--shape", "96x96", "--out", tmp_path / "phone")
     assert main(*words, job=export_job) == 0
-    (file,) = (tmp_path / "phone").iterdir()
-    assert file.name == "vdsr-f2-x2-int8-bytes.onnx"
-    assert capsys.readouterr().out.startswith(f"{file}: ")
+    file, report = sorted((tmp_path / "phone").iterdir(), reverse=True)
+    assert (file.name, report.name) == ("vdsr-f2-x2-int8-bytes-96x96.onnx", f"{file.stem}-onnx-report.json")
+    assert capsys.readouterr().out.startswith(f"{file}\n")
     assert main(*words, job=export_job) == 2
-    assert capsys.readouterr().err == f"error: out: {file} is there already; remove it, or name another folder\n"
+    remedy = "is there already; remove it, or name another folder"
+    assert capsys.readouterr().err == f"error: out: {file} {remedy}\nerror: out: {report} {remedy}\n"
 
 
 @pytest.mark.parametrize(
