@@ -15,7 +15,6 @@ from ail_ray.delivery.targets import Files, Graph, Runner
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 """Whoever wants to report home finds that the package for it is not there, and does without."""
-logging.getLogger("nncf").setLevel(logging.ERROR)
 
 
 def convert(graph: Graph, variant: Variant) -> Files:
@@ -51,6 +50,8 @@ def _quantised(model: Any, graph: Graph, half_range: bool) -> Any:
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+    nncf.set_log_level(logging.ERROR)  # it sets its own when it is imported
 
     # A convolution with a bias becomes two operators, of which the first is named NAME/WithoutBiases.
     kept = set(graph.own)

@@ -280,7 +280,7 @@ def _measured(target: Target, variant: Variant, files: Files, on: Measured) -> R
         if threads <= cores()
     }
     return replace(
-        row, psnr=round(decibels, 4), lost=round(on.psnr(on.expected) - decibels, 4), largest=round(largest, 4),
+        row, psnr=round(decibels, 4), lost=round(on.psnr(on.expected) - decibels, 4) + 0.0, largest=round(largest, 4),
         milliseconds=took,
     )  # fmt: skip
 
