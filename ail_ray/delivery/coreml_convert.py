@@ -20,7 +20,8 @@ from onnx import numpy_helper
 
 def _convolution(name: str, x: Any, weight: np.ndarray, bias: np.ndarray | None = None, **given: Any) -> Any:
     pads = given.get("pads", [0, 0, 0, 0])
-    more = {} if bias is None else {"bias": bias}
+    more = {"strides": given.get("strides", [1, 1]), "dilations": given.get("dilations", [1, 1])}
+    more |= {"groups": given.get("group", 1)} | ({} if bias is None else {"bias": bias})
     return mb.conv(x=x, weight=weight, pad_type="custom", pad=[pads[0], pads[2], pads[1], pads[3]], name=name, **more)
 
 

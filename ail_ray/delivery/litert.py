@@ -1,5 +1,6 @@
 """Students for LiteRT (TFLite): one .tflite each, by litert-torch, which runs in an environment of its own."""
 
+import io
 import json
 
 import numpy as np
@@ -39,8 +40,7 @@ def runner(files: Files, threads: int) -> Runner:
 
 
 def saved(array: np.ndarray) -> bytes:
-    import io
-
+    """An array as a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()

@@ -65,7 +65,9 @@ class Operators(torch.nn.Module):
 
 
 def _convolution(x: torch.Tensor, weight: torch.Tensor, bias: Any = None, **given: Any) -> torch.Tensor:
-    pads = given.get("pads", [0, 0])
+    pads = given.get("pads", [0, 0, 0, 0])
+    if pads[:2] != pads[2:]:
+        raise ValueError("convolutions must be padded alike on both sides")
     return F.conv2d(
         x, weight, bias, given.get("strides", 1), tuple(pads[:2]), given.get("dilations", 1), given.get("group", 1)
     )

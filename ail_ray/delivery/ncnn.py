@@ -105,7 +105,10 @@ def _net(param: str, weights: bytes, threads: int, keep: bool = False) -> Any:
 
 def _in_eight_bits(param: str, weights: bytes, graph: Graph) -> tuple[str, bytes]:
     """The model with the convolutions of the network in integers; ranges are what its blobs hold here."""
-    layers = ncnn_int8.read(param, weights)
+    try:
+        layers = ncnn_int8.read(param, weights)
+    except ValueError as error:
+        raise ConfigError([f"target: ncnn: int8: {error}"]) from None
     # At their own sizes, which a network of ncnn takes even where the graph has one shape.
     examples = [_planes(each) for each in replace(graph, shape=None).examples]
     net = _net(param, weights, 1, keep=True)

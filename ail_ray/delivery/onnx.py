@@ -11,7 +11,6 @@ YCbCr lies in 0..255 and is another one. Grey pictures are taken as luma as they
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Literal
@@ -26,31 +25,15 @@ from torch import nn
 from ail_ray.delivery.picture import with_picture
 from ail_ray.delivery.plain import plain
 from ail_ray.delivery.widened import widen
-from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.metrics import border, psnr, to_uint8
-from ail_ray.learning.inference import super_resolve
-from ail_ray.networks.architectures import Made, Network, device_of
+from ail_ray.imaging.metrics import to_uint8
+from ail_ray.networks.architectures import Made, Network
 from ail_ray.networks.building import build_model
-from ail_ray.tensors import as_tensor
 
 Variant = Literal["fp32", "fp16", "int8", "int8-w7"]
 
 INPUT, OUTPUT = "luma", "sr"
 OPSET = 18
 """In which torch writes; what is written needs less."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How an ONNX model differs from torch in fp32 on an image set: largest difference on [0, 1], mean PSNR in dB."""
-
-    largest: float
-    torch_psnr: float
-    onnx_psnr: float
-
-    def __str__(self) -> str:
-        cost = self.torch_psnr - self.onnx_psnr
-        return f"at most {self.largest:.1e} from torch; {self.onnx_psnr:.3f} dB, which costs {cost:.4f} dB"
 
 
 def to_onnx(
@@ -113,21 +96,6 @@ def to_onnx(
     onnx.helper.set_model_props(proto, dict(about or {}))
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString()
-
-
-def compare(model: Network, written: bytes, images: EvaluationImages) -> Difference:
-    """Run an ONNX model (on one thread of this CPU) and its network over whole images."""
-    session = session_of(written, 1)
-    eight_bit, largest, decibels = session.get_inputs()[0].type == "tensor(uint8)", 0.0, np.zeros(2)
-    for hr, inputs in zip(images.hr, images.inputs(model.traits.upsampling), strict=True):
-        expected = super_resolve(model, as_tensor(inputs).to(device_of(model)), "fp32").cpu().numpy()
-        sr = session.run(None, {INPUT: _fed(inputs, eight_bit)})[0][0, 0]
-        if eight_bit:
-            expected, sr = to_uint8(expected).astype(np.float32) / 255, sr.astype(np.float32) / 255
-        largest = max(largest, float(np.abs(sr - expected).max()))
-        decibels += [min(psnr(hr, to_uint8(image), border(images.scale)), 100.0) for image in (expected, sr)]
-    torch_psnr, onnx_psnr = decibels / len(images)
-    return Difference(largest=largest, torch_psnr=float(torch_psnr), onnx_psnr=float(onnx_psnr))
 
 
 @cache

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -13,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ail_ray.delivery.onnx import Variant, compare, to_onnx
+from ail_ray.delivery.onnx import Variant, to_onnx
 from ail_ray.delivery.upscale import upscale
 from ail_ray.imaging.evaluation import EvaluationImages
-from ail_ray.imaging.metrics import psnr, to_uint8
-from ail_ray.learning.inference import predict
+from ail_ray.imaging.metrics import border, psnr, to_uint8
+from ail_ray.learning.inference import predict, super_resolve
 from ail_ray.learning.precision import placed
 from ail_ray.networks.architectures import ABPN, DRRN, FSRCNN, NETWORKS, VDSR, Network
 
@@ -43,6 +44,27 @@ def network(name: str) -> Network:
 def run(written: bytes, inputs: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["sr"], {"luma": inputs})[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """How an ONNX model differs from torch in fp32 on an image set: largest difference on [0, 1], mean PSNR in dB."""
+
+    largest: float
+    torch_psnr: float
+    onnx_psnr: float
+
+
+def compare(model: Network, written: bytes, images: EvaluationImages) -> Difference:
+    """Run an ONNX model and its network over whole images."""
+    largest, decibels = 0.0, np.zeros(2)
+    for hr, inputs in zip(images.hr, images.inputs(model.traits.upsampling), strict=True):
+        expected = super_resolve(model, torch.from_numpy(inputs), "fp32").numpy()
+        sr = run(written, inputs[None, None])[0, 0]
+        largest = max(largest, float(np.abs(sr - expected).max()))
+        decibels += [min(psnr(hr, to_uint8(image), border(images.scale)), 100.0) for image in (expected, sr)]
+    torch_psnr, onnx_psnr = decibels / len(images)
+    return Difference(largest=largest, torch_psnr=float(torch_psnr), onnx_psnr=float(onnx_psnr))
 
 
 @pytest.fixture(scope="module")
