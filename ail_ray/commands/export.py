@@ -118,11 +118,12 @@ def chart(report: "Report") -> str:
 
     points = {f"{row.target} {row.precision}": (row.milliseconds[1], row.psnr) for row in report.rows
               if row.milliseconds and row.psnr is not None}  # fmt: skip
+    compared = {name: (took, decibels) for name, (decibels, took) in report.compared.items()}
     series = [
         Series(mark=name, style="c0" if name in points else "control", points=[point], bars=[None], said=name)
-        for name, point in (points | report.compared).items()
+        for name, point in (points | compared).items()
     ]
-    drawn = scatter("dB against milliseconds", "milliseconds on one thread", series, [])
+    drawn = scatter("dB against milliseconds", "dB by ms on one thread", series, [])
     style = "<style>text{font:11px sans-serif}.dot{fill:#1f5fa8}.control{fill:#777}.grid{stroke:#ddd}</style>"
     begin = drawn.index(">") + 1
     return drawn[:begin].replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1) + style + drawn[begin:]

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 60, 26, 12, 36  # margins of the plot; `1.25·10⁻³` finds room
 LINE = 13  # height of a label
+LETTER = 7  # pixels that one takes of a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,13 +159,19 @@ def _apart(labels: Sequence[Label]) -> list[Label]:
     """Move labels that would overlap down just far enough, and up again from the foot of the plot."""
     placed: list[Label] = []
     for (x, y), s in sorted(labels, key=lambda label: label[0][1]):
-        near = [b for (a, b), _ in placed if abs(a - x) < LINE]
+        near = [b for (a, b), other in placed if _meet(a, other.mark, x, s.mark)]
         placed.append(((x, max([y, *(b + LINE for b in near)])), s))
     limit, settled = float(HEIGHT - BOTTOM), list[Label]()
     for (x, y), s in reversed(placed):
-        near = [b for (a, b), _ in settled if abs(a - x) < LINE]
+        near = [b for (a, b), other in settled if _meet(a, other.mark, x, s.mark)]
         settled.append(((x, min([y, limit, *(b - LINE for b in near)])), s))
     return settled
+
+
+def _meet(x: float, mark: str, other: float, others: str) -> bool:
+    """Whether two labels that begin at these places would meet if they were on one line."""
+    first = mark if x <= other else others
+    return abs(x - other) < max(LINE, LETTER * len(first))
 
 
 def _span(values: Sequence[float], margin: float) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from ail_ray.delivery import apart, shipping
 from ail_ray.delivery.onnx import Variant, session_of, to_onnx
 from ail_ray.delivery.picture import phases
 from ail_ray.delivery.plain import plain
-from ail_ray.delivery.shipping import PLAIN, Asked, refused_by_delegates, ship
+from ail_ray.delivery.shipping import PLAIN, Asked, Report, Row, refused_by_delegates, ship
 from ail_ray.delivery.upscale import upscale
 from ail_ray.errors import ConfigError
 from ail_ray.imaging.images import enlarge
@@ -182,6 +182,15 @@ def test_a_report_has_a_row_for_each_file_and_fits_the_terminal(
     with pytest.raises(SystemExit):
         command.main([*words, "--calibration", str(photos), "--out", str(tmp_path / "out")])
     assert "is there already" in capsys.readouterr().err
+
+
+def test_the_chart_has_milliseconds_across_and_decibels_upwards() -> None:
+    row = Row(file="a", target="onnx", precision="int8", kilobytes=1.0, psnr=33.0, milliseconds={1: 20.0})
+    compared = {"bicubic": (30.0, 1.0), "student": (34.0, 60.0)}
+    drawn = command.chart(Report(name="r", rows=[row], compared=compared, images="x", timed=(8, 8)))
+    found = re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*cy="([\d.]+)"', drawn)
+    (left, middle, right) = sorted((float(x), float(y)) for x, y in found)
+    assert left[1] > middle[1] > right[1], "bicubic, int8, student: each slower and better than the one before"
 
 
 class Grouped(Network):
